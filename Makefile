@@ -1,0 +1,37 @@
+# The two commands for a fresh machine are `make demo` and `make test`. Arguments for pytest: make test ARGS='-k undo';
+# WORKERS=0 runs the tests in one process, as a debugger wants it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean lab
+ARGS ?=
+WORKERS ?= 2
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || \
+		sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' Makefile
+
+demo: .venv/ready lab ## the story on a throwaway project: refused, backed up and deleted, undone
+	examples/dating/demo
+
+test: .venv/ready lab ## every test, against a real engine
+	.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+check: .venv/ready ## lint, types, and which room may import what
+	.venv/bin/ruff check .
+	.venv/bin/mypy --strict
+	.venv/bin/python -m pytest -q tests/test_imports.py
+
+bench: .venv/ready lab ## measure what safe-compose costs, pairwise against bare docker
+	@if [[ -x bench/run ]]; then bench/run $(ARGS); else echo 'make bench: there is no bench/run yet' >&2; exit 1; fi
+
+lab: ## bring up the engine, Compose and the images that tests and demo need
+	tests/lab/up
+
+clean: ## remove .venv, all caches and the demo's containers and volumes
+	examples/dating/demo --clean
+	rm -rf .venv .lab dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/ready: pyproject.toml
+	tests/lab/venv

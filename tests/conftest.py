@@ -1,0 +1,179 @@
+"""What every test gets: a sealed environment; and, for tests marked `engine`, a real engine with projects on it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from lab.projects import ROOT, Completed, ComposeProject, example_project
+from lab.projects import compose_project as make_project
+
+OUTSIDE: Mapping[str, str] = dict(os.environ)
+"""The environment that pytest was started in; only the lab's own script still sees it."""
+
+SEALED_PREFIXES = ("DOCKER_", "COMPOSE_", "SAFE_COMPOSE_", "XDG_", "PG", "POSTGRES_")
+SEALED_NAMES = ("CI", "SAFE_COMPOSE", "BASH_ENV", "ENV")
+PLUGIN_FOLDERS = (
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+)
+
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    # `nohup`, and a shell's background jobs, have their children ignore these: what the tests start would inherit that, and
+    # a Ctrl-C at a pseudo terminal would do nothing.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
+
+class ProjectFactory(Protocol):
+    def __call__(self, text: str, name: str | None = None, files: Mapping[str, str] | None = None) -> ComposeProject: ...
+
+
+class SafeCompose(Protocol):
+    def __call__(
+        self,
+        *argv: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
+        timeout: float = 300,
+    ) -> Completed: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test marked `engine` gets the lab whether it names it or not."""
+    for item in items:
+        if item.get_closest_marker("engine") and isinstance(item, pytest.Function):
+            item.fixturenames.insert(0, "lab")
+
+
+def _seal(patch: pytest.MonkeyPatch, home: Path) -> None:
+    for name in tuple(os.environ):
+        if name.startswith(SEALED_PREFIXES) or name in SEALED_NAMES:
+            patch.delenv(name)
+    home.mkdir(parents=True, exist_ok=True)
+    patch.setenv("HOME", str(home))
+    patch.setenv("SAFE_COMPOSE_HOME", str(home / "safe-compose"))
+    for name, folder in (("CONFIG", ".config"), ("DATA", ".local/share"), ("STATE", ".local/state"), ("CACHE", ".cache")):
+        patch.setenv(f"XDG_{name}_HOME", str(home / folder))
+    # Where the lab could put Compose only into the home folder of a user without root, docker has to find it there.
+    plugin = Path(OUTSIDE.get("HOME", "/"), ".docker/cli-plugins/docker-compose")
+    if plugin.exists() and not any(Path(folder, "docker-compose").exists() for folder in PLUGIN_FOLDERS):
+        link = home / ".docker" / "cli-plugins" / "docker-compose"
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(plugin)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sealed_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fixtures that outlive one test run sealed as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        _seal(patch, tmp_path_factory.mktemp("home"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def sealed_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test a home of its own and nothing of docker's, compose's or ours in the environment.
+
+    Return that home; SAFE_COMPOSE_HOME is `safe-compose` in it.
+    """
+    home = tmp_path / "home"
+    _seal(monkeypatch, home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def lab(_sealed_session: None) -> None:
+    """A real engine, Compose and the images. Fails, never skips, when they cannot be had; workers wait for each other."""
+    environment = {name: value for name, value in OUTSIDE.items() if not name.startswith(("DOCKER_HOST", "DOCKER_CONTEXT"))}
+    done = subprocess.run(
+        [ROOT / "tests" / "lab" / "up"], env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        pytest.fail(f"tests/lab/up ended with {done.returncode}:\n{done.stderr}", pytrace=False)
+
+
+def _factory(stack: ExitStack, parent: Path) -> ProjectFactory:
+    def make(text: str, name: str | None = None, files: Mapping[str, str] | None = None) -> ComposeProject:
+        made: AbstractContextManager[ComposeProject] = make_project(parent, text, name=name, files=files)
+        return stack.enter_context(made)
+
+    return make
+
+
+@pytest.fixture
+def compose_project(lab: None, tmp_path: Path) -> Iterator[ProjectFactory]:
+    """A factory of projects: `compose_project(text, name=None, files={})`, not started, removed after the test."""
+    with ExitStack() as stack:
+        yield _factory(stack, tmp_path / "projects")
+
+
+@pytest.fixture(scope="module")
+def module_compose_project(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProjectFactory]:
+    """The same for one module, for servers that several tests only read."""
+    with ExitStack() as stack:
+        yield _factory(stack, tmp_path_factory.mktemp("projects"))
+
+
+@pytest.fixture
+def dating(lab: None, tmp_path: Path) -> Iterator[ComposeProject]:
+    """A running copy of the example with 100 users, of this test alone."""
+    with example_project(tmp_path / "projects") as project:
+        yield project
+
+
+@pytest.fixture(scope="module")
+def module_dating(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeProject]:
+    """A running copy of the example for one module: only for tests that change nothing in it."""
+    with example_project(tmp_path_factory.mktemp("projects")) as project:
+        yield project
+
+
+@pytest.fixture
+def safe_compose(tmp_path: Path) -> SafeCompose:
+    """Run the installed `safe-compose` as a process of its own session: no terminal, empty stdin unless `input`.
+
+    `env` is added to the sealed environment. The exit code is not checked.
+    """
+    program = Path(sys.executable).with_name("safe-compose")
+
+    def run(
+        *argv: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
+        timeout: float = 300,
+    ) -> Completed:
+        assert program.exists(), f"{program} is not installed: make .venv"
+        return subprocess.run(
+            [program, *argv],
+            cwd=cwd or tmp_path,
+            env={**os.environ, **(env or {})},
+            input=input if input is not None else "",
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            start_new_session=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_docker(lab: None) -> str:
+    """The path of the real docker."""
+    docker = shutil.which("docker")
+    assert docker
+    return docker

@@ -1,0 +1,38 @@
+"""This environment's Python and `safe-compose` at paths that the first line of a script can hold.
+
+A `#!` line takes no blank and only 127 characters, so below such a folder an installer starts its scripts through /bin/sh,
+which changes the environment. Tests that compare it byte for byte go round that by a link, as a person would.
+"""
+
+import atexit
+import shutil
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def plain_python() -> Path:
+    """This Python, with this environment's packages."""
+    here = Path(sys.executable)
+    if " " not in str(here) and len(str(here)) < 120:
+        return here
+    folder = Path(tempfile.mkdtemp(prefix="safe-compose-lab-"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "venv").symlink_to(sys.prefix)
+    return folder / "venv" / "bin" / here.name
+
+
+@cache
+def plain_program() -> Path:
+    """The `safe-compose` that is installed beside this Python."""
+    installed = Path(sys.executable).with_name("safe-compose")
+    if plain_python() == Path(sys.executable):
+        return installed
+    _, _, code = installed.read_text(encoding="utf-8").partition("\n' '''\n")
+    assert "safe_compose.shim" in code, f"{installed} is not the script that an installer writes"
+    program = plain_python().parents[2] / "safe-compose"
+    program.write_text(f"#!{plain_python()}\n{code}", encoding="utf-8")
+    program.chmod(0o755)
+    return program

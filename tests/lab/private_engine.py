@@ -1,0 +1,102 @@
+"""A second dockerd that a test may prune: its own network namespace, folders and socket; the first one is not touched.
+
+Without a network namespace of its own a second dockerd takes away docker0 of the first, also with `--bridge=none`. Its
+containers can have no network of their own but `none`, `host` and user-defined bridges without internet.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.projects import Completed, real_docker, wait_until
+
+DOCKERD = ("dockerd", "/usr/sbin/dockerd", "/usr/bin/dockerd")
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateEngine:
+    """A running dockerd of this test module alone."""
+
+    host: str
+    """`unix:///tmp/.../docker.sock`, for DOCKER_HOST or -H."""
+
+    def docker(self, *argv: str, check: bool = True, input: str | None = None, cwd: Path | None = None) -> Completed:
+        """Run the real docker against it."""
+        done = subprocess.run(
+            [real_docker(), *argv],
+            cwd=cwd,
+            env={**os.environ, "DOCKER_HOST": self.host},
+            input=input if input is not None else "",
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            start_new_session=True,
+            timeout=120,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"docker {' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done
+
+    def volumes(self) -> set[str]:
+        return set(self.docker("volume", "ls", "-q").stdout.split())
+
+
+@contextmanager
+def private_engine(images: Sequence[str]) -> Iterator[PrivateEngine]:
+    """Start it with these images of the first engine (`docker save | docker load`), and stop it with all that it holds.
+
+    Needs root, as the first one does. Its log is shown when it does not start.
+    """
+    # a socket's path has room for 107 bytes, and pytest's temporary folders are long
+    folder = Path(tempfile.mkdtemp(prefix="sc-engine-", dir="/tmp"))
+    log = folder / "log"
+    socket = folder / "docker.sock"
+    dockerd = next(found for name in DOCKERD if (found := shutil.which(name)))
+    argv = [
+        *([] if os.geteuid() == 0 else ["sudo", "--non-interactive"]),
+        *(["setpriv", "--pdeathsig", "TERM"] if os.geteuid() == 0 else []),  # it must not outlive a killed pytest
+        "unshare", "--net",
+        dockerd, "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"),
+        "--host", f"unix://{socket}", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
+    ]  # fmt: skip
+    environment = {**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ.get('PATH', '')}"}
+    with log.open("wb") as out:
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True)
+    engine = PrivateEngine(f"unix://{socket}")
+    try:
+
+        def answers() -> bool:
+            assert child.poll() is None, f"the private dockerd ended:\n{log.read_text(errors='replace')[-3000:]}"
+            return socket.exists() and engine.docker("version", check=False).returncode == 0
+
+        wait_until("the private dockerd answers", answers)
+        with subprocess.Popen([real_docker(), "save", *images], stdout=subprocess.PIPE) as save:
+            load = [real_docker(), "-H", engine.host, "load", "--quiet"]
+            subprocess.run(load, stdin=save.stdout, stdout=subprocess.DEVNULL, check=True, timeout=120)
+        assert save.returncode == 0, f"docker save {' '.join(images)} ended with {save.returncode}"
+        yield engine
+    finally:
+        if child.poll() is None:
+            if containers := engine.docker("ps", "-aq", check=False).stdout.split():
+                engine.docker("rm", "--force", *containers, check=False)
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(30)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        for mount in _mounts_below(folder):
+            subprocess.run(["umount", "--lazy", mount], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    """Network namespaces and overlays that dockerd left mounted, the deepest first."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return sorted((line.split()[4] for line in lines if line.split()[4].startswith(f"{folder}/")), reverse=True)
