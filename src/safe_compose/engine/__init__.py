@@ -1,0 +1,13 @@
+"""The only room that talks to docker: it finds the daemon that a command would reach, looks, and runs helper containers.
+
+- `connect`  the way to that daemon, proved by its id           - `look`     its answers as `Observed` values
+- `compose`  which project a command means                      - `clients`  byte streams through the docker binary
+- `daemon`   the Engine that the other rooms are handed
+"""
+
+from safe_compose.engine.clients import Helper, HelperFailed, Stream
+from safe_compose.engine.compose import Files
+from safe_compose.engine.daemon import Engine, connect
+from safe_compose.engine.look import Image
+
+__all__ = ["Engine", "Files", "Helper", "HelperFailed", "Image", "Stream", "connect"]

@@ -1,0 +1,687 @@
+"""The engine room against a real engine: what it says a command threatens is held against what docker really deletes."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab.projects import LAB, ComposeProject, docker, unique, wait_until
+from safe_compose import grammar
+from safe_compose.engine import Engine, Helper, HelperFailed, connect
+from safe_compose.engine.connect import Bridge
+from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, Refused
+from safe_compose.observed import HELPER_LABEL
+from safe_compose.threat import Threat, threatened
+
+pytestmark = pytest.mark.engine
+
+VERSIONS = sorted(p.parent.name for p in LAB.glob("compose/*/docker-compose"))
+"""The standalone files that the lab brought, by version."""
+
+SERVICE = "image: busybox:latest, command: [sleep, '600'], stop_grace_period: 0s"
+BASIC = f"""
+services:
+  web: {{{SERVICE}, depends_on: [db], volumes: ["web:/w"]}}
+  db: {{{SERVICE}, environment: {{SECRET: hunter2, POSTGRES_USER: bob}}, volumes: ["data:/d", "/anonymous"]}}
+volumes: {{web: {{}}, data: {{}}}}
+"""
+
+
+@pytest.fixture
+def engine(real_docker: str) -> Iterator[Engine]:
+    with connect(real_docker, (), environ=dict(os.environ), run_id=unique("test")) as made:
+        yield made
+        made.sweep()
+
+
+@pytest.fixture
+def busybox(engine: Engine) -> str:
+    image = engine.image("busybox:latest")
+    assert image is not None
+    return image.id
+
+
+@pytest.fixture
+def volume(engine: Engine) -> Iterator[str]:
+    name = unique("sc-volume")
+    docker("volume", "create", name)
+    yield name
+    docker("volume", "rm", "--force", name)
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def look_at(
+    project: ComposeProject,
+    real: str,
+    *words: str,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    stdin: bytes | None = None,
+    early: bool = False,
+    standalone: Path | None = None,
+) -> tuple[Threat, object]:
+    """What we say of a command typed in the project's folder."""
+    program = "docker-compose" if standalone else "docker"
+    invocation = grammar.parse(words, program)
+    with (
+        inside(folder or project.folder),
+        connect(
+            real,
+            invocation.docker_globals,
+            environ={**os.environ, **(environ or {})},
+            run_id=unique("test"),
+            compose=str(standalone) if standalone else None,
+            invocation=invocation if early else None,
+            stdin=stdin,
+        ) as engine,
+    ):
+        observed = engine.look(invocation, stdin=stdin)
+    return threatened(invocation, observed), observed.project
+
+
+class Scene:
+    """One project, asked about and then really treated, with one version of compose."""
+
+    def __init__(self, project: ComposeProject, version: str, real: str) -> None:
+        self.project = project
+        self.binary = LAB / "compose" / version / "docker-compose"
+        self.real = real
+
+    def compose(self, *words: str, environ: Mapping[str, str] | None = None, folder: Path | None = None, stdin: str = "") -> int:
+        done = subprocess.run(
+            [self.binary, *words],
+            cwd=folder or self.project.folder,
+            env={**os.environ, **(environ or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.returncode
+
+    def up(self, *words: str) -> None:
+        assert self.compose(*words, "up", "-d") == 0
+
+    def ask(self, *words: str, **given: object) -> tuple[Threat, object]:
+        return look_at(self.project, self.real, *words, standalone=self.binary, **given)  # type: ignore[arg-type]
+
+    def mine(self) -> set[str]:
+        """Every volume that belongs to the test: by its name, or mounted by one of its containers."""
+        ids = docker("ps", "-aq", "--filter", f"name={self.project.name}").stdout.split()
+        mounted = docker("inspect", "--format", "{{range .Mounts}}{{.Name}} {{end}}", *ids).stdout.split() if ids else []
+        named = docker("volume", "ls", "-q", "--filter", f"name={self.project.name}").stdout.split()
+        return {*mounted, *named}
+
+    def kill(self, *words: str, **given: object) -> tuple[Threat, object, set[str], set[str]]:
+        """Ask, run it, and return (threat, project, volumes that died, containers that died or stopped)."""
+        threat, project = self.ask(*words, **given)
+        before, ran = self.mine(), set(self.project.running())
+        self.compose(*words, **{k: v for k, v in given.items() if k in ("environ", "folder")})  # type: ignore[arg-type]
+        after = set(docker("volume", "ls", "-q").stdout.split())
+        return threat, project, before - after, ran - set(self.project.running())
+
+
+@pytest.fixture(params=VERSIONS)
+def scene(request: pytest.FixtureRequest, compose_project: Callable[..., ComposeProject], real_docker: str) -> Callable[..., Scene]:
+    def make(text: str, files: Mapping[str, str] | None = None) -> Scene:
+        name = unique("sceng")
+        return Scene(compose_project(text.replace("NAME", name), name, files), request.param, real_docker)
+
+    return make
+
+
+def names(threat: Threat) -> set[str]:
+    return {v.name for v in threat.volumes}
+
+
+def stopped(threat: Threat) -> set[str]:
+    return {c.name for c in threat.stops if c.lively}
+
+
+def test_down_with_volumes_kills_what_was_named_and_stops_what_was_named(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    threat, project, died, ended = s.kill("down", "-v")
+    n = s.project.name
+    assert died == names(threat) and len(died) == 3 and {f"{n}_web", f"{n}_data"} < died
+    assert ended == stopped(threat) == {f"{n}-web-1", f"{n}-db-1"}
+    assert (project.name, project.mode, project.inferred_from) == (n, "config", "folder")  # type: ignore[attr-defined]
+    assert project.working_dir == str(s.project.folder.resolve())  # type: ignore[attr-defined]
+
+
+def test_an_external_volume_and_an_inactive_profile_are_spared(scene: Callable[..., Scene]) -> None:
+    text = f"""
+services:
+  db: {{{SERVICE}, volumes: ["data:/d", "ext:/e"]}}
+  tool: {{{SERVICE}, profiles: [tools], volumes: ["tool:/t"]}}
+volumes: {{data: {{}}, tool: {{}}, ext: {{external: true, name: NAME-ext}}}}
+"""
+    s = scene(text)
+    n = s.project.name
+    docker("volume", "create", f"{n}-ext")
+    try:
+        s.up("--profile", "tools")
+        threat, _, died, ended = s.kill("down", "-v")
+    finally:
+        docker("rm", "-f", f"{n}-tool-1", f"{n}-db-1", check=False)
+        docker("volume", "rm", f"{n}-ext", check=False)
+    assert died == names(threat) == {f"{n}_data"}
+    assert ended == stopped(threat) == {f"{n}-db-1"}
+    spared = dict(threat.spared)
+    assert spared[f"{n}-ext"] == "external"
+    assert f"{n}-tool-1" in spared[f"{n}_tool"]
+
+
+def test_a_named_profile_service_counts(scene: Callable[..., Scene]) -> None:
+    text = f"""
+services:
+  db: {{{SERVICE}, volumes: ["data:/d"]}}
+  tool: {{{SERVICE}, profiles: [tools], volumes: ["tool:/t"]}}
+volumes: {{data: {{}}, tool: {{name: NAME-elsewhere}}}}
+"""
+    s = scene(text)
+    n = s.project.name
+    s.up("--profile", "tools")
+    threat, _, died, ended = s.kill("down", "-v", "tool")
+    assert died == {f"{n}-elsewhere"} <= names(threat)
+    assert ended == stopped(threat) == {f"{n}-tool-1"}
+
+
+def test_down_of_one_service_threatens_only_what_nobody_else_holds(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    threat, _, died, ended = s.kill("down", "-v", "web")
+    n = s.project.name
+    assert died == names(threat) == {f"{n}_web"}
+    assert ended == stopped(threat) == {f"{n}-web-1"}
+    assert f"{n}-db-1" in dict(threat.spared)[f"{n}_data"]
+
+
+def test_a_one_off_container_holds_its_volume_unless_orphans_go_too(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    n = s.project.name
+    assert s.compose("run", "-d", "--name", f"{n}-oneoff", "web", "sleep", "600") == 0
+    threat, _, died, ended = s.kill("down", "-v")
+    assert f"{n}_web" not in died and f"{n}_web" not in names(threat)
+    assert f"{n}-oneoff" in dict(threat.spared)[f"{n}_web"]
+    assert ended == stopped(threat)
+    threat, _, died, ended = s.kill("down", "-v", "--remove-orphans")
+    assert died == names(threat) == {f"{n}_web"}
+    assert ended == stopped(threat) == {f"{n}-oneoff"}
+
+
+def test_a_name_override_and_a_volume_of_another_project_with_the_declared_name(scene: Callable[..., Scene]) -> None:
+    s = scene(f"services: {{db: {{{SERVICE}, volumes: ['data:/d', 'own:/o']}}}}\nvolumes: {{data: {{}}, own: {{name: NAME-x}}}}")
+    n = s.project.name
+    docker("volume", "create", "--label", "com.docker.compose.project=other", f"{n}_data")
+    s.up()
+    threat, _, died, _ = s.kill("down", "-v")
+    assert died == names(threat) == {f"{n}_data", f"{n}-x"}
+    assert [v.project for v in threat.volumes if v.name == f"{n}_data"] == ["other"]
+
+
+def test_an_anonymous_volume_inherited_at_a_recreation_survives(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    assert s.compose("up", "-d", "--force-recreate") == 0
+    threat, _, died, _ = s.kill("down", "-v")
+    anonymous = [name for name, why in threat.spared if "anonymous" in why]
+    for name in anonymous:
+        docker("volume", "rm", name)
+    n = s.project.name
+    assert died == names(threat) == {f"{n}_web", f"{n}_data"}
+    assert len(anonymous) == 1
+
+
+def test_the_project_flag_alone_means_labels_and_ignores_the_file(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC.replace("volumes: {web: {}, data: {}}", "volumes: {web: {}, data: {name: NAME-hidden}}"))
+    n = s.project.name
+    docker("volume", "create", "--label", f"com.docker.compose.project={n}", f"{n}-stray")
+    s.up()
+    threat, project, died, ended = s.kill("-p", n, "down", "-v", folder=s.project.folder.parent)
+    assert (project.mode, project.inferred_from) == ("label", "flag")  # type: ignore[attr-defined]
+    assert project.working_dir == str(s.project.folder)  # type: ignore[attr-defined]
+    assert died == names(threat) and {f"{n}_web", f"{n}-hidden", f"{n}-stray"} < died
+    assert ended == stopped(threat) == {f"{n}-web-1", f"{n}-db-1"}
+
+
+def test_a_broken_file_with_a_project_name_silently_means_labels(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    (s.project.folder / "compose.yaml").write_text("services: {a: [}")
+    n = s.project.name
+    threat, project, died, ended = s.kill("down", "-v", environ={"COMPOSE_PROJECT_NAME": n})
+    assert (project.mode, project.inferred_from) == ("label", "environment")  # type: ignore[attr-defined]
+    assert died == names(threat) and len(died) == 3
+    assert ended == stopped(threat)
+
+
+def test_a_broken_file_with_a_project_name_in_its_env_file_means_labels(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    n = s.project.name
+    (s.project.folder / "compose.yaml").write_text("services: {a: [}")
+    (s.project.folder / ".env").write_text(f"COMPOSE_PROJECT_NAME={n}\n")
+    threat, project, died, _ = s.kill("down", "-v")
+    assert (project.name, project.mode) == (n, "label")  # type: ignore[attr-defined]
+    assert died == names(threat) and len(died) == 3
+
+
+def test_an_unset_required_variable_means_labels_too(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    (s.project.folder / "compose.yaml").write_text(BASIC + "\nx-needed: ${NOT_THERE:?}\n")
+    threat, project, died, _ = s.kill("down", "-v", environ={"COMPOSE_PROJECT_NAME": s.project.name})
+    assert project.mode == "label"  # type: ignore[attr-defined]
+    assert died == names(threat) and len(died) == 3
+
+
+def test_a_broken_file_without_a_name_makes_compose_fail_and_threatens_nothing(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    (s.project.folder / "compose.yaml").write_text("services: {a: [}")
+    threat, project, died, ended = s.kill("down", "-v", environ={"COMPOSE_PROJECT_NAME": ""})
+    assert project is None
+    assert (died, ended, names(threat)) == (set(), set(), set())
+    assert s.compose("down", "-v") != 0
+
+
+def test_a_missing_env_file_does_not_hide_volumes(scene: Callable[..., Scene]) -> None:
+    """`config` fails on it in every version, `down` of newer ones does not."""
+    s = scene(BASIC.replace("depends_on", "env_file: [late.env], depends_on"), {"late.env": ""})
+    s.up()
+    (s.project.folder / "late.env").unlink()
+    threat, _, died, ended = s.kill("down", "-v")
+    assert died == names(threat) and ended == stopped(threat)
+    assert len(died) in (0, 3)
+
+
+def test_an_unknown_service_with_a_project_name_may_mean_everything(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    threat, project, died, _ = s.kill("down", "-v", "typo", environ={"COMPOSE_PROJECT_NAME": s.project.name})
+    assert project.mode == "label"  # type: ignore[attr-defined]
+    assert died <= names(threat) and len(names(threat)) == 3
+    assert threat.stops == ()
+
+
+def test_rm_with_volumes_kills_anonymous_volumes_of_stopped_containers(scene: Callable[..., Scene]) -> None:
+    s = scene(BASIC)
+    s.up()
+    assert names(s.ask("rm", "-fv")[0]) == set()
+    threat, _, died, ended = s.kill("rm", "-fsv", "db")
+    assert died == names(threat) and len(died) == 1 and s.project.name not in next(iter(died))
+    assert ended == stopped(threat) == {f"{s.project.name}-db-1"}
+
+
+def test_a_compose_file_from_stdin_is_given_to_the_probe(
+    compose_project: Callable[..., ComposeProject], real_docker: str, tmp_path: Path
+) -> None:
+    project = compose_project(BASIC)
+    project.docker("compose", "-p", project.name, "up", "-d")
+    words = ("compose", "-p", project.name, "-f", "-", "down", "-v")
+    threat, found = look_at(project, real_docker, *words, folder=tmp_path, stdin=BASIC.encode(), early=True)
+    assert found.mode == "config"  # type: ignore[attr-defined]
+    assert {f"{project.name}_data", f"{project.name}_web"} < names(threat)
+
+
+def test_tiers_in_the_file_are_read_and_an_unknown_word_is_critical(
+    compose_project: Callable[..., ComposeProject], real_docker: str
+) -> None:
+    text = f"""
+x-safe-compose: {{tier: important, volumes: {{two: disposable, six: nonsense}}}}
+services: {{a: {{{SERVICE}, volumes: ["one:/a", "two:/b", "six:/c"]}}}}
+volumes: {{one: {{x-safe-compose: disposable}}, two: {{x-safe-compose: {{tier: critical}}}}, six: {{}}}}
+"""
+    project = compose_project(text)
+    _, found = look_at(project, real_docker, "compose", "down", "-v")
+    assert found.tier == "important"  # type: ignore[attr-defined]
+    tiers = {v.key: v.tier for v in found.volumes}  # type: ignore[attr-defined]
+    assert tiers == {"one": "disposable", "two": "critical", "six": "critical"}
+    mounts = {(m.volume, m.image, m.destination) for m in found.mounts}  # type: ignore[attr-defined]
+    assert (f"{project.name}_one", "busybox:latest", "/a") in mounts
+
+
+def test_no_secret_is_kept(compose_project: Callable[..., ComposeProject], real_docker: str) -> None:
+    project = compose_project(BASIC)
+    project.up()
+    invocation = grammar.parse(("compose", "down", "-v"))
+    with inside(project.folder), connect(real_docker, (), environ=dict(os.environ), run_id=unique("test")) as engine:
+        observed = engine.look(invocation)
+    assert "hunter2" not in repr(observed)
+    assert "bob" in repr(observed)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ"),
+    [
+        (("--context", "not-there"), {}),
+        ((), {"DOCKER_CONTEXT": "not-there"}),
+        (("-H", "unix:///nowhere/docker.sock"), {}),
+        ((), {"DOCKER_HOST": "tcp://127.0.0.1:1"}),
+    ],
+)
+def test_a_daemon_that_cannot_be_reached_is_said_in_dockers_own_words(
+    real_docker: str, flags: tuple[str, ...], environ: Mapping[str, str]
+) -> None:
+    theirs = subprocess.run([real_docker, *flags, "info"], env={**os.environ, **environ}, capture_output=True, text=True)
+    with pytest.raises(EngineUnavailable) as caught:
+        connect(real_docker, flags, environ={**os.environ, **environ}, run_id="x")
+    assert caught.value.code == 69
+    assert caught.value.message.splitlines()[0][:40] in theirs.stderr + theirs.stdout
+
+
+def test_a_docker_that_reaches_another_engine_is_not_trusted(real_docker: str, tmp_path: Path) -> None:
+    liar = tmp_path / "docker"
+    liar.write_text(f'#!/bin/sh\n[ "$1" = info ] && echo OTHER:ENGINE && exit 0\nexec {real_docker} "$@"\n')
+    liar.chmod(0o755)
+    with pytest.raises(EngineUnavailable, match="OTHER:ENGINE"):
+        connect(str(liar), (), environ=dict(os.environ), run_id="x")
+
+
+def test_a_docker_that_is_not_there_is_127(tmp_path: Path) -> None:
+    with pytest.raises(DockerNotFound):
+        connect(str(tmp_path / "docker"), (), environ=dict(os.environ), run_id="x")
+
+
+@contextmanager
+def tcp_daemon() -> Iterator[str]:
+    """The engine's socket on a loopback port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(a: socket.socket, b: socket.socket) -> None:
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            b.close()
+
+    def serve() -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect("/var/run/docker.sock")
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def test_a_daemon_that_is_not_a_local_socket_is_reached_through_dockers_own_dialer(
+    engine: Engine, real_docker: str, busybox: str, volume: str
+) -> None:
+    with tcp_daemon() as host, connect(real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.run_id) as far:
+        assert (far.id, far.endpoint, far.remote) == (engine.id, host, True)
+        assert far.volume(volume) == engine.volume(volume)
+        assert far.run(Helper(image=busybox, argv=("echo", "hello"))) == b"hello\n"
+        assert far.list_root(volume, busybox) == []
+
+
+def test_the_bridge_is_private_and_leaves_nothing_behind(real_docker: str) -> None:
+    bridge = Bridge((real_docker, "system", "dial-stdio"), os.environ)
+    folder = Path(bridge.path).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    with socket.socket(socket.AF_UNIX) as way:
+        way.connect(bridge.path)
+        way.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        assert b"200 OK" in way.recv(4096)
+    bridge.close()
+    assert not folder.exists()
+
+
+def test_the_api_version_is_the_older_of_both_sides(real_docker: str) -> None:
+    with connect(real_docker, (), environ={**os.environ, "DOCKER_API_VERSION": "1.40"}, run_id="x") as engine:
+        assert engine.api_version == (1, 40)
+    with connect(real_docker, (), environ={**os.environ, "DOCKER_API_VERSION": ""}, run_id="x") as engine:
+        assert engine.api_version > (1, 40)
+
+
+def test_client_versions_are_numbers(engine: Engine) -> None:
+    client, compose = engine.client_versions()
+    assert client is not None and compose is not None
+    assert client > (20, 10) and compose > (2, 0)
+
+
+def test_prune_takes_named_volumes_before_api_1_42(engine: Engine) -> None:
+    observed = engine.look(grammar.parse(("volume", "prune")))
+    assert observed.prune_takes_named == (engine.api_version < (1, 42))
+
+
+# -- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_helper_reads_stdin_and_gives_its_whole_stdout(engine: Engine, busybox: str) -> None:
+    data = os.urandom(3_000_000)
+    assert engine.run(Helper(image=busybox, argv=("cat",)), stdin=data) == data
+    assert engine.leftovers() == ()
+
+
+def test_a_helper_gets_its_environment_without_the_value_on_any_argv(engine: Engine, busybox: str) -> None:
+    helper = Helper(image=busybox, argv=("sh", "-c", "echo $PGPASSWORD; sleep 60"), environment={"PGPASSWORD": "hunter2"})
+    with pytest.raises(KeyboardInterrupt), engine.stream(helper) as stream:
+        assert stream.stdout.readline() == b"hunter2\n"
+        argvs = b"".join(p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists())
+        assert stream.name.encode() in argvs and b"hunter2" not in argvs
+        raise KeyboardInterrupt
+    assert engine.leftovers() == ()
+
+
+@pytest.mark.parametrize(("argv", "code"), [(("sh", "-c", "echo reason >&2; exit 7"), 7), (("nonsense",), 127)])
+def test_a_helper_that_fails_tells_why(engine: Engine, busybox: str, argv: tuple[str, ...], code: int) -> None:
+    with pytest.raises(HelperFailed) as caught:
+        engine.run(Helper(image=busybox, argv=argv))
+    assert caught.value.returncode == code
+    assert ("reason" if code == 7 else "nonsense") in caught.value.stderr
+    assert engine.leftovers() == ()
+
+
+def test_a_helper_that_takes_too_long_is_removed(engine: Engine, busybox: str) -> None:
+    with pytest.raises(HelperFailed, match="after 1 s"):
+        engine.run(Helper(image=busybox, argv=("sleep", "600")), timeout=1)
+    assert engine.leftovers() == ()
+
+
+def test_an_image_that_is_not_there_is_never_pulled(engine: Engine) -> None:
+    with pytest.raises(BackupFailed, match="nothing is ever pulled"):
+        engine.run(Helper(image="no-such-image:latest", argv=("true",)))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_block_that_raises_leaves_no_container_and_no_volume(engine: Engine, volume: str, error: type[BaseException]) -> None:
+    image = engine.image("postgres:15")
+    assert image is not None and image.volumes
+    helper = Helper(image=image.id, argv=("sleep", "600"), volumes=((volume, "/volume", False),))
+    with pytest.raises(error), engine.stream(helper) as stream:
+        wait_until("the helper runs", lambda: engine.container(stream.name) is not None)
+        made = engine.container(stream.name)
+        assert made is not None
+        assert made.volume_names() == {volume}  # no anonymous volume was made that could be left behind
+        assert made.labels == {**made.labels, HELPER_LABEL: engine.run_id} and made.project is None
+        raise error
+    assert engine.leftovers() == ()
+    docker("volume", "rm", volume)
+
+
+def test_a_broken_source_fails_the_stream_and_the_program_never_sees_an_early_end(
+    engine: Engine, busybox: str, volume: str
+) -> None:
+    class Broken(io.RawIOBase):
+        def __init__(self) -> None:
+            self.left = [b"half", OSError("disk gone")]
+
+        def read(self, size: int = -1) -> bytes:
+            item = self.left.pop(0)
+            if isinstance(item, OSError):
+                wait_until("the half arrived", lambda: engine.leftovers() != ())
+                raise item
+            return item
+
+    helper = Helper(image=busybox, argv=("sh", "-c", "cat && touch /volume/ended"), volumes=((volume, "/volume", False),))
+    with pytest.raises(OSError, match="disk gone"), engine.stream(helper, stdin=Broken()) as stream:  # type: ignore[arg-type]
+        stream.stdout.read()
+    assert engine.leftovers() == ()
+    assert engine.list_root(volume, busybox) == []
+
+
+def test_what_the_block_writes_reaches_the_helper(engine: Engine, busybox: str, volume: str) -> None:
+    helper = Helper(image=busybox, argv=("sh", "-c", "cat > /volume/x; seq 100000"), volumes=((volume, "/volume", False),))
+    with engine.stream(helper, stdin=subprocess.PIPE, discard=True) as stream:
+        assert stream.stdin is not None
+        stream.stdin.write(b"payload")
+    reader = Helper(image=busybox, argv=("cat", "/volume/x"), volumes=((volume, "/volume", True),))
+    assert engine.run(reader) == b"payload"
+
+
+def test_all_capabilities_are_dropped_unless_named(engine: Engine, busybox: str) -> None:
+    look = ("grep", "CapEff", "/proc/self/status")
+    assert engine.run(Helper(image=busybox, argv=look)).split()[1] == b"0000000000000000"
+    assert engine.run(Helper(image=busybox, argv=look, capabilities=("CHOWN",))).split()[1] == b"0000000000000001"
+    assert int(engine.run(Helper(image=busybox, argv=look, capabilities=("default",))).split()[1], 16) > 1
+
+
+def test_a_server_is_removed_with_its_volumes_and_tells_its_log(engine: Engine) -> None:
+    image = engine.image("postgres:15")
+    assert image is not None
+    with engine.serve(Helper(image=image.id, argv=("sh", "-c", "echo ready; sleep 600"))) as container_id:
+        made = engine.wait_running(container_id, timeout=20)
+        assert made.volume_names() == frozenset() and made.network_mode == "none"
+        wait_until("the log is there", lambda: "ready" in engine.logs_tail(container_id))
+        assert engine.execute(container_id, ("cat",), stdin=b"in") == b"in"
+        with pytest.raises(HelperFailed) as caught:
+            engine.execute(container_id, ("sh", "-c", "exit 3"))
+        assert caught.value.returncode == 3
+    assert engine.container(container_id) is None
+
+
+def test_a_server_that_dies_is_told_and_removed(engine: Engine, busybox: str) -> None:
+    with (
+        pytest.raises(BackupFailed, match="exited"),
+        engine.serve(Helper(image=busybox, argv=("sh", "-c", "echo why; exit 1"))) as container_id,
+    ):
+        wait_until("it ended", lambda: (c := engine.container(container_id)) is not None and c.state == "exited")
+        assert "why" in engine.logs_tail(container_id)
+        engine.wait_healthy(container_id, timeout=5)
+    assert engine.leftovers() == ()
+
+
+def test_an_archive_goes_out_and_in_and_keeps_the_root(engine: Engine, busybox: str, volume: str) -> None:
+    fill = "echo data > /volume/file; chown 1234:4321 /volume; chmod 2751 /volume"
+    own = ("CHOWN", "FOWNER", "FSETID", "DAC_OVERRIDE")
+    engine.run(Helper(image=busybox, argv=("sh", "-c", fill), volumes=((volume, "/volume", False),), capabilities=own))
+    with engine.archive_out(volume, busybox) as chunks:
+        data = b"".join(chunks)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert sorted(tar.getnames()) == ["volume", "volume/file"]
+    copy = engine.create_volume(unique("sc-copy"), labels={HELPER_LABEL: engine.run_id})
+    engine.archive_in(copy.name, busybox, iter([data[:1000], data[1000:]]))
+    show = Helper(image=busybox, argv=("stat", "-c", "%u:%g %a", "/volume"), volumes=((copy.name, "/volume", True),))
+    assert engine.run(show) == b"1234:4321 2751\n"
+    with pytest.raises(BackupFailed):
+        engine.archive_in(copy.name, busybox, iter([data[:700]]))
+    engine.sweep()
+    assert engine.volume(copy.name) is None and engine.leftovers() == ()
+
+
+def test_the_root_is_listed_without_starting_anything(engine: Engine, busybox: str, volume: str) -> None:
+    assert engine.list_root(volume, busybox) == []
+    fill = "mkdir /volume/base; echo 15 > /volume/PG_VERSION; dd if=/dev/zero of=/volume/base/big bs=1M count=20"
+    engine.run(Helper(image=busybox, argv=("sh", "-c", fill), volumes=((volume, "/volume", False),)))
+    listed = engine.list_root(volume)
+    assert listed is not None and "PG_VERSION" in listed
+    assert engine.list_root(unique("not-there")) is None
+    assert engine.leftovers() == ()
+
+
+def test_an_empty_image_is_made_where_none_is_given(engine: Engine, volume: str) -> None:
+    with engine.archive_out(volume, None) as chunks, tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+        assert tar.getnames() == ["volume"]
+    assert engine.image("safe-compose/empty") is not None
+
+
+def test_sizes_are_measured(engine: Engine, busybox: str, volume: str) -> None:
+    argv = ("dd", "if=/dev/zero", "of=/volume/x", "bs=1024", "count=1024")
+    engine.run(Helper(image=busybox, argv=argv, volumes=((volume, "/volume", False),)))
+    assert 1024 * 1024 <= engine.sizes([volume])[volume] < 2 * 1024 * 1024
+
+
+def test_a_container_is_stopped_and_started(engine: Engine, compose_project: Callable[..., ComposeProject]) -> None:
+    project = compose_project("services: {a: {image: busybox:latest, command: [sh, -c, \"trap 'exit 5' TERM; sleep 600 & wait\"]}}")
+    project.up()
+    name = f"{project.name}-a-1"
+    assert engine.stop(name, timeout=10) == 5
+    assert (stopped_one := engine.container(name)) is not None and stopped_one.state == "exited"
+    engine.start(name)
+    assert engine.wait_healthy(name, timeout=10).started_at > stopped_one.started_at
+    engine.pause(name)
+    assert (paused := engine.container(name)) is not None and paused.state == "paused" and paused.lively
+    engine.unpause(name)
+
+
+def test_a_helper_of_a_killed_run_is_swept(engine: Engine, busybox: str, real_docker: str, volume: str) -> None:
+    program = f"""
+import os
+from safe_compose.engine import Helper, connect
+with connect({real_docker!r}, (), environ=dict(os.environ), run_id={engine.run_id!r}) as engine:
+    helper = Helper(image={busybox!r}, argv=("sleep", "600"), volumes=(({volume!r}, "/volume", True),))
+    with engine.stream(helper) as stream:
+        print(stream.name, flush=True)
+        stream.stdout.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        wait_until("the helper is there", lambda: engine.leftovers() != ())
+        child.kill()
+    assert engine.leftovers() != ()
+    engine.sweep()
+    assert engine.leftovers() == ()
+
+
+def test_docker_compose_version_one_is_refused(real_docker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "docker-compose"
+    old.write_text("#!/bin/sh\necho 1.29.2\n")
+    old.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    invocation = grammar.parse(("down", "-v"), "docker-compose", dialect="v1")
+    with (
+        connect(real_docker, (), environ=dict(os.environ), run_id="x", compose=str(old), invocation=invocation) as engine,
+        pytest.raises(Refused) as caught,
+    ):
+        engine.look(invocation)
+    assert "SAFE_COMPOSE=off" in (caught.value.next_step or "")
+
+
+def test_a_context_is_followed(engine: Engine, real_docker: str, tmp_path: Path) -> None:
+    flags = ("--config", str(tmp_path))
+    docker(*flags, "context", "create", "here", "--docker", "host=unix:///var/run/docker.sock")
+    inspected = json.loads(docker(*flags, "--context", "here", "context", "inspect").stdout)
+    with connect(real_docker, (*flags, "--context", "here"), environ=dict(os.environ), run_id="x") as other:
+        assert (other.id, other.endpoint) == (engine.id, inspected[0]["Endpoints"]["docker"]["Host"])
