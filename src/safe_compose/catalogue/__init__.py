@@ -1,0 +1,471 @@
+"""The store of backups on disk: one folder per backup that appears by one rename, and what is known about it."""
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from hashlib import file_digest, sha256
+from pathlib import Path
+
+from safe_compose import __version__
+from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord, redact, slug
+from safe_compose.catalogue import locks, manifest, registry
+from safe_compose.catalogue.manifest import Damaged, Verification
+from safe_compose.catalogue.recipe import recipe
+from safe_compose.durable import PRIVATE, Access, cause, make_folder, make_folders, own, sync_folder, told, write
+from safe_compose.durable import replace as replace_file
+from safe_compose.errors import BackupFailed, UsageError
+from safe_compose.policy import Rule, Tier
+from safe_compose.process import new_id, stamp, utc_now
+
+PIN = timedelta(days=30)
+"""How long a backup made before a deletion is pinned."""
+_MANIFEST, _SUMS, _RECIPE, _VERIFICATION = "manifest.json", "SHA256SUMS", "RESTORE.md", "verification.json"
+_OURS = frozenset({_MANIFEST, _SUMS, _RECIPE, _VERIFICATION})
+_PROTECTIONS = "protections.json"
+_RESERVED = frozenset({"locks", "journal", "trash", "store.json", _PROTECTIONS})
+_PARTIAL = ".partial-"
+_STORE_WAIT = 60.0
+"""Seconds; the store's own lock is only ever held for moments."""
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is free where a path is, or would be made."""
+
+    bytes: int
+    inodes: int | None
+    """None: that file system does not count them."""
+
+
+def room(path: Path) -> Room:
+    """What an ordinary user may still write there. Raises BackupFailed."""
+    with told(f"measure the room in {path}"):
+        existing = next(p for p in (path, *path.parents) if p.exists())
+        free = os.statvfs(existing)
+    return Room(free.f_bavail * free.f_frsize, free.f_favail if free.f_files else None)
+
+
+class Draft:
+    """A backup while it is made: a hidden folder that gets its name by `commit`, or disappears with its `with` block."""
+
+    def __init__(self, catalogue: "Catalogue", path: Path, draft: Backup) -> None:
+        self._catalogue = catalogue
+        self._draft = draft
+        self.path = path
+        """Where the artifacts are written; each `Artifact.file` is relative to it."""
+        self.backup: Backup | None = None
+        """The committed backup, or None before."""
+
+    @property
+    def id(self) -> str:
+        return self._draft.id
+
+    def folder(self, volume: str) -> Path:
+        """The folder for one volume's artifacts, made if need be."""
+        path = self.path / slug(volume)
+        with told(f"make the folder for volume {volume}"), suppress(FileExistsError):
+            make_folder(path, self._catalogue.access)
+        return path
+
+    def commit(self, records: Iterable[VolumeRecord], *, warnings: Iterable[str] = ()) -> Backup:
+        """Everything to disk, then the name. After it the backup is durable, and not yet verified.
+
+        Raises BackupFailed when a file is missing or not as long as its artifact says, and for every file fault.
+        """
+        if self.backup is not None:
+            raise BackupFailed(f"backup {self.id} was already kept")
+        volumes = tuple(manifest.without_secrets(record) for record in records)
+        if not volumes:
+            raise BackupFailed("a backup of no volume is none; nothing was kept")
+        with told(f"keep backup {self.id}"):
+            self.backup = self._catalogue._keep(self.path, replace(self._draft, volumes=volumes, warnings=tuple(warnings)))
+        return self.backup
+
+
+class Catalogue:
+    """The store at `root`. Reading works for a store that does not exist; writing begins with `ensure`."""
+
+    def __init__(self, root: Path, access: Access = PRIVATE, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.root = root
+        self.access = access
+        self._clock = clock
+        self._read: dict[str, tuple[str, Backup]] = {}
+
+    def __repr__(self) -> str:
+        return f"Catalogue({str(self.root)!r})"
+
+    # -- the place -----------------------------------------------------------------------------------------------------
+
+    def ensure(self) -> None:
+        """Make the store and prove that it can be written. Raises BackupFailed with the cause in words."""
+        with told(f"make the store {self.root}"):
+            make_folders(self.root, self.access)
+        self._refuse_unsafe()
+        with told(f"write to the store {self.root}"):
+            with suppress(FileExistsError):
+                make_folder(self.root / "locks", self.access)
+            ignore = self.root / ".gitignore"
+            if not ignore.exists():  # a store inside of a work tree must never be committed
+                replace_file(ignore, b"*\n", self.access)
+            probe = self.root / f".probe-{os.getpid()}"
+            replace_file(probe, b"probe\n", self.access)
+            probe.unlink()
+
+    def _refuse_unsafe(self) -> None:
+        with told(f"use the store {self.root}"):
+            found = self.root.stat()
+        ours = {os.geteuid()} | ({self.access.owner[0]} if self.access.owner is not None else set())
+        shared = bool(self.access.files & 0o060)
+        where = f"the store {self.root}"
+        if not stat.S_ISDIR(found.st_mode):
+            raise BackupFailed(f"cannot use {where}: a file is in the way", next_step="set SAFE_COMPOSE_HOME to a folder")
+        if found.st_uid not in ours and not (shared and found.st_gid in {os.getegid(), *os.getgroups()}):
+            raise BackupFailed(
+                f"cannot use {where}: it belongs to user {found.st_uid}, not to {os.geteuid()}: others can change backups",
+                next_step="set SAFE_COMPOSE_HOME to a folder of your own, or choose a shared store ([store] shared = true)",
+            )
+        if found.st_mode & (0o002 if shared else 0o022):
+            raise BackupFailed(
+                f"cannot use {where}: others may write to it (mode {stat.S_IMODE(found.st_mode):04o})",
+                next_step=f"chmod {'o-w' if shared else 'go-w'} {self.root}",
+            )
+
+    def room(self) -> int:
+        """Free bytes where backups go."""
+        return room(self.root).bytes
+
+    def folder_of(self, project: str) -> Path:
+        """Where a project's backups lie, whether or not there are any."""
+        name = slug(project)
+        # `slug` leaves `locks` as it is; one blank more gives it the hash that tells it from our own folder.
+        return self.root / (slug(f"{project} ") if name in _RESERVED else name)
+
+    def _lock_path(self, name: str) -> Path:
+        return self.root / "locks" / f"{name}.lock"
+
+    @contextmanager
+    def _hold(self, name: str) -> Iterator[None]:
+        with locks.held(self._lock_path(name), f"the {name} of {self.root}", access=self.access, wait=_STORE_WAIT):
+            yield
+
+    @contextmanager
+    def lock(self, engine_id: str, project: str, *, wait: float = 0, command: Sequence[str] = ()) -> Iterator[None]:
+        """Hold one project of one engine during the block.
+
+        wait: seconds until LookAgain, which names the holder. command: what we run, shown to others without secrets.
+        """
+        self.ensure()
+        name = f"{slug(project)}-{sha256(f'{engine_id} {project}'.encode()).hexdigest()[:12]}"
+        words = redact(command)
+        with locks.held(self._lock_path(name), f"project {project}", access=self.access, wait=wait, command=words):
+            yield
+
+    # -- making a backup -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def draft(self, project: str, reason: str, *, endpoint: str, engine_id: str, command: Sequence[str] = ()) -> Iterator[Draft]:
+        """A hidden folder to write artifacts into; `Draft.commit` makes it a backup.
+
+        Leaving the block without a commit, by an exception or not, removes it. Raises BackupFailed for every file fault,
+        those of the block included.
+        """
+        self.ensure()
+        folder = self.folder_of(project)
+        now = self._clock()
+        backup_id = new_id(now)
+        words = tuple(word.encode("utf-8", "backslashreplace").decode() for word in redact(command))
+        backup = Backup(backup_id, 0, stamp(now), project, endpoint, engine_id, reason, words, str(folder / backup_id))
+        partial = folder / f"{_PARTIAL}{backup_id}"
+        lock = self._lock_path(f"draft-{backup_id}")
+        # Held as long as the draft lives: the kernel lets go of it whatever kills us, so that a sweep can tell.
+        with locks.held(lock, f"draft {backup_id}", access=self.access, wait=0):
+            draft = Draft(self, partial, backup)
+            try:
+                with told("make the backup"):
+                    with suppress(FileExistsError):
+                        make_folder(folder, self.access)
+                    make_folder(partial, self.access)
+                    yield draft
+            finally:
+                if draft.backup is None:
+                    # The first fault is the one to tell; what cannot be removed now is swept by a later run.
+                    shutil.rmtree(partial, ignore_errors=True)
+                with suppress(OSError):  # nobody else ever uses this name: one that stays is only untidy
+                    lock.unlink()
+
+    def _keep(self, partial: Path, draft: Backup) -> Backup:
+        """Number, describe, sync and name a draft. Raises OSError, BackupFailed."""
+        digests = _checked(partial, draft.volumes)
+        _settle(partial, self.access)
+        with self._hold("store"):
+            backup = replace(
+                draft,
+                seq=self._next_seq(),
+                tool_version=__version__,
+                pinned_until=stamp(self._clock() + PIN) if draft.reason == "pre-delete" else None,
+            )
+            final = Path(backup.path)
+            if any(os.path.lexists(p / backup.id) for p in self._project_folders()):
+                raise BackupFailed(f"a backup with the id {backup.id} exists already; nothing was kept")
+            described = manifest.write_manifest(backup)
+            text = recipe(backup).encode("utf-8", "backslashreplace")
+            digests |= {_MANIFEST: sha256(described).hexdigest(), _RECIPE: sha256(text).hexdigest()}
+            write(partial / _RECIPE, text, self.access)
+            write(partial / _SUMS, manifest.sums(digests), self.access)
+            write(partial / _MANIFEST, described, self.access)
+            sync_folder(partial)
+            partial.rename(final)
+            sync_folder(final.parent)
+        return backup
+
+    def _next_seq(self) -> int:
+        """The next number, written down before it is used; the store's lock is held."""
+        path = self.root / "store.json"
+        try:
+            found = json.loads(path.read_bytes())
+            number = found.get("next_seq") if isinstance(found, dict) else None
+            if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > _FORMAT:
+                raise BackupFailed(f"the store {self.root} was made by a newer safe-compose (format {found['format']})")
+        except (FileNotFoundError, ValueError):
+            number = None
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            number = 1 + max((b.seq for b in self.backups()), default=0)  # lost or damaged: counted again
+        replace_file(path, json.dumps({"format": _FORMAT, "next_seq": number + 1}).encode(), self.access)
+        return number
+
+    def sweep(self) -> tuple[str, ...]:
+        """Remove the drafts of runs that are certainly dead; their ids. Whatever is in doubt stays."""
+        swept = []
+        for folder in self._project_folders():
+            for partial in folder.glob(f"{_PARTIAL}*"):
+                backup_id = partial.name.removeprefix(_PARTIAL)
+                path = self._lock_path(f"draft-{backup_id}")
+                process = locks.signer(path)
+                if process is None or not process.is_dead():
+                    continue
+                lock = locks.try_hold(path, access=self.access)
+                if lock is None:
+                    continue
+                try:
+                    with told(f"remove the unfinished backup {partial}"):
+                        shutil.rmtree(partial)
+                        path.unlink(missing_ok=True)
+                finally:
+                    lock.release()
+                swept.append(backup_id)
+        return tuple(swept)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def backups(self, project: str | None = None) -> list[Backup]:
+        """Every backup, or every one of a project, the newest first. A damaged one comes last with `broken` set."""
+        folders = [self.folder_of(project)] if project is not None else self._project_folders()
+        found: list[Backup] = []
+        for folder in folders:
+            try:
+                found += [self._load(entry) for entry in _entries(folder)]
+            except BackupFailed as fault:
+                found.append(Backup(folder.name, 0, "", project or folder.name, "", "", "", (), str(folder), broken=fault.message))
+        wanted = [b for b in found if project is None or b.project in (project, folders[0].name)]
+        return sorted(wanted, key=lambda b: b.seq, reverse=True)
+
+    def find(self, word: str, project: str | None = None) -> Backup:
+        """A backup by its id, a unique beginning of it, or `latest`: the newest verified one.
+
+        Raises UsageError that names the candidates.
+        """
+        if word == "latest":
+            every = self.backups(project)
+            newest = next((b for b in every if b.verified), None)
+            if newest is None:
+                of = f" of project {project}" if project is not None else ""
+                there = f"; not verified: {_some(every)}" if every else ""
+                raise UsageError(f"there is no verified backup{of} in {self.root}{there}", next_step="safe-compose list")
+            return newest
+        folders = [self.folder_of(project)] if project is not None else self._project_folders()
+        matching = [e for folder in folders for e in _entries(folder) if word and e.name.startswith(word)]
+        exact = [e for e in matching if e.name == word]
+        found = [self._load(entry) for entry in exact or matching]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"{word!r} is the beginning of {len(found)} backups: {_some(found)}", next_step="give more")
+        near = self.backups(project)
+        there = f"; there are {_some(near)}" if near else f"; there is none in {self.root}"
+        raise UsageError(f"there is no backup {word!r}{there}", next_step="safe-compose list")
+
+    def _project_folders(self) -> list[Path]:
+        return [Path(e.path) for e in _scan(self.root) if not e.name.startswith(".") and e.name not in _RESERVED]
+
+    def _load(self, entry: "os.DirEntry[str]") -> Backup:
+        """One backup's folder; never raises for what is in it."""
+        try:
+            data = Path(entry.path, _MANIFEST).read_bytes()
+            digest = sha256(data).hexdigest()
+            known = self._read.get(entry.path)
+            if known is None or known[0] != digest:
+                known = self._read[entry.path] = (digest, manifest.read_manifest(data, entry.name, entry.path))
+            backup = known[1]
+        except Damaged as damage:
+            return self._damaged(entry, str(damage))
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            return self._damaged(entry, "it has no manifest" if missing else f"its manifest cannot be read: {cause(error)}")
+        try:
+            found = manifest.read_verification(Path(entry.path, _VERIFICATION).read_bytes(), digest)
+        except FileNotFoundError:
+            return backup
+        except Damaged as damage:
+            return replace(backup, broken=str(damage))
+        except OSError as error:
+            return replace(backup, broken=f"its verification.json cannot be read: {cause(error)}")
+        return replace(backup, evidence=found.evidence, broken=found.broken)
+
+    def _damaged(self, entry: "os.DirEntry[str]", why: str) -> Backup:
+        return Backup(entry.name, 0, "", Path(entry.path).parent.name, "", "", "", (), entry.path, broken=why)
+
+    # -- what is found out later ---------------------------------------------------------------------------------------
+
+    def mark_verified(self, backup: Backup, evidence: Iterable[Evidence]) -> Backup:
+        """Add evidence; of one subject and level the newest counts. The backup as it is now.
+
+        A broken one stays broken unless the evidence is about every one of its artifacts. Raises BackupFailed.
+        """
+
+        def add(before: Verification) -> Verification:
+            new = tuple(evidence)
+            merged = {(e.subject, e.level): e for e in (*before.evidence, *new)}
+            files = {a.file for v in backup.volumes for a in v.artifacts if a.kind != "list"}
+            broken = before.broken if before.broken and not files <= {e.subject for e in new} else None
+            return before.model_copy(update={"evidence": tuple(merged.values()), "broken": broken})
+
+        return self._amend(backup, add)
+
+    def mark_broken(self, backup: Backup, why: str) -> Backup:
+        """Say that a backup must not be trusted. It is kept, and never chosen by itself. Raises BackupFailed."""
+        return self._amend(backup, lambda before: before.model_copy(update={"evidence": (), "broken": why}))
+
+    def _amend(self, backup: Backup, change: Callable[[Verification], Verification]) -> Backup:
+        folder = Path(backup.path)
+        with self._hold("verification"), told(f"write what was found out about backup {backup.id}"):
+            described = (folder / _MANIFEST).read_bytes() if (folder / _MANIFEST).exists() else b""
+            digest = sha256(described).hexdigest()
+            try:
+                before = manifest.read_verification((folder / _VERIFICATION).read_bytes(), digest)
+            except FileNotFoundError:
+                before = Verification(manifest_sha256=digest)
+            except Damaged as damage:  # what it said is worth nothing any more
+                before = Verification(manifest_sha256=digest, broken=str(damage))
+            after = change(before).model_copy(update={"manifest_sha256": digest})
+            replace_file(folder / _VERIFICATION, manifest.write_verification(after), self.access)
+        return replace(backup, evidence=after.evidence, broken=after.broken)
+
+    # -- protections ---------------------------------------------------------------------------------------------------
+
+    def protections(self) -> list[Rule]:
+        """The floors that hold now. Raises BackupFailed when the registry does not read: then nobody knows them."""
+        return registry.rules(registry.read(self.root / _PROTECTIONS), stamp(self._clock()))
+
+    def protect(self, name: str, tier: Tier) -> None:
+        """Make `tier` the floor of a volume, until `unprotect`. Raises UsageError, BackupFailed."""
+        if tier is Tier.DISPOSABLE or not name:
+            raise UsageError("a protection is critical or important, and of a volume with a name; nothing was changed")
+        with self._protections() as every:
+            every[name] = {"tier": tier.value, "since": stamp(self._clock())}
+
+    def unprotect(self, name: str, *, until: datetime | None = None) -> None:
+        """Take a protection away, or lift it until a moment. Raises UsageError when there is none, BackupFailed."""
+        with self._protections() as every:
+            if name not in every:
+                there = f"protected are: {', '.join(sorted(every))}" if every else "nothing is protected"
+                raise UsageError(f"{name} is not protected ({there}); nothing was changed")
+            facts = every.pop(name)
+            if until is not None:
+                every[name] = {**facts, "suspended_until": stamp(until)}
+
+    @contextmanager
+    def _protections(self) -> Iterator[dict[str, Mapping[str, str]]]:
+        """The registry to be changed in the block, and written when it ends well."""
+        self.ensure()
+        with self._hold("protections"):
+            every = dict(registry.read(self.root / _PROTECTIONS))
+            yield every
+            with told("write what is protected"):
+                replace_file(self.root / _PROTECTIONS, registry.text(every), self.access)
+
+
+def _scan(folder: Path) -> list["os.DirEntry[str]"]:
+    """The folders in a folder; none when it cannot be listed because it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            return [e for e in entries if e.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise BackupFailed(f"cannot list {folder}: {cause(error)}", next_step="correct its owner and mode") from error
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    return [e for e in _scan(folder) if not e.name.startswith(".")]
+
+
+def _some(backups: Sequence[Backup]) -> str:
+    names = [f"{b.id} ({b.project})" for b in backups[:5]]
+    return ", ".join(names) + (f" and {len(backups) - 5} more" if len(backups) > 5 else "")
+
+
+def _checked(folder: Path, volumes: Iterable[VolumeRecord]) -> dict[str, str]:
+    """File -> sha256 of everything in a draft: what was hashed while it was written is taken as recorded.
+
+    Raises BackupFailed when an artifact is missing or has another size than recorded, OSError.
+    """
+    digests: dict[str, str] = {}
+    for artifact in (a for v in volumes for a in v.artifacts):
+        _check(folder, artifact)
+        digests[artifact.file] = artifact.sha256
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        kind = path.lstat().st_mode
+        if stat.S_ISREG(kind) and name not in digests:
+            if name in _OURS:
+                raise BackupFailed(f"{name} was written into the draft by somebody else; nothing was kept")
+            with path.open("rb") as file:
+                digests[name] = file_digest(file, "sha256").hexdigest()
+        elif not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise BackupFailed(f"{name} in the draft is neither a file nor a folder; nothing was kept")
+    return digests
+
+
+def _check(folder: Path, artifact: Artifact) -> None:
+    if not manifest.is_inside(artifact.file) or artifact.file in _OURS:
+        raise BackupFailed(f"an artifact has an impossible name: {artifact.file!r}; nothing was kept")
+    try:
+        found = (folder / artifact.file).lstat()
+    except FileNotFoundError as error:
+        raise BackupFailed(f"{artifact.file} of volume {artifact.volume} is missing; nothing was kept") from error
+    if found.st_size != artifact.bytes:
+        raise BackupFailed(
+            f"{artifact.file} of volume {artifact.volume} has {found.st_size} bytes on disk, {artifact.bytes} were written; "
+            "nothing was kept"
+        )
+
+
+def _settle(folder: Path, access: Access) -> None:
+    """Mode, owner and sync of everything in a draft, the folders after what is in them. Raises OSError."""
+    for path, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            file = Path(path, name)
+            own(file, access, folder=False)
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        own(Path(path), access, folder=True)
+        sync_folder(Path(path))
