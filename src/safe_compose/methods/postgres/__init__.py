@@ -1,0 +1,43 @@
+"""PostgreSQL: found, dumped and counted in one snapshot, proved from the disk, tried out, and brought back.
+
+- `server`   which server, where its data lies, how it is asked   - `scan`     what a plain dump holds, while it streams
+- `dump`     dumps, counts, and the proof (L2, L3)                - `restore`  from a dump to a living server
+- `trial`    restored in a scratch volume and counted (L4)        - `control`  the state that a stopped server left behind
+"""
+
+from safe_compose.methods.postgres.control import clean, control_state
+from safe_compose.methods.postgres.dump import Dump, count, dump, verify_dump
+from safe_compose.methods.postgres.restore import rebuild, restore_dump
+from safe_compose.methods.postgres.server import (
+    Address,
+    Reading,
+    Server,
+    Silent,
+    reading,
+    server,
+    serves,
+    summary,
+)
+from safe_compose.methods.postgres.trial import trial, trial_archive, trial_dump
+
+__all__ = [
+    "Address",
+    "Dump",
+    "Reading",
+    "Server",
+    "Silent",
+    "clean",
+    "control_state",
+    "count",
+    "dump",
+    "reading",
+    "rebuild",
+    "restore_dump",
+    "server",
+    "serves",
+    "summary",
+    "trial",
+    "trial_archive",
+    "trial_dump",
+    "verify_dump",
+]

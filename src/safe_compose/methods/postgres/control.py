@@ -1,0 +1,52 @@
+"""What a data directory on a volume says of itself while no server runs on it: `pg_controldata` in a helper."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.methods.archive import MOUNT
+
+
+def control_state(engine: Engine, volume_name: str, image_ids: Sequence[str], pgdata: str | None) -> str:
+    """What pg_control says of a data directory nobody runs on: `shut down`, `in production`, ...; `unknown` when no local
+    image can read it or there is none.
+
+    `pgdata` is relative to the volume's root; None looks for it. Raises BackupFailed when the volume cannot be read.
+    """
+    for image in image_ids:
+        if engine.image(image) is None:
+            continue  # what a backup recorded may be gone
+        try:
+            folder = _look_for(engine, volume_name, image) if pgdata is None else pgdata
+            if folder is None:
+                return "unknown"
+            said = engine.run(_control(volume_name, image, ("pg_controldata", str(PurePosixPath(MOUNT, folder)))), timeout=60)
+        except HelperFailed:
+            continue  # another image may have the program, in the right version
+        for line in said.decode("utf-8", "replace").splitlines():
+            if line.startswith("Database cluster state:"):
+                return line.partition(":")[2].strip()
+    return "unknown"
+
+
+def clean(state: str) -> bool:
+    """Whether a data directory in that state was left by a clean stop; standbys have a state of their own for it."""
+    return state in ("shut down", "shut down in recovery")
+
+
+def _look_for(engine: Engine, volume: str, image: str) -> str | None:
+    argv = ("find", MOUNT, "-xdev", "-maxdepth", "5", "-path", "*/global/pg_control", "-print")
+    said = engine.run(_control(volume, image, argv), timeout=60).decode("utf-8", "surrogateescape").splitlines()
+    paths = sorted(said, key=len)
+    return str(PurePosixPath(paths[0]).parent.parent.relative_to(MOUNT)) if paths else None
+
+
+def _control(volume: str, image: str, argv: tuple[str, ...]) -> Helper:
+    return Helper(
+        image=image,
+        argv=argv,
+        volumes=((volume, MOUNT, True),),
+        environment={"LC_ALL": "C"},
+        user="0:0",
+        capabilities=("DAC_READ_SEARCH",),
+    )

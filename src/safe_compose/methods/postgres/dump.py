@@ -1,0 +1,287 @@
+"""Dumps of every database of a running server, counted in their own snapshot, and the proof from the bytes on disk."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, TableCount, slug
+from safe_compose.engine import Engine
+from safe_compose.errors import BackupFailed, VerifyFailed
+from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, BadDump, Scanner
+from safe_compose.methods.postgres.server import (
+    Address,
+    Reading,
+    Server,
+    Session,
+    fault,
+    reading,
+    session,
+    stream,
+)
+from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack
+
+LOCK_SECONDS = 60
+"""How long a dump waits for a table that somebody changes; then it fails rather than hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What `dump` made of one server."""
+
+    server: Server
+    artifacts: tuple[Artifact, ...]
+    statistics: ServerStatistics
+    before: Reading
+    """The transaction counter before the first byte."""
+    warnings: tuple[str, ...] = ()
+
+    def written_since(self, engine: Engine) -> bool:
+        """Whether anything may have been written since the dump began (the server must still run). Raises BackupFailed."""
+        return not self.before.still(reading(engine, self.server))
+
+
+def dump(engine: Engine, server: Server, volume: str, into: Path, progress: Callable[[int], None] = nothing) -> Dump:
+    """Dump the globals and every database of a server into `into/<slug of the volume>/`.
+
+    Each database is dumped and counted in one exported snapshot. `progress` gets the bytes of all dumps so far. Raises
+    BackupFailed, also when the rows that streamed by are not those that were counted.
+    """
+    if server.volume != volume:
+        raise BackupFailed(f"volume {volume}: the server in {server.container.name} keeps its data in {server.volume}")
+    folder = into / slug(volume)
+    new_folder(folder, subject=volume, stage="dump")
+    before = reading(engine, server)
+    done = 0
+
+    def report(size: int) -> None:
+        progress(done + size)
+
+    artifacts = [_globals(engine, server, volume, folder, into, report)]
+    databases = []
+    for name in server.databases:
+        done = sum(a.uncompressed_bytes for a in artifacts)
+        artifact, statistics = _database(engine, server, volume, name, folder, into, report)
+        artifacts.append(artifact)
+        databases.append(statistics)
+    sync_folder(folder, subject=volume, stage="dump")
+    sync_folder(into, subject=volume, stage="dump")
+    found = ServerStatistics(
+        kind="postgres",
+        version=server.version,
+        user=server.user,
+        system_identifier=server.system_identifier,
+        pgdata=server.data_directory,
+        databases=tuple(databases),
+    )
+    return Dump(server, tuple(artifacts), found, before, server.warnings)
+
+
+def _globals(engine: Engine, server: Server, volume: str, folder: Path, into: Path, progress: Callable[[int], None]) -> Artifact:
+    """Roles with their password verifiers, memberships and settings: `pg_dumpall --globals-only`."""
+    argv = (
+        "pg_dumpall",
+        "--globals-only",
+        "--no-password",
+        f"--lock-wait-timeout={LOCK_SECONDS}s",
+        f"--database={server.maintenance}",
+        f"--dbname={server.address.conninfo(server.maintenance)}",
+    )
+    return _streamed(engine, server, argv, folder / "globals.sql.gz", into, volume, None, Scanner(CLUSTER_TRAILER), progress)
+
+
+def _database(
+    engine: Engine, server: Server, volume: str, name: str, folder: Path, into: Path, progress: Callable[[int], None]
+) -> tuple[Artifact, DatabaseStatistics]:
+    stage = f"dump of database {name}"
+    scanner = Scanner()
+    with fault(volume, stage), session(engine, server.address, name) as asked:
+        count = Counting(asked, name)
+        argv = (
+            "pg_dump",
+            "--create",
+            "--format=plain",
+            "--no-password",
+            f"--lock-wait-timeout={LOCK_SECONDS}s",
+            f"--snapshot={count.snapshot}",
+            f"--dbname={server.address.conninfo(name)}",
+        )
+        answers = count.start()
+        path = folder / f"db-{slug(name)}.sql.gz"
+        artifact = _streamed(engine, server, argv, path, into, volume, name, scanner, progress)
+        statistics = count.finish(answers)
+    if wrong := differences(scanner, statistics):
+        raise BackupFailed(f"volume {volume}: {stage}: {wrong}", next_step="repeat the command")
+    return artifact, statistics
+
+
+def _streamed(
+    engine: Engine,
+    server: Server,
+    argv: Sequence[str],
+    path: Path,
+    into: Path,
+    volume: str,
+    database: str | None,
+    scanner: Scanner,
+    progress: Callable[[int], None],
+) -> Artifact:
+    stage = "dump of the globals" if database is None else f"dump of database {database}"
+    try:
+        with fault(volume, stage, next_step="repeat the command"), stream(engine, server.address, argv) as made:
+            sums = pack(blocks_of(made.stdout), path, subject=volume, stage=stage, consumer=scanner.feed, progress=progress)
+        scanner.finish()
+    except BadDump as error:
+        raise BackupFailed(f"volume {volume}: {stage}: {error}", next_step="repeat the command") from error
+    return Artifact(
+        file=path.relative_to(into).as_posix(),
+        kind="globals" if database is None else "database",
+        bytes=sums.bytes,
+        sha256=sums.sha256,
+        uncompressed_bytes=sums.uncompressed_bytes,
+        uncompressed_sha256=sums.uncompressed_sha256,
+        volume=volume,
+        database=database,
+        detail={"by": "side container" if server.address.side else "exec"},
+    )
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+# Ordinary tables whose rows pg_dump writes (pg_dump.c: selectDumpableTable, processExtensionTables): partitions and
+# children by themselves (ONLY), none of an extension but its configuration tables, those under the extension's condition.
+_TABLES = """
+  SELECT c.oid, n.nspname, c.relname, e.condition
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN (SELECT pg_catalog.unnest(extconfig) AS oid, pg_catalog.unnest(extcondition) AS condition
+             FROM pg_catalog.pg_extension) e ON e.oid = c.oid
+  WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND (e.oid IS NOT NULL OR NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+        AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'))
+"""
+
+# The time-outs that older releases do not know (the others come with the connection): none may end the transaction that holds
+# the snapshot. \gset, because it must not answer with a line.
+_SNAPSHOT = f"""
+SELECT pg_catalog.count(pg_catalog.set_config(name, '0', false)) AS timeouts FROM pg_catalog.pg_settings WHERE name IN
+  ('transaction_timeout', 'idle_session_timeout') \\gset
+SET lock_timeout = '{LOCK_SECONDS}s';
+SET search_path = pg_catalog;
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT pg_catalog.pg_export_snapshot();
+"""
+
+_FACTS = f"""
+SELECT pg_catalog.jsonb_build_object(
+  'bytes', pg_catalog.pg_database_size(pg_catalog.current_database()),
+  'large_objects', (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata),
+  'extensions', (SELECT pg_catalog.jsonb_agg(extname || ' ' || extversion ORDER BY extname) FROM pg_catalog.pg_extension),
+  'tables', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(oid, nspname, relname) ORDER BY nspname, relname)
+             FROM ({_TABLES}) t));
+"""
+
+# One statement per table, made and quoted by the server itself.
+_COUNT = f"""
+SELECT pg_catalog.format('SELECT %s || '' '' || count(*) FROM %s %I.%I %s', oid, CASE WHEN condition <> '' THEN '' ELSE
+  'ONLY' END, nspname, relname, condition) FROM ({_TABLES}) t ORDER BY nspname, relname \\gexec
+"""
+
+
+class Counting:
+    """The counts of one database, taken in a snapshot that stays open for a dump."""
+
+    def __init__(self, asked: Session, database: str) -> None:
+        self._asked = asked
+        self._database = database
+        self.snapshot = asked.line(_SNAPSHOT)
+        self._facts: dict[str, Any] = json.loads(asked.line(_FACTS))
+
+    def start(self) -> Iterator[str]:
+        """Set the server counting; the answers wait in the pipe while the dump streams."""
+        return self._asked.begin(_COUNT)
+
+    def finish(self, answers: Iterator[str]) -> DatabaseStatistics:
+        """Collect the counts and end the snapshot."""
+        rows = dict(line.split(" ") for line in answers)
+        self._asked.line("ROLLBACK;")
+        tables = tuple(TableCount(schema, table, int(rows[str(oid)])) for oid, schema, table in self._facts["tables"] or ())
+        return DatabaseStatistics(
+            name=self._database,
+            bytes=int(self._facts["bytes"]),
+            tables=tables,
+            large_objects=int(self._facts["large_objects"]),
+            extensions=tuple(self._facts["extensions"] or ()),
+        )
+
+
+def measure(engine: Engine, address: Address, database: str) -> DatabaseStatistics:
+    """Count every table of one database now. Raises HelperFailed."""
+    with session(engine, address, database) as asked:
+        count = Counting(asked, database)
+        return count.finish(count.start())
+
+
+def count(engine: Engine, server: Server) -> tuple[DatabaseStatistics, ...]:
+    """Count every table of every database of a running server now. Raises BackupFailed."""
+    return tuple(measure(engine, server.address, name) for name in server.databases)
+
+
+def differences(scanner: Scanner, statistics: DatabaseStatistics) -> str:
+    """What the dump does not hold as counted, in words; empty when it is all there."""
+    counted = {(t.schema, t.table): t.rows for t in statistics.tables}
+    found = [
+        f"{'.'.join(table)} has {scanner.rows.get(table, 'no')} rows in the dump, {counted.get(table, 'no')} were counted"
+        for table in sorted(counted.keys() | scanner.rows.keys())
+        if counted.get(table) != scanner.rows.get(table)
+    ]
+    if scanner.large_objects != statistics.large_objects:
+        found.append(f"{scanner.large_objects} large objects in the dump, {statistics.large_objects} were counted")
+    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+# -- proof -------------------------------------------------------------------------------------------------------------
+
+
+def verify_dump(folder: Path, artifacts: Sequence[Artifact], statistics: ServerStatistics) -> list[Evidence]:
+    """Read the dumps of one volume from the disk: sums, whole gzip streams, trailers (L2); rows equal to the counts (L3).
+
+    Artifacts of other kinds are ignored. Raises VerifyFailed, also when a counted database has no dump.
+    """
+    found = []
+    wanted = {d.name: d for d in statistics.databases}
+    for artifact in artifacts:
+        if artifact.kind == "globals":
+            _scanned(folder, artifact, Scanner(CLUSTER_TRAILER))
+            found.append(evidence("L2", artifact.file, "whole file read, last line found"))
+        elif artifact.kind == "database":
+            scanner = _scanned(folder, artifact, Scanner())
+            counted = wanted.pop(artifact.database or "", None)
+            if counted is None:
+                raise _bad(artifact, "its database was not counted when it was made")
+            if wrong := differences(scanner, counted):
+                raise _bad(artifact, wrong)
+            found.append(evidence("L3", artifact.file, f"{len(scanner.rows)} tables, {counted.rows} rows equal to their counts"))
+    if wanted or not any(e.level == "L2" for e in found):
+        missing = ", ".join(sorted(wanted)) or "the globals"
+        raise VerifyFailed(f"the backup has no dump of {missing}; it is not counted as good", next_step="make a new backup")
+    return found
+
+
+def _scanned(folder: Path, artifact: Artifact, scanner: Scanner) -> Scanner:
+    try:
+        for block in unpack(folder, artifact):
+            scanner.feed(block)
+        scanner.finish()
+    except BadDump as error:
+        raise _bad(artifact, str(error)) from error
+    return scanner
+
+
+def _bad(artifact: Artifact, cause: str) -> VerifyFailed:
+    return VerifyFailed(
+        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
+        next_step="make a new backup, or restore from another one: safe-compose list",
+    )

@@ -1,0 +1,233 @@
+"""From a dump back to a living server: only into a fresh one, only from files that were read to the end first."""
+
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord, hide_secrets
+from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.errors import BackupFailed, LookAgain, Refused, VerifyFailed
+from safe_compose.methods.archive import feed
+from safe_compose.methods.postgres.control import clean, control_state
+from safe_compose.methods.postgres.dump import measure, verify_dump
+from safe_compose.methods.postgres.scan import top_level_lines
+from safe_compose.methods.postgres.server import PSQL, Address, ask, fault, locate, stream
+from safe_compose.methods.stream import nothing, unpack
+
+READY_SECONDS = 120.0
+"""How long a server of ours may take to its first connection; recovery of a crashed copy and initdb are in it."""
+STOP_SECONDS = 120
+_QUOTE = "SELECT pg_catalog.format('%I', {literal})"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the data of a server lies: in which image, on which mount, in which folder."""
+
+    image: str
+    destination: str
+    pgdata: str
+
+    @classmethod
+    def of(cls, record: VolumeRecord, image: str) -> "Place":
+        """As a backup recorded it: the mount that the data directory lies under, and the image of the container that had it
+        there; `image` where several had."""
+        pgdata = record.statistics.pgdata if record.statistics else ""
+        above = [u for u in record.users if (pgdata + "/").startswith(u["destination"].rstrip("/") + "/")]
+        if not pgdata or not above:
+            raise VerifyFailed(f"volume {record.name}: the backup does not say where the server kept its data")
+        user = max(above, key=lambda u: (len(u["destination"]), u["image_id"] == image))
+        return cls(user["image_id"], user["destination"], pgdata)
+
+
+@contextmanager
+def serving(engine: Engine, place: Place, volume: str, user: str, *, fresh: bool, subject: str) -> Iterator[tuple[str, Address]]:
+    """A server of ours on a volume, on no network, by the image's own entrypoint; yields container id and address once it
+    answers, and removes the container.
+
+    `fresh`: the volume is empty, a cluster is made first. Raises VerifyFailed when it dies or does not answer in time.
+    """
+    image = engine.image(place.image)
+    command = (*image.entrypoint, *(image.cmd or ("postgres",))) if image else ("postgres",)
+    environment = {"PGDATA": place.pgdata}
+    if fresh:
+        environment |= {"POSTGRES_USER": user, "POSTGRES_PASSWORD": secrets.token_urlsafe(24)}
+    helper = Helper(
+        image=place.image,
+        argv=command,
+        volumes=((volume, place.destination, False),),
+        environment=environment,
+        capabilities=("default",),
+    )
+    with fault(subject, "start a server on it"), engine.serve(helper) as container_id:
+        yield container_id, _ready(engine, container_id, user, fresh=fresh, subject=subject)
+
+
+def _ready(engine: Engine, container_id: str, user: str, *, fresh: bool, subject: str) -> Address:
+    """Wait for the final server: while a cluster is made, a temporary one listens on the socket, never on TCP."""
+    until = time.monotonic() + READY_SECONDS
+    while True:
+        container = engine.container(container_id)
+        if container is None or container.state != "running":
+            raise VerifyFailed(
+                f"volume {subject}: the server that was started on it died: {_log(engine, container_id)}",
+                next_step="look at the lines above; the backup itself is kept",
+            )
+        address = locate(engine, container, user)
+        host = "127.0.0.1" if fresh else address.socket
+        try:
+            engine.execute(container_id, ("pg_isready", "--quiet", f"--host={host}", f"--port={address.port}"), timeout=30)
+        except HelperFailed as error:
+            if time.monotonic() > until:
+                raise VerifyFailed(
+                    f"volume {subject}: the server that was started on it did not answer within {READY_SECONDS:.0f} s: "
+                    f"{_log(engine, container_id)}"
+                ) from error
+            time.sleep(0.2)  # between two questions; the end is bounded and a dead server is seen above
+        else:
+            return address
+
+
+def _log(engine: Engine, container_id: str) -> str:
+    lines = engine.logs_tail(container_id, 8).splitlines()
+    return hide_secrets(" / ".join(line.strip() for line in lines if line.strip()))[-900:]
+
+
+def restore_dump(
+    engine: Engine,
+    address: Address,
+    folder: Path,
+    artifacts: Sequence[Artifact],
+    statistics: ServerStatistics,
+    progress: Callable[[int], None] = nothing,
+) -> tuple[DatabaseStatistics, ...]:
+    """Load globals and databases into a fresh server that we started ourselves, and count what is there then.
+
+    Every file is verified before psql sees a byte. Empty databases that the fresh server has and the dump makes are dropped;
+    one that is not empty is Refused. Raises VerifyFailed, BackupFailed.
+    """
+    verify_dump(folder, artifacts, statistics)
+    wanted = [a for a in artifacts if a.kind == "database" and a.database is not None]
+    subject = next(a.volume for a in artifacts)
+    roles = next(a for a in artifacts if a.kind == "globals")
+    with fault(subject, "restore the dump"):
+        there = _names(engine, address, "SELECT datname FROM pg_catalog.pg_database WHERE NOT datistemplate")
+        for name in there:
+            if name in {a.database for a in wanted}:
+                _drop_empty(engine, address, name)
+        known = set(_names(engine, address, "SELECT rolname FROM pg_catalog.pg_roles"))
+        script = b"".join(unpack(folder, roles))
+        _load(engine, address, [idempotent(script, known)])
+    done = 0
+    counted = []
+    for artifact in wanted:
+        assert artifact.database is not None
+        with fault(subject, f"restore database {artifact.database}"):
+            _load(engine, address, unpack(folder, artifact, progress=partial(_onwards, progress, done)))
+            ask(engine, address, artifact.database, "ANALYZE", timeout=None)
+            counted.append(measure(engine, address, artifact.database))
+        done += artifact.uncompressed_bytes
+    return tuple(counted)
+
+
+def _onwards(progress: Callable[[int], None], done: int, size: int) -> None:
+    progress(done + size)
+
+
+def rebuild(
+    engine: Engine, folder: Path, record: VolumeRecord, volume_name: str, progress: Callable[[int], None] = nothing
+) -> None:
+    """Make the data of a Postgres volume again from its dump: a fresh cluster of the service's own image in the existing
+    EMPTY volume, loaded, counted, and stopped cleanly.
+
+    Raises LookAgain for a volume that is not empty, VerifyFailed, BackupFailed.
+    """
+    statistics = record.statistics
+    if statistics is None:
+        raise BackupFailed(f"volume {record.name}: it cannot be made again from a dump: it has none")
+    place = Place.of(record, "")
+    if engine.image(place.image) is None:
+        raise BackupFailed(
+            f"volume {record.name}: it cannot be made again from its dump: its image is not at hand, and none is pulled",
+            next_step="docker pull the image of its service, then repeat the command",
+        )
+    if (names := engine.list_root(volume_name)) is None or names:
+        raise LookAgain(f"volume {volume_name} is not empty; nothing was written into it")
+    verify_dump(folder, record.artifacts, statistics)
+    with serving(engine, place, volume_name, statistics.user, fresh=True, subject=record.name) as (container_id, address):
+        counted = restore_dump(engine, address, folder, record.artifacts, statistics, progress)
+        engine.stop(container_id, timeout=STOP_SECONDS)
+    require_equal(statistics.databases, counted, record.name, "restore")
+    state = control_state(engine, volume_name, [place.image], None)
+    if not clean(state):
+        raise VerifyFailed(f"volume {record.name}: the restored server was not stopped cleanly (control state '{state}')")
+
+
+def require_equal(wanted: Iterable[DatabaseStatistics], found: Iterable[DatabaseStatistics], subject: str, stage: str) -> None:
+    """Every table of every database has the rows it had; raises VerifyFailed naming some that have not."""
+    old, new = _flat(wanted), _flat(found)
+    wrong = [
+        f"{name}: {new.get(name, 'not there')}, was {old.get(name, 'not there')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise VerifyFailed(
+            f"volume {subject}: {stage}: counts differ: {'; '.join(wrong[:3])}{more}; it is not counted as good",
+            next_step="make a new backup, or restore from another one: safe-compose list",
+        )
+
+
+def _flat(databases: Iterable[DatabaseStatistics]) -> Mapping[str, int]:
+    found = {}
+    for database in databases:
+        found[f"large objects of {database.name}"] = database.large_objects
+        for table in database.tables:
+            found[f"{database.name}: {table.schema}.{table.table}"] = table.rows
+    return found
+
+
+def idempotent(script: bytes, known: set[str]) -> bytes:
+    """The globals for a server that has some of the roles already: their CREATE ROLE becomes a comment, all else stays,
+    so that every other error still stops psql."""
+    pieces = []
+    at = 0
+    for start, line in top_level_lines(script):
+        if line.startswith(b"CREATE ROLE ") and line.endswith(b";"):
+            name = line.removeprefix(b"CREATE ROLE ").removesuffix(b";")
+            if name.startswith(b'"'):
+                name = name[1:-1].replace(b'""', b'"')
+            if name.decode("utf-8", "backslashreplace") in known:
+                pieces += [script[at:start], b"-- there already: "]
+                at = start
+    return b"".join([*pieces, script[at:]])
+
+
+def _names(engine: Engine, address: Address, sql: str) -> list[str]:
+    """Names cannot hold newlines here: pg_dump refuses such databases, pg_dumpall such roles."""
+    return [line for line in ask(engine, address, "template1", sql).split("\n") if line]
+
+
+def _drop_empty(engine: Engine, address: Address, name: str) -> None:
+    statistics = measure(engine, address, name)
+    if statistics.tables or statistics.large_objects:
+        raise Refused(
+            f"database {name} of the server that the dump goes into is not empty; nothing was restored",
+            next_step="restore into an empty volume",
+        )
+    literal = "'" + name.replace("'", "''") + "'"
+    quoted = ask(engine, address, "template1", f"SET standard_conforming_strings = on; {_QUOTE.format(literal=literal)}")
+    ask(engine, address, "template1", f"DROP DATABASE {quoted}")
+
+
+def _load(engine: Engine, address: Address, blocks: Iterable[bytes]) -> None:
+    """Feed a verified script to psql, which stops at the first error."""
+    argv = (*PSQL, "--output=/dev/null", f"--dbname={address.conninfo('template1')}")
+    with stream(engine, address, argv, stdin=subprocess.PIPE, discard=True) as psql:
+        feed(blocks, psql.stdin)

@@ -1,0 +1,79 @@
+"""L4: a backup is restored into a scratch volume, served by its own image on no network, and counted."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safe_compose.artifacts import Evidence, ServerStatistics, VolumeRecord
+from safe_compose.engine import Engine, HelperFailed
+from safe_compose.errors import BackupFailed, VerifyFailed
+from safe_compose.methods.archive import extract, last_words
+from safe_compose.methods.postgres.dump import measure
+from safe_compose.methods.postgres.restore import Place, require_equal, restore_dump, serving
+from safe_compose.methods.stream import evidence
+from safe_compose.observed import HELPER_LABEL
+
+
+def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> list[Evidence]:
+    """Try what an undo would use: the archive where there is one, else the dump.
+
+    Returns the evidence, L4 of the volume. Raises VerifyFailed when it does not start or does not hold what was counted,
+    BackupFailed when the engine cannot try it (which says nothing against the backup).
+    """
+    if record.statistics is None:
+        return []
+    if any(a.kind == "archive" for a in record.artifacts):
+        return [trial_archive(engine, folder, record, image)]
+    return [trial_dump(engine, folder, record, image)]
+
+
+def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
+    """Extract, start, count. Where writes came after the dump, the counts are of the archive alone and only named."""
+    statistics = _statistics(record)
+    place = Place.of(record, image)
+    with _scratch(engine) as volume:
+        extract(engine, folder, record.artifacts, volume, [place.image])
+        with serving(engine, place, volume, statistics.user, fresh=False, subject=record.name) as (_, address):
+            try:
+                counted = tuple(measure(engine, address, d.name) for d in statistics.databases)
+            except HelperFailed as error:
+                raise VerifyFailed(f"volume {record.name}: trial: the tables cannot be counted: {last_words(error)}") from error
+    if not record.dump_older_than_archive:
+        require_equal(statistics.databases, counted, record.name, "trial of the archive")
+    tables, rows = sum(len(d.tables) for d in counted), sum(d.rows for d in counted)
+    return evidence("L4", record.name, f"archive restored and started: {tables} tables, {rows} rows counted")
+
+
+def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
+    """Make a fresh cluster, load the dump, count."""
+    statistics = _statistics(record)
+    place = Place.of(record, image)
+    with (
+        _scratch(engine) as volume,
+        serving(engine, place, volume, statistics.user, fresh=True, subject=record.name) as (_, address),
+    ):
+        try:
+            counted = restore_dump(engine, address, folder, record.artifacts, statistics)
+        except BackupFailed as error:  # psql took offence at it
+            raise VerifyFailed(error.message, next_step=error.next_step) from error
+    require_equal(statistics.databases, counted, record.name, "trial of the dump")
+    tables, rows = sum(len(d.tables) for d in counted), sum(d.rows for d in counted)
+    return evidence("L4", record.name, f"dump restored into a fresh server: {tables} tables, {rows} rows counted")
+
+
+def _statistics(record: VolumeRecord) -> ServerStatistics:
+    if record.statistics is None:
+        raise VerifyFailed(f"volume {record.name}: trial: nothing was counted when it was backed up")
+    return record.statistics
+
+
+@contextmanager
+def _scratch(engine: Engine) -> Iterator[str]:
+    """An empty volume of ours for the length of a block."""
+    name = f"safe-compose-trial-{engine.run_id}-{secrets.token_hex(4)}"
+    engine.create_volume(name, labels={HELPER_LABEL: engine.run_id})
+    try:
+        yield name
+    finally:
+        engine.remove_volume(name)

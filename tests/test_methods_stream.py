@@ -1,0 +1,177 @@
+"""The one pass that writes files, and the reading back that judges them."""
+
+import errno
+import gzip
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from safe_compose.artifacts import Artifact
+from safe_compose.errors import BackupFailed, VerifyFailed
+from safe_compose.methods import stream
+
+TEXT = b"".join(b"%d\tsome words %d\n" % (i, i * 7919 % 10007) for i in range(20000))
+
+
+def _blocks(data: bytes, size: int = 65536) -> Iterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+def _packed(folder: Path, data: bytes = TEXT) -> Artifact:
+    sums = stream.pack(_blocks(data), folder / "x.gz", subject="v", stage="test")
+    return Artifact("x.gz", "archive", sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, "v")
+
+
+def test_what_is_packed_is_an_ordinary_gzip_file_with_the_measured_sums(tmp_path: Path) -> None:
+    artifact = _packed(tmp_path)
+    raw = (tmp_path / "x.gz").read_bytes()
+    assert gzip.decompress(raw) == TEXT
+    assert (artifact.bytes, artifact.sha256) == (len(raw), hashlib.sha256(raw).hexdigest())
+    assert (artifact.uncompressed_bytes, artifact.uncompressed_sha256) == (len(TEXT), hashlib.sha256(TEXT).hexdigest())
+    assert subprocess.run(["gzip", "--test", tmp_path / "x.gz"], check=False).returncode == 0
+
+
+def test_the_header_tells_no_time_and_the_mode_is_private_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        _packed(tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.gz").read_bytes()[4:8] == bytes(4)
+    assert (tmp_path / "x.gz").stat().st_mode & 0o7777 == 0o600
+
+
+def test_an_empty_stream_and_one_larger_than_its_file_come_back_whole(tmp_path: Path) -> None:
+    for number, data in enumerate((b"", bytes(50 << 20))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        artifact = _packed(folder, data)
+        blocks = list(stream.unpack(folder, artifact))
+        assert b"".join(blocks) == data
+        assert max(map(len, blocks), default=0) <= stream.BLOCK
+
+
+def test_a_consumer_sees_every_byte_and_progress_ends_at_the_size(tmp_path: Path) -> None:
+    seen, reported = bytearray(), [0]
+    stream.pack(_blocks(TEXT), tmp_path / "x.gz", subject="v", stage="t", consumer=seen.extend, progress=reported.append)
+    assert bytes(seen) == TEXT
+    assert reported[-1] == len(TEXT)
+
+
+def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "x.gz").write_bytes(b"old")
+    with pytest.raises(BackupFailed, match=r"volume v: test: x\.gz"):
+        _packed(tmp_path)
+    assert (tmp_path / "x.gz").read_bytes() == b"old"
+
+
+def test_a_full_disk_is_named_with_volume_stage_and_what_to_do() -> None:
+    # /dev/full answers every write with ENOSPC; a real path to it would be refused, so only the writing is driven here
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(BackupFailed, match=r"volume v: dump: .*space") as fault:
+        stream._write(full, b"x", Path("/store/v/x.gz"), "v", "dump")
+    assert fault.value.code == 73
+    assert fault.value.next_step is not None and "SAFE_COMPOSE_HOME" in fault.value.next_step
+
+
+def test_a_file_size_limit_ends_the_backup_and_removes_the_part(tmp_path: Path) -> None:
+    script = (
+        "import sys, os, signal; from pathlib import Path; from safe_compose.methods import stream\n"
+        "from safe_compose.errors import BackupFailed\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "try: stream.pack((os.urandom(1 << 16) for _ in range(64)), Path(sys.argv[1]), subject='v', stage='s')\n"
+        "except BackupFailed as fault: print(fault.code, fault.message)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "x.gz"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("73 volume v: s: x.gz could not be written: " + os.strerror(errno.EFBIG))
+    assert not (tmp_path / "x.gz").exists()
+
+
+def test_a_source_that_fails_leaves_no_half_file(tmp_path: Path) -> None:
+    def source() -> Iterator[bytes]:
+        yield TEXT
+        raise RuntimeError("the source died")
+
+    with pytest.raises(RuntimeError, match="the source died"):
+        stream.pack(source(), tmp_path / "x.gz", subject="v", stage="t")
+    assert not (tmp_path / "x.gz").exists()
+
+
+def _rejects(folder: Path, artifact: Artifact) -> None:
+    with pytest.raises(VerifyFailed):
+        stream.check(folder, artifact)
+    with pytest.raises(VerifyFailed):
+        for _ in stream.unpack(folder, artifact):
+            pass
+
+
+def test_every_proper_prefix_is_rejected(tmp_path: Path) -> None:
+    artifact = _packed(tmp_path, TEXT[:30000])
+    raw = (tmp_path / "x.gz").read_bytes()
+    for cut in [*range(0, len(raw), 211), *range(len(raw) - 20, len(raw))]:
+        (tmp_path / "x.gz").write_bytes(raw[:cut])
+        _rejects(tmp_path, artifact)
+
+
+def test_a_cut_gzip_is_rejected_although_its_size_and_sum_were_recorded(tmp_path: Path) -> None:
+    artifact = _packed(tmp_path, TEXT[:30000])
+    raw = (tmp_path / "x.gz").read_bytes()
+    for cut in (0, 5, 10, 500, len(raw) - 9, len(raw) - 8, len(raw) - 1):
+        (tmp_path / "x.gz").write_bytes(raw[:cut])
+        forged = replace(artifact, bytes=cut, sha256=hashlib.sha256(raw[:cut]).hexdigest())
+        with pytest.raises(VerifyFailed, match="too early"):
+            list(stream.unpack(tmp_path, forged))
+
+
+def test_one_flipped_bit_anywhere_is_rejected(tmp_path: Path) -> None:
+    artifact = _packed(tmp_path, TEXT[:30000])
+    raw = (tmp_path / "x.gz").read_bytes()
+    for at in [*range(10), *range(10, len(raw) - 8, 307), *range(len(raw) - 8, len(raw))]:
+        damaged = bytearray(raw)
+        damaged[at] ^= 1 << at % 8
+        (tmp_path / "x.gz").write_bytes(damaged)
+        _rejects(tmp_path, artifact)
+
+
+def test_whatever_follows_the_gzip_stream_is_rejected(tmp_path: Path) -> None:
+    artifact = _packed(tmp_path)
+    raw = (tmp_path / "x.gz").read_bytes()
+    for more in (b"\0", b"junk", gzip.compress(b"a second member")):
+        (tmp_path / "x.gz").write_bytes(raw + more)
+        forged = replace(artifact, bytes=len(raw + more), sha256=hashlib.sha256(raw + more).hexdigest())
+        with pytest.raises(VerifyFailed, match="follows"):
+            list(stream.unpack(tmp_path, forged))
+
+
+def test_a_missing_file_a_folder_and_a_pipe_are_no_artifacts(tmp_path: Path) -> None:
+    artifact = _packed(tmp_path)
+    (tmp_path / "x.gz").unlink()
+    _rejects(tmp_path, artifact)
+    (tmp_path / "x.gz").mkdir()
+    _rejects(tmp_path, artifact)
+
+
+def test_without_isal_the_standard_library_writes_the_same_kind_of_file(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['isal'] = None\n"
+        "from pathlib import Path; from safe_compose.artifacts import Artifact; from safe_compose.methods import stream\n"
+        "folder = Path(sys.argv[1]); sums = stream.pack([b'text' * 9999], folder / 'x.gz', subject='v', stage='s')\n"
+        "artifact = Artifact('x.gz', 'list', sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, 'v')\n"
+        "print(stream.zlib.__name__, b''.join(stream.unpack(folder, artifact)) == b'text' * 9999)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "zlib True\n"
+    assert gzip.decompress((tmp_path / "x.gz").read_bytes()) == b"text" * 9999
