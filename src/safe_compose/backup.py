@@ -1,0 +1,547 @@
+"""The road of one backup: stop what may be stopped, dump, stop the database, archive, keep, verify, start again.
+
+Before a deletion the order loses nothing (design, section 7); by hand nothing is stopped and databases are dumped hot.
+"""
+
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from safe_compose import policy, prompts, threat
+from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord
+from safe_compose.catalogue import Catalogue, Draft
+from safe_compose.engine import Engine
+from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
+from safe_compose.grammar import Invocation
+from safe_compose.journal import Journal, Run, RunRecord
+from safe_compose.methods import archive, postgres
+from safe_compose.observed import Container, Observed, Volume
+from safe_compose.policy import Tier, Verdict
+
+if TYPE_CHECKING:
+    from safe_compose.config import Settings
+    from safe_compose.world import World
+
+
+_PLAIN = frozenset({"files", "certificates", "metrics", "cache", "logs", "secrets", "unknown"})
+"""Kinds whose files mean something one by one; a copy of any other kind while it runs would be silently wrong."""
+
+DEFAULT_STOP_SECONDS = 30
+"""For containers that are no database servers."""
+
+HEALTH_SECONDS = 60.0
+"""How long one that is started again may take to be healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be backed up, why, and what may be stopped for it."""
+
+    project: str
+    reason: str
+    """`pre-delete`, `pre-restore`, `manual`."""
+    command: tuple[str, ...]
+    observed: Observed
+    volumes: tuple[tuple[Volume, Verdict], ...]
+    may_stop: tuple[Container, ...] = ()
+    """What the command itself stops or removes. Nothing else is ever stopped."""
+
+
+class Was(NamedTuple):
+    """A container as it was before we touched it: what the journal keeps of it, and what it is brought back to."""
+
+    id: str
+    name: str
+    state: str
+    started_at: str
+    health: str | None = None
+
+    @classmethod
+    def of(cls, container: Container) -> "Was":
+        return cls(container.id, container.name, container.state, container.started_at, container.health)
+
+    def touched(self, now: Container) -> bool:
+        """Somebody else started it since. One that kept restarting did so by itself, until we stopped it."""
+        return self.state != "restarting" and now.started_at != self.started_at
+
+    def bring_back(self, engine: Engine) -> bool:
+        """Start it again, and pause it where it was paused; False when there was nothing to do or it is gone.
+
+        Raises BackupFailed when it does not start.
+        """
+        now = engine.container(self.id)
+        if now is None or now.state == self.state or (now.lively and self.state != "paused"):
+            return False
+        if not now.lively:
+            engine.start(self.id)
+            if self.health is not None:
+                engine.wait_healthy(self.id, timeout=HEALTH_SECONDS)
+        if self.state == "paused":
+            engine.pause(self.id)
+        return True
+
+
+class Halted:
+    """The containers that we stopped, and the way back to the state each of them was in."""
+
+    def __init__(self, engine: Engine, run: Run) -> None:
+        self._engine = engine
+        self._run = run
+        self._before: list[Was] = []
+
+    def stop(self, containers: Iterable[Container], *, timeout: int = DEFAULT_STOP_SECONDS) -> None:
+        """Stop those that are lively, all at once; a paused one is unpaused only to be stopped.
+
+        `timeout` in seconds before SIGKILL. Journaled before the first one is touched.
+        """
+        lively = [Was.of(c) for c in containers if c.lively]
+        if not lively:
+            return
+        self._run.step("stopping", containers=[was._asdict() for was in lively])
+        self._before += lively
+
+        def stop_one(was: Was) -> None:
+            if was.state == "paused":
+                self._engine.unpause(was.id)
+            self._engine.stop(was.id, timeout=timeout)
+
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            for _ in pool.map(stop_one, lively):
+                continue
+        self._run.step("stopped", containers=[was.name for was in lively])
+
+    def restore(self) -> bool:
+        """Bring every container that still exists back to the state it had, the last stopped first (databases before apps).
+
+        Ctrl-C waits meanwhile: half of a project started again is the worst of both. False when one could not be brought
+        back, which is said; no fault is raised.
+        """
+        before, self._before = self._before, []
+        if not before:
+            return True
+        with undisturbed():
+            started, whole = _bring_back(self._engine, reversed(before))
+            if started:
+                prompts.say(f"safe-compose: started again: {', '.join(started)}")
+                with prompts.only_said():
+                    self._run.step("started", containers=started)
+        return whole
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {n: signal.signal(n, lambda *_: None) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bring_back(engine: Engine, stopped: Iterable[Was]) -> tuple[list[str], bool]:
+    """Bring containers back one by one; the names of those where that was needed, and whether all of them could be."""
+    started, whole = [], True
+    for was in stopped:
+        try:
+            if was.bring_back(engine):
+                started.append(was.name)
+        except SafeComposeError as fault:
+            whole = False
+            prompts.say(f"safe-compose: {was.name} could not be brought back to '{was.state}': {fault.message}")
+    return started, whole
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A backup that is on disk and verified, and what must not have happened since its archives began."""
+
+    backup: Backup
+    started_at: Mapping[str, str] = field(default_factory=dict)
+    """Container id -> `State.StartedAt` of every user of the archived volumes when the archive began."""
+    created_at: Mapping[str, str] = field(default_factory=dict)
+    """Volume name -> `CreatedAt` when the archive began, nobody running on it. A volume that was made anew since has another
+    one; on engines up to 20.10 also one whose root folder changed."""
+
+    @property
+    def id(self) -> str:
+        return self.backup.id
+
+    def ran_since(self, user: Container) -> bool:
+        """The container started after the archive began, so it may have written something the archive lacks."""
+        never = user.started_at.startswith("0001-") or not user.started_at
+        return not never and self.started_at.get(user.id) != user.started_at
+
+
+def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Request, settings: "Settings", halted: Halted) -> Kept:
+    """Make the backup without which docker is not run. Every volume of the request ends up archived cold and verified.
+
+    Raises LookAgain (75) when a container that may not be stopped uses a volume, BackupFailed (73), VerifyFailed (65). What
+    was stopped is the caller's to start again (`halted.restore()`), whatever the outcome.
+    """
+    _nobody_else_writes(request)
+    _room_for(catalogue, engine, request)
+    servers = _servers(request)
+    databases = _databases(request)
+    halted.stop(c for c in request.may_stop if c.id not in databases)
+    names = [v.name for v, _ in request.volumes]
+    with _draft(engine, catalogue, request) as draft:
+        dumps = {name: _dump(engine, container, name, draft.path) for name, container in servers.items()}
+        run.step("dumped", volumes=[name for name, dump in dumps.items() if dump is not None])
+        late = {name for name, dump in dumps.items() if dump is not None and dump.written_since(engine)}
+        halted.stop((c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout)
+        users = {c.id: c for name in names for u in request.observed.users(name) if (c := engine.container(u.id))}
+        created = {name: v.created_at for name in names if (v := engine.volume(name)) is not None}
+        records = []
+        for volume, verdict in request.volumes:
+            dump = dumps.get(volume.name)
+            record = _archived(engine, request, volume, verdict, draft.path, dump, stopped=volume.name in servers)
+            records.append(replace(record, dump_older_than_archive=volume.name in late))
+            run.step("archived", volume=volume.name)
+        backup = draft.commit(records)
+    run.step("backed-up", backup=backup.id, path=backup.path)
+    backup = prove(engine, catalogue, backup, trial_limit=settings.trial_limit, run=run)
+    if not backup.verified:
+        raise VerifyFailed(f"backup {backup.id} lacks evidence for {', '.join(backup.unproved)}; nothing was deleted")
+    run.step("verified", backup=backup.id, level=backup.level)
+    prompts.say(f"safe-compose: backup {backup.id} is verified ({backup.level}): {backup.path}")
+    return Kept(backup, {c.id: c.started_at for c in users.values()}, created)
+
+
+def _draft(engine: Engine, catalogue: Catalogue, request: Request) -> AbstractContextManager[Draft]:
+    return catalogue.draft(request.project, request.reason, endpoint=engine.endpoint, engine_id=engine.id, command=request.command)
+
+
+def _nobody_else_writes(request: Request) -> None:
+    """Each lively user of a volume must be one that the command itself stops, and one that a stop does not destroy."""
+    may = {c.id for c in request.may_stop}
+    for volume, _ in request.volumes:
+        for user in request.observed.users(volume.name):
+            if user.lively and (user.id not in may or user.auto_remove):
+                why = "was started with --rm, so stopping it would destroy it" if user.auto_remove else "runs on it"
+                raise LookAgain(
+                    f"volume {volume.name}: container {user.name} {why}, and this command would not stop it; nothing was deleted",
+                    next_step=f"stop it first: docker stop {user.name}",
+                )
+
+
+def _room_for(catalogue: Catalogue, engine: Engine, request: Request) -> None:
+    sizes = engine.sizes([v.name for v, _ in request.volumes])
+    need = int(sum(sizes.values()) * 0.6) + (64 << 20)
+    free = catalogue.room()
+    if free < need:
+        raise BackupFailed(
+            f"no room for the backup: about {need >> 20} MiB are needed in {catalogue.root}, {free >> 20} MiB are free; "
+            "nothing was deleted",
+            next_step="make room there, or set SAFE_COMPOSE_HOME to a folder with more room",
+        )
+
+
+def _databases(request: Request) -> frozenset[str]:
+    """Ids of the containers that keep a database of any kind in one of the volumes: stopped last, and given their time."""
+    kept = [v for v, verdict in request.volumes if verdict.kind not in _PLAIN]
+    return frozenset(user.id for volume in kept for user in request.observed.users(volume.name))
+
+
+def _servers(request: Request) -> Mapping[str, Container]:
+    """Volume name -> the running database container whose data lies there."""
+    found = {}
+    for volume, verdict in request.volumes:
+        if verdict.kind == "postgres":
+            for user in request.observed.users(volume.name):
+                if user.state == "running" and postgres.serves(user, volume.name):
+                    found[volume.name] = user
+    return found
+
+
+def _dump(engine: Engine, container: Container, volume: str, into: Path) -> "postgres.Dump | None":
+    """Dump a server that runs and answers; None when it does not answer (its volume is archived cold all the same)."""
+    try:
+        server = postgres.server(engine, container)
+    except postgres.Silent as silent:
+        prompts.say(f"safe-compose: no dump of {container.name}: {silent.message}")
+        return None
+    for session in server.foreign_sessions:
+        prompts.say(f"safe-compose: still connected to {container.name}: {session}")
+    with prompts.progress(f"dump {container.name} (PostgreSQL {server.version})") as report:
+        return postgres.dump(engine, server, volume, into, report)
+
+
+def _archived(
+    engine: Engine,
+    request: Request,
+    volume: Volume,
+    verdict: Verdict,
+    into: Path,
+    dump: "postgres.Dump | None",
+    *,
+    stopped: bool,
+) -> VolumeRecord:
+    images = image_candidates(engine, request.observed, volume.name)
+    notes: list[str] = []
+    if verdict.kind == "postgres":
+        state = postgres.control_state(engine, volume.name, images, dump.server.pgdata if dump else None)
+        if stopped and dump is not None and not postgres.clean(state):
+            raise BackupFailed(
+                f"volume {volume.name}: the database did not shut down cleanly (control state '{state}'); nothing was deleted",
+                next_step="look at the server's log, start it again and repeat the command",
+            )
+        if dump is None:
+            notes.append(f"no dump: server was not running or did not answer; control state '{state}'")
+    with prompts.progress(f"archive {volume.name}") as report:
+        artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report)
+    if dump is None:
+        return replace(_record(request, volume, verdict, "cold", artifacts), notes=tuple(notes))
+    record = _record(request, volume, verdict, "dump+cold", (*artifacts, *dump.artifacts))
+    return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings))
+
+
+def _record(request: Request, volume: Volume, verdict: Verdict, method: str, artifacts: tuple[Artifact, ...]) -> VolumeRecord:
+    users = tuple(
+        {
+            "container": user.name,
+            "service": user.service or "",
+            "image": user.image,
+            "image_id": user.image_id,
+            "destination": next(m.destination for m in user.mounts if m.name == volume.name),
+        }
+        for user in request.observed.users(volume.name)
+    )
+    return VolumeRecord(
+        name=volume.name,
+        driver=volume.driver,
+        options=volume.options,
+        labels=volume.labels,
+        created_at=volume.created_at,
+        tier=verdict.tier.value,
+        data_kind=verdict.kind,
+        anonymous=volume.anonymous,
+        method=method,
+        users=users,
+        artifacts=artifacts,
+    )
+
+
+def image_candidates(engine: Engine, observed: Observed, volume: str) -> tuple[str, ...]:
+    """Local images to run a helper from, the likeliest first: the volume's own users, the project's others, any other."""
+    own = [c.image_id for c in observed.users(volume)]
+    project = [c.image_id for c in observed.containers if c.project and c.project == getattr(observed.project, "name", None)]
+    rest = [image.id for image in engine.images()]
+    return tuple(dict.fromkeys([*own, *project, *rest]))
+
+
+# -- proof -------------------------------------------------------------------------------------------------------------
+
+
+def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_limit: int, run: Run | None = None) -> Backup:
+    """Read every file of a backup back (L1, L2, L3) and try it out (L4) while it is small enough; record the evidence.
+
+    `trial_limit` in uncompressed bytes; without an engine nothing is tried. `run` is journaled to. Raises VerifyFailed after
+    marking the backup as broken: it is kept and never counted as good.
+    """
+    folder = Path(backup.path)
+    evidence: list[Evidence] = []
+    try:
+        with prompts.progress(f"verify {backup.id}", total=sum(a.uncompressed_bytes for a in _files(backup))):
+            for record in backup.volumes:
+                evidence += check_files(folder, record)
+        if run is not None:
+            run.step("read-back", backup=backup.id)
+        for record in backup.volumes:
+            if engine is not None and record.statistics is not None:
+                evidence += _tried(engine, folder, record, trial_limit)
+    except VerifyFailed as fault:
+        catalogue.mark_broken(backup, fault.message)
+        raise
+    return catalogue.mark_verified(backup, evidence)
+
+
+def check_files(folder: Path, record: VolumeRecord) -> list[Evidence]:
+    """L2 for the archive, L3 for each dump, from the bytes on disk. Raises VerifyFailed."""
+    evidence = []
+    if any(a.kind == "archive" for a in record.artifacts):
+        evidence.append(archive.verify(folder, record.artifacts))
+    if record.statistics is not None:
+        evidence += postgres.verify_dump(folder, record.artifacts, record.statistics)
+    return evidence
+
+
+def _tried(engine: Engine, folder: Path, record: VolumeRecord, trial_limit: int) -> list[Evidence]:
+    size = sum(a.uncompressed_bytes for a in record.artifacts)
+    image = next((u["image_id"] for u in record.users if engine.image(u["image_id"]) is not None), None)
+    if size > trial_limit or image is None:
+        why = "its image is not at hand" if image is None else f"larger than trial_limit ({trial_limit >> 20} MiB)"
+        prompts.say(f"safe-compose: {record.name}: no trial restore (L4): {why}")
+        return []
+    with prompts.progress(f"trial restore of {record.name}"):
+        return postgres.trial(engine, folder, record, image)
+
+
+def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) -> str | None:
+    """`safe-compose verify`: judge a backup anew. Returns what is wrong with it, or None."""
+    if not backup.volumes:
+        return backup.broken or "its manifest does not read"
+    try:
+        prove(engine, catalogue, backup, trial_limit=1 << 62)
+    except VerifyFailed as fault:
+        return fault.message
+    return None
+
+
+def newest_verified(catalogue: Catalogue) -> Mapping[str, str]:
+    """Volume name -> id and level of its newest verified backup."""
+    newest: dict[str, str] = {}
+    for kept in catalogue.backups():
+        if kept.verified:
+            for volume in kept.volumes:
+                newest.setdefault(volume.name, f"{kept.id} ({kept.level})")
+    return newest
+
+
+def _files(backup: Backup) -> tuple[Artifact, ...]:
+    return tuple(a for v in backup.volumes for a in v.artifacts)
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------------
+
+
+def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wait: float) -> Backup:
+    """`safe-compose backup`: dump what serves, archive the rest, stop nothing. Returns the verified backup.
+
+    `invocation` is the `down -v` of the project: what it would delete is what the backup holds, without the disposable ones
+    unless they are named. Raises BackupFailed when a running database can neither be dumped nor archived honestly.
+    """
+    engine, catalogue = world.engine, world.catalogue
+    observed = engine.look(invocation)
+    rules = world.rules(observed)
+    candidates = threat.threatened(invocation, observed).volumes
+    if names:
+        candidates = tuple(v for v in observed.volumes if v.name in names)
+        if missing := sorted(set(names) - {v.name for v in candidates}):
+            raise BackupFailed(f"no such volume: {', '.join(missing)}; no backup was made", next_step="docker volume ls")
+    judged = [(v, judge(engine, v, observed, rules)) for v in candidates]
+    chosen = tuple((v, verdict) for v, verdict in judged if names or verdict.tier is not Tier.DISPOSABLE)
+    if not chosen:
+        raise BackupFailed("there is no volume here that would need a backup", next_step="safe-compose volumes")
+    owners = {v.project for v, _ in chosen} if names else {observed.project.name if observed.project else None}
+    project = (owners.pop() if len(owners) == 1 else None) or "volumes"
+    request = Request(project, "manual", (), observed, chosen)
+    catalogue.ensure()
+    with catalogue.lock(engine.id, project, wait=wait, command=("safe-compose", "backup")):
+        run = world.journal.begin(
+            world.run_id,
+            command=("backup",),
+            program="safe-compose",
+            project=project,
+            endpoint=engine.endpoint,
+            engine_id=engine.id,
+        )
+        try:
+            _room_for(catalogue, engine, request)
+            servers = _servers(request)
+            with _draft(engine, catalogue, request) as draft:
+                records = [_hot(engine, request, v, verdict, draft.path, servers.get(v.name)) for v, verdict in chosen]
+                kept = draft.commit(records)
+            run.step("backed-up", backup=kept.id, path=kept.path)
+            kept = prove(None, catalogue, kept, trial_limit=0)  # no trial: `verify --trial` does that
+            run.step("ended", outcome=f"backup {kept.id}")
+        except BaseException as fault:
+            run.step("ended", outcome=f"no backup: {type(fault).__name__}")
+            raise
+        finally:
+            engine.sweep()
+    return kept
+
+
+def _hot(engine: Engine, request: Request, volume: Volume, verdict: Verdict, into: Path, server: Container | None) -> VolumeRecord:
+    if server is not None:
+        found = postgres.server(engine, server)  # Silent is a BackupFailed: there is no cold archive to fall back on
+        count = len(found.databases)
+        prompts.say(f"safe-compose: connected to {server.name}: PostgreSQL {found.version}, {count} databases")
+        with prompts.progress(f"dump {server.name}") as report:
+            dump = postgres.dump(engine, found, volume.name, into, report)
+        record = _record(request, volume, verdict, "dump", dump.artifacts)
+        return replace(record, statistics=dump.statistics, notes=dump.warnings)
+    lively = [u.name for u in request.observed.users(volume.name) if u.lively]
+    if lively and verdict.kind not in _PLAIN:
+        raise BackupFailed(
+            f"volume {volume.name}: a running {verdict.kind} is not archived ({', '.join(lively)}): a copy of its files "
+            "would be silently wrong; no backup was made",
+            next_step=f"stop it for the backup: docker stop {lively[0]}",
+        )
+    with prompts.progress(f"archive {volume.name}") as report:
+        images = image_candidates(engine, request.observed, volume.name)
+        artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report, live=bool(lively))
+    return _record(request, volume, verdict, "live" if lively else "cold", artifacts)
+
+
+def judge(engine: Engine, volume: Volume, observed: Observed, rules: Sequence[policy.Rule]) -> Verdict:
+    """The verdict on one volume; its content is read only when no word and no image rule knows it (design, section 5)."""
+    verdict = policy.judge(volume, observed, rules, None)
+    if verdict.kind == "unknown" and not verdict.explicit:
+        return policy.judge(volume, observed, rules, engine.list_root(volume.name))
+    return verdict
+
+
+def contents(engine: Engine, volume: Volume, verdict: Verdict, users: Sequence[Container], timeout: float) -> str | None:
+    """What is in a volume, for the card; None when it cannot be told within `timeout` seconds."""
+    server = next((u for u in users if u.state == "running" and postgres.serves(u, volume.name)), None)
+    if verdict.kind != "postgres" or server is None:
+        return None
+    return postgres.summary(engine, server, timeout=timeout)
+
+
+# -- after a crash -----------------------------------------------------------------------------------------------------
+
+
+def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str) -> list[str]:
+    """Finish what a killed run left: start again what it stopped, remove its helpers and its half backup.
+
+    A container that was touched since (another `StartedAt`) is left alone, and so are those of a run that died while it put
+    content back: a server must not start on half of its data. `but` is the id of the run that asks. Returns what was done,
+    in words.
+    """
+    told = []
+    for run in journal.unfinished():
+        if run.id == but or run.engine_id not in ("", engine.id):
+            continue
+        stopped = [Was(**facts) for step in run.steps if step["step"] == "stopping" for facts in step["containers"]]
+        left = [was for was in reversed(stopped) if (now := engine.container(was.id)) is not None and not was.touched(now)]
+        half = _half_put_back(run)
+        revived, _ = _bring_back(engine, () if half else left)
+        engine.sweep(run.id)
+        told.append(f"run {run.id} was cut off" + (f"; started again: {', '.join(revived)}" if revived else ""))
+        told += half
+        if half and left:
+            told.append(f"left stopped until then: {', '.join(was.name for was in left)}")
+        journal.reopen(run.id).step("ended", outcome="; ".join(["cut off", *(half or ["recovered"])]))
+    told += [f"removed the half backup {name}" for name in catalogue.sweep()]
+    for line in told:
+        prompts.say(f"safe-compose: {line}")
+    return told
+
+
+def _half_put_back(run: RunRecord) -> list[str]:
+    """What a killed `undo` or `restore` left half: which volumes, and where what was there is. Empty for every other run."""
+    begun = {str(step["volume"]): step.get("safety") for step in run.steps if step["step"] == "putting-back"}
+    rolled_back = {str(step["volume"]) for step in run.steps if step["step"] == "rolled-back"}
+    if run.last("restored") is not None or not begun.keys() - rolled_back:
+        return []
+    done = {str(step["volume"]) for step in run.steps if step["step"] == "put-back"}
+    words = []
+    for volume, safety in begun.items():
+        if volume in rolled_back:
+            continue
+        state = "was put back whole" if volume in done else "holds a part of what was put back"
+        before = (
+            f"what was there is in backup {safety}: safe-compose restore {safety} --volume {volume}"
+            if safety
+            else ("nothing was there before")
+        )
+        words.append(f"volume {volume} {state}; {before}")
+    source = run.facts.get("restores")
+    return [*words, f"or finish it: safe-compose {'undo' if run.command == ('undo',) else f'restore {source}'}"]

@@ -1,0 +1,576 @@
+"""Our own verbs: `safe-compose backup`, `list`, `undo`, ... What they print for people and as `--json` stands on stdout."""
+
+import io
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from safe_compose import __version__, backup, config, consent, doctor, grammar, guard, hook, policy, prompts, restore, shim
+from safe_compose.artifacts import Backup
+from safe_compose.catalogue import Catalogue
+from safe_compose.errors import Refused, SafeComposeError, UsageError, VerifyFailed
+from safe_compose.journal import Journal, RunRecord
+from safe_compose.plan import size_text
+from safe_compose.policy import Tier
+from safe_compose.ways import install as ways_in
+from safe_compose.ways import texts
+from safe_compose.world import World, enter
+
+app = typer.Typer(
+    name="safe-compose", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+LONGEST_LIFT = 7 * 24 * 3600
+"""Seconds for which a protection may be lifted."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (a documented, versioned shape).")]
+ProjectName = Annotated[str | None, typer.Option("--project", "-p", help="The compose project, instead of this folder's.")]
+ComposeFile = Annotated[list[str] | None, typer.Option("--file", "-f", help="A compose file, as docker compose takes it.")]
+VolumeName = Annotated[list[str] | None, typer.Option("--volume", help="Only this volume; may be repeated.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask y/N. It never overwrites data: that needs --confirm.")]
+Confirm = Annotated[
+    str | None, typer.Option("--confirm", envvar="SAFE_COMPOSE_CONFIRM", help="The phrase that would have been typed.")
+]
+Silent = Annotated[
+    bool, typer.Option("--non-interactive", envvar="SAFE_COMPOSE_NON_INTERACTIVE", help="Never ask: refuse instead.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one of our own verbs. Returns its exit code; raises SafeComposeError (64 when it was called wrongly)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
+    words = _verb_first(argv)
+    command = typer.main.get_command(app)
+    try:
+        with _signals_unwind():
+            result = command.main(words, prog_name="safe-compose", standalone_mode=False)
+            sys.stdout.flush()  # here, where a reader that has gone is no fault
+    except SafeComposeError:
+        raise
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except typer.Abort as stop:
+        raise KeyboardInterrupt from stop
+    except Exception as wrong:
+        # typer vendors click since 0.29, whose usage errors carry exit_code 2 and a formatted message
+        if getattr(wrong, "exit_code", None) != 2:
+            raise
+        message = wrong.format_message() if hasattr(wrong, "format_message") else str(wrong)
+        raise UsageError(f"{words[0]}: {message}", next_step=f"safe-compose {words[0]} --help") from wrong
+    return result if isinstance(result, int) else 0
+
+
+def _verb_first(argv: Sequence[str]) -> list[str]:
+    """Flags of ours may stand before the verb, as they may before a docker command: `safe-compose --json list`."""
+    at = 0
+    while at < len(argv) and argv[at].partition("=")[0] in shim.OWN_FLAGS:
+        at += 2 if argv[at] == "--confirm" else 1
+    return [*argv[at : at + 1], *argv[:at], *argv[at + 1 :]]
+
+
+@contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """The first SIGINT, SIGTERM or SIGHUP unwinds, so that what was stopped is started again; later ones change nothing.
+
+    After a SIGTERM or SIGHUP we then die by it.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def unwind(number: int, frame: object) -> None:
+        for other in numbers:
+            signal.signal(other, lambda *_: None)
+        raise KeyboardInterrupt if number == signal.SIGINT else guard.Terminated(number)
+
+    before = {number: signal.signal(number, unwind) for number in numbers}
+    try:
+        yield
+    except guard.Terminated as terminated:
+        prompts.say(f"safe-compose: ended by {signal.Signals(terminated.number).name}")
+        guard.die_by(terminated.number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _invocation(project: str | None, files: Sequence[str] | None) -> grammar.Invocation:
+    """The `down -v` of that project: what it would delete is what a backup of the project must hold."""
+    words = ["compose"]
+    words += ["--project-name", project] if project else []
+    words += [word for name in files or () for word in ("--file", str(Path(name).absolute()))]
+    return grammar.parse([*words, "down", "--volumes"])
+
+
+def _catalogue() -> Catalogue:
+    return Catalogue(config.load(Path.cwd(), dict(os.environ)).store)
+
+
+def _print_json(shape: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"version": 1, **shape}) + "\n")
+
+
+# -- what there is -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def commands(as_json: AsJson = False) -> None:
+    """List our own verbs."""
+    rows = verbs()
+    if as_json:
+        _print_json({"commands": [{"verb": name, "does": does} for name, does in rows.items()]})
+    else:
+        prompts.table("safe-compose", ["verb", "what it does"], list(rows.items()))
+
+
+def verbs() -> dict[str, str]:
+    """Every verb of ours, and what it does in a line."""
+    found = [(c.name, c.callback) for c in app.registered_commands if c.callback is not None]
+    return {name or call.__name__: (call.__doc__ or "").strip().splitlines()[0] for name, call in found}
+
+
+@app.command()
+def about(as_json: AsJson = False) -> None:
+    """Show version, store and the docker that stands behind us."""
+    settings = config.load(Path.cwd(), dict(os.environ))
+    facts = {"safe-compose": __version__, "docker": shim.real_docker(), "store": str(settings.store)}
+    if as_json:
+        _print_json(facts)
+    else:
+        prompts.table("safe-compose", ["", ""], list(facts.items()), show_header=False)
+
+
+@app.command()
+def volumes(as_json: AsJson = False) -> None:
+    """Show every volume of the engine with its tier, the reason for it, and its last verified backup."""
+    invocation = _invocation(None, None)
+    world = enter(invocation)
+    observed = world.engine.look(invocation)  # with the project of this folder, whose compose file may say tiers
+    rules = world.rules(observed)
+    kept = backup.newest_verified(world.catalogue)
+    shown = [(v, policy.judge(v, observed, rules, None)) for v in observed.volumes]
+    if as_json:
+        _print_json(
+            {
+                "volumes": [
+                    {
+                        "name": v.name,
+                        "project": v.project,
+                        "tier": verdict.tier.value,
+                        "why": verdict.why,
+                        "kind": verdict.kind,
+                        "in_use_by": [c.name for c in observed.users(v.name)],
+                        "last_backup": kept.get(v.name),
+                    }
+                    for v, verdict in shown
+                ]
+            }
+        )
+        return
+    rows = [
+        (
+            v.name,
+            v.project or "-",
+            verdict.tier.value,
+            verdict.why,
+            ", ".join(c.name for c in observed.users(v.name)) or "-",
+            kept.get(v.name, "none"),
+        )
+        for v, verdict in shown
+    ]
+    prompts.table("volumes", ["volume", "project", "tier", "why", "used by", "last verified backup"], rows)
+
+
+@app.command()
+def protect(
+    names: Annotated[list[str], typer.Argument(help="Volume names.")],
+    tier: Annotated[str, typer.Option(help="critical or important.")] = "critical",
+) -> None:
+    """Make a tier the floor for volumes; it outlives any edited file."""
+    if tier not in (Tier.CRITICAL.value, Tier.IMPORTANT.value):
+        raise UsageError(f"--tier takes critical or important, not {tier!r}; nothing was changed")
+    catalogue = _catalogue()
+    catalogue.ensure()
+    for name in names:
+        catalogue.protect(name, Tier(tier))
+        prompts.say(f"safe-compose: {name} is at least {tier} from now on")
+
+
+@app.command()
+def unprotect(
+    names: Annotated[list[str], typer.Argument(help="Volume names.")],
+    minutes: Annotated[str | None, typer.Option("--for", help="Only for a while: 10m, 2h.")] = None,
+    yes: Yes = False,
+) -> None:
+    """Take protections away, for good or for a while."""
+    until = datetime.now(UTC) + _duration(minutes) if minutes else None
+    how_long = f"until {until:%H:%M:%S} UTC" if until else "for good"
+    _agree(f"Take the protection of {', '.join(names)} away {how_long}?", yes=yes)
+    catalogue = _catalogue()
+    catalogue.ensure()
+    for name in names:
+        catalogue.unprotect(name, until=until)
+        prompts.say(f"safe-compose: {name} is no longer protected {how_long}")
+
+
+def _duration(text: str) -> timedelta:
+    units = {"s": 1, "m": 60, "h": 3600}
+    if len(text) < 2 or text[-1] not in units or not text[:-1].isdecimal() or not text.isascii():
+        raise UsageError(f"--for takes a number and s, m or h, such as 10m; not {text!r}")
+    seconds = int(text[:-1][:12]) * units[text[-1]]
+    if not 0 < seconds <= LONGEST_LIFT:
+        raise UsageError(f"--for takes at most {LONGEST_LIFT // 3600}h, not {text!r}; without it the protection ends for good")
+    return timedelta(seconds=seconds)
+
+
+def _agree(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    terminal = prompts.Terminal.open()
+    if terminal is None:
+        raise Refused("there is no terminal to ask on; nothing was changed", next_step="add --yes")
+    if terminal.ask(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Refused("not confirmed; nothing was changed")
+
+
+@app.command()
+def shell(
+    name: Annotated[str | None, typer.Argument(help="Print the functions of bash, zsh or fish, to be evaluated.")] = None,
+    install: Annotated[list[str] | None, typer.Option("--install", help="shims, plugin or rc; may be repeated.")] = None,
+    folder: Annotated[Path | None, typer.Option("--dir", help="Where shims go; it will stand first on PATH.")] = None,
+    uninstall: Annotated[bool, typer.Option("--uninstall", help="Take away all that was installed.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put safe-compose before docker: shell functions, programs on PATH, the compose plugin; or take it away."""
+    if sum((name is not None, bool(install), uninstall)) != 1:
+        raise UsageError("shell takes one of: bash, zsh, fish; --install shims|plugin|rc; --uninstall")
+    places = ways_in.Places.here()
+    if uninstall:
+        _take_ways_away(places, yes=yes, as_json=as_json)
+    elif install:
+        _put_ways_in(ways_in.plan(install, folder, places), places, yes=yes, as_json=as_json)
+    elif name in ("bash", "zsh", "fish"):
+        texts.print_function(name)
+    else:
+        raise UsageError(f"there is no function for {name!r}, only for bash, zsh and fish")
+
+
+def _put_ways_in(changes: Sequence[ways_in.Change], places: ways_in.Places, *, yes: bool, as_json: bool) -> None:
+    """Show every change, then make it. With --json and without --yes it is shown only."""
+    if not as_json:
+        shown: dict[str, str] = {}
+        for change in changes:
+            sys.stdout.write(f"{_HOW[change.how]} {change.path}")
+            if (same := shown.setdefault(change.text, change.path)) != change.path:
+                sys.stdout.write(f": as in {same}\n")
+            else:
+                sys.stdout.write("\n" + "".join(f"    {line}\n" for line in change.text.strip("\n").split("\n")))
+    if changes and (yes or not as_json):
+        sys.stdout.flush()
+        _agree(f"Make these {len(changes)} changes?", yes=yes)
+        ways_in.apply(changes, places)
+    if as_json:
+        _print_json({"changes": [asdict(c) for c in changes], "done": yes or not changes})
+    elif changes:
+        prompts.say("safe-compose: done. In a new login shell, `safe-compose doctor` tries it")
+    else:
+        prompts.say("safe-compose: everything is in place, nothing was written")
+
+
+_HOW = {"file": "write", "head": "begin with", "tail": "end with", "link": "link", "aside": "rename"}
+
+
+def _take_ways_away(places: ways_in.Places, *, yes: bool, as_json: bool) -> None:
+    """Undo what was installed; 77 when something was edited since and has to stay."""
+    known = ways_in.recorded(places)
+    if not as_json:
+        sys.stdout.write("".join(f"take back {path}\n" for path in dict.fromkeys(change.path for change in known)))
+    done: list[str] = []
+    left: list[str] = []
+    if known and (yes or not as_json):
+        sys.stdout.flush()
+        _agree(f"Take these {len(known)} changes back?", yes=yes)
+        done, left = ways_in.uninstall(places)
+    if as_json:
+        _print_json({"changes": [asdict(c) for c in known], "done": yes or not known, "removed": done, "left": left})
+    else:
+        prompts.say("".join(f"safe-compose: {line}\n" for line in done) + f"safe-compose: {len(done)} changes taken back")
+    if left:
+        raise Refused("; ".join(left), next_step="remove them by hand where you want to, then run this again")
+
+
+@app.command("doctor")
+def examine(
+    as_json: AsJson = False,
+    ways_only: Annotated[bool, typer.Option("--ways", help="Try the ways to docker only: no daemon, no store.")] = False,
+) -> None:
+    """Try every way to docker and see which pass by here; look at engine and store. 1 when something needs a person."""
+    prompts.say("safe-compose: calling docker in every way that this machine has, with a command that it does not know")
+    found = doctor.examine(look=not ways_only)
+    if as_json:
+        _print_json(found)
+    else:
+        prompts.table("ways to docker", ["way", "", "what catches it"], doctor.as_rows(found))
+        for name in ("docker", "store"):
+            if name in found:
+                prompts.table(name, ["", ""], [(k, str(v)) for k, v in found[name].items()], show_header=False)
+        if found.get("backups"):
+            rows = [(b["volume"], b["id"], b["created"], b["level"]) for b in found["backups"]]
+            prompts.table("newest verified backups", ["volume", "backup", "created", "level"], rows)
+        sys.stdout.write("".join(f"needs a person: {line}\n" for line in found["attention"]) or "nothing needs a person\n")
+    if found["attention"]:
+        raise typer.Exit(1)
+
+
+# -- backups -----------------------------------------------------------------------------------------------------------
+
+
+@app.command("backup")
+def make_backup(
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    volume: VolumeName = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another safe-compose of this project.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Back up the volumes of a project while it runs: databases by dump, the rest as archives. Verified afterwards."""
+    if not math.isfinite(wait) or wait < 0:
+        raise UsageError(f"--wait takes seconds from 0 on, not {wait}")
+    invocation = _invocation(project, files)
+    kept = backup.by_hand(enter(invocation), invocation, names=volume or (), wait=wait)
+    if as_json:
+        _print_json({"backup": _listed(kept)})
+        return
+    for record in kept.volumes:
+        if record.statistics:
+            rows = [(d.name, str(len(d.tables)), str(d.rows), size_text(d.bytes)) for d in record.statistics.databases]
+            prompts.table(record.name, ["database", "tables", "rows", "size"], rows)
+    sys.stdout.write(f"{kept.path}  {size_text(kept.bytes)}  verified {kept.level}\n")
+
+
+@app.command("list")
+def list_backups(project: ProjectName = None, as_json: AsJson = False) -> None:
+    """List backups, newest first."""
+    backups = _catalogue().backups(project)
+    if as_json:
+        _print_json({"backups": [_listed(b) for b in backups]})
+        return
+    columns = ["id", "project", "created", "reason", "size", "volumes", "verified"]
+    rows = [
+        (b.id, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(v.name for v in b.volumes), _verdict(b))
+        for b in backups
+    ]
+    prompts.table("backups", columns, rows)
+
+
+def _verdict(kept: Backup) -> str:
+    return f"BROKEN: {kept.broken}" if kept.broken else (kept.level or "") if kept.verified else "no"
+
+
+def _listed(kept: Backup) -> dict[str, Any]:
+    last = max((e.at for e in kept.evidence), default="")
+    return {
+        "id": kept.id,
+        "seq": kept.seq,
+        "created": kept.created,
+        "project": kept.project,
+        "endpoint": kept.endpoint,
+        "reason": kept.reason,
+        "volumes": [v.name for v in kept.volumes],
+        "bytes": kept.bytes,
+        "path": kept.path,
+        "verified": {"level": kept.level, "at": last} if kept.verified else False,
+        "pinned_until": kept.pinned_until,
+    }
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")],
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what one backup holds, and the evidence for it."""
+    kept = _catalogue().find(id, project)
+    if as_json:
+        _print_json({"backup": _listed(kept), "details": asdict(kept)})
+        return
+    facts = {**_listed(kept), "volumes": ", ".join(v.name for v in kept.volumes), "bytes": size_text(kept.bytes)}
+    facts["verified"] = _verdict(kept)
+    prompts.table(kept.id, ["", ""], [(k, str(v)) for k, v in facts.items() if v is not None], show_header=False)
+    files = [(v.name, v.method, a.file, a.kind, size_text(a.bytes), a.sha256[:16]) for v in kept.volumes for a in v.artifacts]
+    prompts.table("files", ["volume", "method", "file", "kind", "size", "sha256"], files)
+    prompts.table("evidence", ["level", "of", "at", "what"], [(e.level, e.subject, e.at, e.what) for e in kept.evidence])
+    for note in (*kept.warnings, *(n for v in kept.volumes for n in v.notes)):
+        sys.stdout.write(f"note: {note}\n")
+
+
+@app.command()
+def verify(
+    id: Annotated[str, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")] = "latest",
+    project: ProjectName = None,
+    every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
+    trial: Annotated[bool, typer.Option("--trial", help="Also restore it into a scratch server (L4).")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read backups again from the first byte to the last; 65 when one does not prove itself."""
+    catalogue = _catalogue()
+    chosen = catalogue.backups(project) if every else [catalogue.find(id, project)]
+    engine = enter(_invocation(None, None)).engine if trial else None
+    results = []
+    for kept in chosen:
+        fault = backup.verify_again(catalogue, kept, engine)
+        now = catalogue.find(kept.id, None)
+        results.append({"id": kept.id, "verified": _listed(now)["verified"], "fault": fault})
+        if not as_json:
+            sys.stdout.write(f"{kept.id}  {'BROKEN: ' + fault if fault else 'verified ' + (now.level or '')}\n")
+    if as_json:
+        _print_json({"results": results})
+    broken = [r["id"] for r in results if r["fault"]]
+    if broken:
+        raise VerifyFailed(f"{len(broken)} of {len(results)} backups do not verify: {', '.join(map(str, broken))}")
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def undo(
+    project: ProjectName = None,
+    confirm: Confirm = None,
+    silent: Silent = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring back what the last guarded command in this project destroyed: volumes, content, running services."""
+    world = enter(_invocation(None, None))
+    done = restore.undo(world, project=project, confirm=confirm, ask=not silent, dry_run=dry_run)
+    _tell_way_back("undone", done, as_json=as_json)
+
+
+@app.command("restore")
+def restore_backup(
+    id: Annotated[str | None, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")] = None,
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    volume: VolumeName = None,
+    confirm: Confirm = None,
+    silent: Silent = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put the volumes of a backup back; what is there now is backed up first."""
+    invocation = _invocation(project, files)
+    world = enter(invocation)
+    if project is None and id in (None, "latest"):
+        project = _project_here(world, invocation)
+    if id is None:
+        if silent:
+            raise UsageError("with --non-interactive restore needs a backup's id", next_step="safe-compose list")
+        id = prompts.choose_backup(world.catalogue.backups(project))
+    kept = world.catalogue.find(id, project)
+    done = restore.restore(world, kept, names=volume or (), confirm=confirm, ask=not silent, dry_run=dry_run)
+    _tell_way_back("restored", done, as_json=as_json)
+
+
+def _project_here(world: World, invocation: grammar.Invocation) -> str | None:
+    """The project of this folder, found as compose does; None where there is none: then every project is meant."""
+    found = world.engine.look(invocation).project
+    return found.name if found is not None and (found.mode == "config" or world.catalogue.backups(found.name)) else None
+
+
+def _tell_way_back(title: str, done: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json({title: done})
+        return
+    for line in done.get("plan", ()):
+        sys.stdout.write(line + "\n")
+    statistics = done.get("statistics")
+    if statistics:
+        columns = ["volume", "database", *(f"{side}: tables, rows" for side in ("before", "backup", "now"))]
+        prompts.table("databases", columns, [_sides(row) for row in statistics])
+
+
+def _sides(row: dict[str, Any]) -> list[str]:
+    sides = [row[side] for side in ("before", "backup", "now")]
+    return [row["volume"], row["database"], *(f"{s['tables']}, {s['rows']}" if s else "-" for s in sides)]
+
+
+# -- what was done -----------------------------------------------------------------------------------------------------
+
+
+@app.command("journal")
+def show_journal(as_json: AsJson = False) -> None:
+    """Show the guarded commands, newest first, and how each ended."""
+    runs = Journal(_catalogue().root).runs()
+    if as_json:
+        _print_json({"runs": [_run_shape(r) for r in runs]})
+        return
+    rows = [(r.id, " ".join([r.program, *r.command]), r.project or "-", r.backup or "-", r.outcome) for r in runs]
+    prompts.table("journal", ["run", "command", "project", "backup", "outcome"], rows)
+
+
+def _run_shape(run: RunRecord) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "started": run.started,
+        "command": [run.program, *run.command],
+        "project": run.project,
+        "endpoint": run.endpoint,
+        "backup": run.backup,
+        "outcome": run.outcome,
+        "damaged": run.damaged,
+        "steps": list(run.steps),
+    }
+
+
+@app.command()
+def approve(
+    code: Annotated[str | None, typer.Argument(help="The code that a refused command printed.")] = None,
+    pending: Annotated[bool, typer.Option("--list", help="List what waits for a person.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let one refused command through, once, after its backup: a person types its phrase in a terminal."""
+    settings = config.load(Path.cwd(), dict(os.environ))
+    root = settings.store
+    if pending == (code is not None) or (as_json and code is not None):
+        raise UsageError("approve takes a code, or --list (which --json goes with)", next_step="safe-compose approve --list")
+    if code is not None:
+        consent.approve(root, Journal(root, settings.access), code)
+    elif as_json:
+        _print_json({"requests": consent.listed(root)})
+    else:
+        rows = [(r["code"], r["state"], " ".join([r["program"], *r["argv"]]), r["folder"], r["at"]) for r in consent.listed(root)]
+        prompts.table("requests", ["code", "state", "command", "folder", "asked"], rows)
+
+
+@app.command("hook")
+def answer_hook(
+    strict: Annotated[bool, typer.Option("--strict", help="Deny where a person would be asked.")] = False,
+) -> None:
+    """Tell a coding agent, before it runs a shell line, whether that line deletes volumes: request and answer are JSON."""
+    hook.main(["--strict"] if strict else [])
+
+
+@app.command()
+def recover(as_json: AsJson = False) -> None:
+    """After a crash: start again what was stopped, sweep what was half done, and say what was and was not done."""
+    world = enter(_invocation(None, None))
+    told = backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
+    if as_json:
+        _print_json({"recovered": told})
+    else:
+        sys.stdout.write("\n".join(told) + "\n" if told else "nothing to recover\n")

@@ -1,0 +1,157 @@
+"""The road of `safe-compose doctor`: which ways to docker pass by here (proved by trying), and what else is not in order.
+
+Findings that need a person stand under `attention`; the exit code is then 1, else 0.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safe_compose import __version__, config, shim
+from safe_compose.catalogue import Catalogue
+from safe_compose.engine import connect
+from safe_compose.errors import SafeComposeError
+from safe_compose.journal import Journal
+from safe_compose.plan import size_text
+from safe_compose.process import new_id, utc_now
+from safe_compose.ways import install, tries
+
+ROOM = 1 << 30
+"""Bytes: with less than that in the store it is time to make room."""
+
+
+def examine(on_each: Callable[[], object] = lambda: None, *, look: bool = True) -> dict[str, Any]:
+    """Everything that doctor tells, as its JSON shape; `on_each` is called after every way that was tried.
+
+    Without `look` the ways alone: no daemon and no store.
+    """
+    attention: list[str] = []
+    found: dict[str, Any] = {"safe-compose": __version__, **_ways(attention, on_each)}
+    if look:
+        found["docker"] = _docker(attention)
+        found["store"], found["backups"] = _store(attention)
+    return {**found, "attention": attention}
+
+
+# -- ways --------------------------------------------------------------------------------------------------------------
+
+
+def _ways(attention: list[str], on_each: Callable[[], object]) -> dict[str, Any]:
+    places = install.Places.here()
+    known = install.recorded(places)
+    installed = [kind for kind in install.KINDS if any(change.way == kind for change in known)]
+    tried = tries.try_all(os.environ, on_each)
+    if not any(t.verdict == "caught" for t in tried):
+        attention.append(
+            "no way to docker passes by safe-compose: safe-compose shell --install shims --install plugin --install rc"
+        )
+    missed = [t for t in tried if t.verdict == "missed" and set(t.by) & set(installed)]
+    if missed:
+        here = " (this shell may be older than the installation: log in again)" if _older(known) else ""
+        names = ", ".join(t.way for t in missed)
+        attention.append(f"installed, and still missed{here}: {names}")
+    for path in _without_interpreter(known):
+        attention.append(f"the Python in the first line of {path} has gone: safe-compose shell --install shims --install plugin")
+    if os.environ.get("SAFE_COMPOSE") == "off":
+        attention.append("SAFE_COMPOSE=off is set here: nothing is guarded")
+    return {"installed": installed, "ways": [{**asdict(t), "by": list(t.by)} for t in tried]}
+
+
+def _older(known: list[install.Change]) -> bool:
+    folders = {str(Path(c.path).parent) for c in known if c.way == "shims" and Path(c.path).name == "docker"}
+    return bool(folders) and folders.isdisjoint(os.environ.get("PATH", "").split(os.pathsep))
+
+
+def _without_interpreter(known: list[install.Change]) -> list[str]:
+    scripts = [change for change in known if change.text.startswith("#!")]
+    return [c.path for c in scripts if not shim.is_program(c.text.partition("\n")[0][2:].partition(" ")[0])]
+
+
+# -- docker ------------------------------------------------------------------------------------------------------------
+
+
+def traps(api: tuple[int, int], compose: tuple[int, ...] | None) -> list[str]:
+    """What is known to delete more than people expect, in these versions."""
+    found = []
+    if compose is not None and (2, 2, 3) <= compose < (2, 4):
+        found.append(f"compose {_dotted(compose)} deletes `external: true` volumes on `down -v` (docker/compose#9172): upgrade it")
+    if api < (1, 42):
+        found.append(f"API {_dotted(api)}: `docker volume prune` deletes named volumes too, not only anonymous ones (from 1.42 on)")
+    return found
+
+
+def _docker(attention: list[str]) -> dict[str, Any]:
+    try:
+        docker = shim.real_docker()
+        with connect(docker, (), environ=dict(os.environ), run_id=new_id(utc_now())) as engine:
+            client, compose = engine.client_versions()
+            facts: dict[str, Any] = {
+                "path": docker,
+                "client": _dotted(client),
+                "compose": _dotted(compose),
+                "endpoint": engine.endpoint,
+                "remote": engine.remote,
+                "api": _dotted(engine.api_version),
+                "traps": traps(engine.api_version, compose),
+            }
+    except SafeComposeError as fault:
+        attention.append(fault.message)
+        return {"fault": fault.message}
+    attention.extend(trap for trap in facts["traps"] if "upgrade" in trap)
+    return facts
+
+
+def _dotted(version: tuple[int, ...] | None) -> str | None:
+    return ".".join(map(str, version)) if version is not None else None
+
+
+# -- the store ---------------------------------------------------------------------------------------------------------
+
+
+def _store(attention: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Health of the store, and of each volume the newest backup."""
+    try:
+        settings = config.load(Path.cwd(), dict(os.environ))
+        catalogue = Catalogue(settings.store, settings.access)
+        facts: dict[str, Any] = {
+            "path": str(catalogue.root),
+            "configured": settings.store_configured,
+            "exists": catalogue.root.exists(),
+        }
+        if not facts["exists"]:
+            return facts, []
+        catalogue.ensure()
+        unfinished = Journal(settings.store, settings.access).unfinished()
+        backups = catalogue.backups()
+    except SafeComposeError as fault:
+        attention.append(fault.message)
+        return {"fault": fault.message}, []
+    broken = [b.id for b in backups if b.broken]
+    facts |= {"free": catalogue.room(), "bytes": sum(b.bytes for b in backups), "backups": len(backups), "broken": broken}
+    facts["unfinished"] = [run.id for run in unfinished]
+    if facts["free"] < ROOM:
+        attention.append(f"the store has {size_text(facts['free'])} left ({catalogue.root})")
+    if broken:
+        attention.append(f"{len(broken)} backups do not verify: safe-compose list")
+    if unfinished:
+        attention.append(f"{len(unfinished)} runs did not end: safe-compose recover")
+    newest: dict[str, dict[str, Any]] = {}
+    for kept in backups:
+        if kept.verified:
+            for volume in kept.volumes:
+                newest.setdefault(volume.name, {"volume": volume.name, "id": kept.id, "created": kept.created, "level": kept.level})
+    return facts, list(newest.values())
+
+
+def as_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The ways as a table: way, what came of it, what would catch it."""
+    return [
+        (
+            t["way"],
+            f"{t['verdict']}{' by ' + t['place'] if t['place'] else ''}",
+            t["why"] or t["hint"] or " or ".join(t["by"]) or "nothing can",
+        )
+        for t in found["ways"]
+    ]

@@ -1,0 +1,242 @@
+"""The terminal: the card, the typed phrase, progress. Everything goes to stderr; stdin is never read for an answer."""
+
+import io
+import os
+import sys
+import termios
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from safe_compose.artifacts import Backup
+from safe_compose.errors import Refused, SafeComposeError
+from safe_compose.plan import Doomed, Plan, size_text
+from safe_compose.policy import Tier
+
+_TIER_STYLE = {Tier.CRITICAL: "bold red", Tier.IMPORTANT: "yellow", Tier.DISPOSABLE: "dim"}
+
+
+class _Stderr(io.TextIOBase):
+    """Our stderr, which may be closed, full, a pipe that nobody reads, or a terminal that has gone: no backup stops for it,
+    and nothing of ours goes anywhere else."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr  # what it is now: while something live is shown, rich puts itself in its place
+        self._encoding = getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            if self._stream is not None:
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            if self._stream is not None:
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        return 2
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+
+def console() -> Console:
+    """A console on stderr: colours and live tables on a terminal, plain lines of any length elsewhere."""
+    stderr = _Stderr()
+    terminal = stderr.isatty()
+    file = cast(IO[str], stderr)
+    return Console(file=file, highlight=False, soft_wrap=not terminal, width=None if terminal else 200)
+
+
+def say(text: str) -> None:
+    """One plain line on stderr."""
+    print(text, file=_Stderr(), flush=True)
+
+
+@contextmanager
+def only_said() -> Iterator[None]:
+    """A fault of ours in the block is told on stderr and changes nothing else."""
+    try:
+        yield
+    except SafeComposeError as fault:
+        say(f"safe-compose: {fault.message}")
+
+
+class Terminal:
+    """The controlling terminal, only when a person can be asked there.
+
+    That is: /dev/tty opens, stderr is that same terminal, and we are its foreground process group. An answer is read as one
+    canonical line after type-ahead was discarded, so `yes |`, here-documents and impatient fingers answer nothing.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def open(cls) -> "Terminal | None":
+        """The terminal, or None when there is nobody to ask."""
+        try:
+            fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            # tcgetpgrp answers ENOTTY for any terminal but our controlling one, so this says: stderr is that terminal
+            here = os.tcgetpgrp(2) == os.tcgetpgrp(fd) == os.getpgrp()
+        except OSError:
+            here = False
+        if here:
+            return cls(fd)
+        os.close(fd)
+        return None
+
+    def ask(self, question: str) -> str:
+        """One line typed after the question, without its newline. End of input: Refused."""
+        try:
+            with self._canonical():
+                os.write(self.fd, question.encode(errors="replace"))
+                line = b""
+                while not line.endswith(b"\n"):
+                    more = os.read(self.fd, 4096)
+                    if not more:
+                        raise Refused("end of input at the prompt; nothing was deleted")
+                    line += more
+        except (OSError, termios.error) as error:
+            raise Refused("the terminal has gone; nothing was deleted") from error
+        return line[:-1].decode(errors="surrogateescape")
+
+    @contextmanager
+    def _canonical(self) -> Iterator[None]:
+        """Whole lines, echoed, Enter ends them; type-ahead is discarded. As it was before, afterwards."""
+        before = termios.tcgetattr(self.fd)
+        canonical = termios.tcgetattr(self.fd)
+        canonical[0] = canonical[0] & ~(termios.IGNCR | termios.INLCR) | termios.ICRNL
+        canonical[3] |= termios.ICANON | termios.ECHO | termios.ISIG
+        try:
+            termios.tcsetattr(self.fd, termios.TCSAFLUSH, canonical)
+            yield
+        finally:
+            with suppress(termios.error):  # a terminal that has gone needs nothing, and its fault must not hide another
+                termios.tcsetattr(self.fd, termios.TCSANOW, before)
+
+
+def card(plan: Plan, doomed: Sequence[Doomed]) -> RenderableType:
+    """Everything that a person must see before the question. Values that are still being measured show as `...`."""
+    head = Table.grid(padding=(0, 2))
+    head.add_column(style="dim", no_wrap=True)
+    head.add_column(overflow="fold")
+    head.add_row("command", Text("docker " + " ".join(plan.invocation.argv), style="bold"))
+    remote = not plan.observed.endpoint.startswith(("unix://", "npipe://"))
+    loud = ("   REMOTE", "bold red") if remote else ("", "")
+    head.add_row("daemon", Text(plan.observed.endpoint + loud[0], style=loud[1]))
+    if plan.project:
+        inferred = f"   (from the {plan.observed.project.inferred_from})" if plan.observed.project else ""
+        head.add_row("project", Text(plan.project + inferred))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("volume", "tier", "size", "in it"):
+        table.add_column(title, overflow="fold")
+    for d in sorted(doomed, key=lambda d: (d.verdict.tier.rank, d.name)):
+        name = Text(d.name if not d.volume.anonymous else f"{d.name[:12]}... (anonymous)")
+        if d.other_project:
+            name.append(f"\nbelongs to project {d.other_project}", style="bold red")
+        facts = Text(d.contents or d.verdict.kind)
+        facts.append(f"\n{d.verdict.why}", style="dim")
+        if d.volume.anonymous and d.places:
+            facts.append(f"\nmounted at {', '.join(d.places)}", style="dim")  # its name says nothing to anybody
+        facts.append(f"\nused by {', '.join(f'{c.name} ({c.state})' for c in d.users) or 'nothing'}", style="dim")
+        if d.verdict.tier is not Tier.DISPOSABLE:
+            facts.append(f"\nlast verified backup: {d.last_backup or 'none'}", style="dim")
+        tier = Text(d.verdict.tier.value, style=_TIER_STYLE[d.verdict.tier])
+        table.add_row(name, tier, "..." if d.bytes is None else size_text(d.bytes), facts)
+    rows: list[RenderableType] = [Text("This command deletes volumes for good.", style="bold"), head, table]
+    for spared, why in plan.threat.spared:
+        rows.append(Text(f"not touched: {spared} ({why})", style="dim"))
+    for warning in plan.warnings:
+        rows.append(Text(f"warning: {warning}", style="yellow"))
+    for title, words in plan.details.items():
+        rows.append(Text(f"{title}: {words}"))
+    return Group(*rows)
+
+
+def show_card(plan: Plan, measure: Callable[[], Iterator[Sequence[Doomed]]]) -> None:
+    """Paint the card at once and fill in what `measure` yields; without a terminal it is printed once, measured."""
+    out = console()
+    if not out.is_terminal:
+        out.print(card(plan, [plan.doomed, *measure()][-1]))
+        return
+    with Live(card(plan, plan.doomed), console=out, refresh_per_second=8) as live:
+        for doomed in measure():
+            live.update(card(plan, doomed), refresh=True)
+
+
+def question_for(plan: Plan) -> str:
+    """The last line before the answer: what typing it means."""
+    if plan.invocation.own.skip_backup:
+        return f"No backup will be made. To delete {len(plan.doomed)} volumes for good, type '{plan.phrase}': "
+    if plan.typed:
+        return f"A backup is made and verified first. To go on, type '{plan.phrase}': "
+    return "A backup is made and verified first. Go on? [y/N] "
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the bytes done so far. A bar with rate and time on a terminal, a line elsewhere."""
+    out = console()
+    if not out.is_terminal:
+        say(f"safe-compose: {description} ...")
+        yield lambda done: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.update(task, completed=done)
+    say(f"safe-compose: {description}: done")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], **options: Any) -> None:
+    """A table of ours, on stdout since the verb is ours: aligned and coloured on a terminal, still aligned in a pipe."""
+    terminal = sys.stdout.isatty()
+    out = Console(highlight=False, width=None if terminal else 220)
+    grid = Table(title=title if terminal else None, box=SIMPLE_HEAD, pad_edge=False, **options)
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    out.print(grid)
+
+
+def choose_backup(backups: Sequence[Backup]) -> str:
+    """Let a person pick a backup with the arrow keys. Needs a terminal: otherwise Refused, an id must be given."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Refused("no terminal to choose a backup on", next_step="safe-compose list, then safe-compose restore ID")
+    import questionary  # 100 ms: only where a person is about to choose
+
+    choices = [
+        questionary.Choice(
+            f"{b.created}  {b.project}  {b.reason}  {size_text(b.bytes)}  "
+            f"{', '.join(v.name for v in b.volumes)}  [{b.level or b.broken or 'not verified'}]",
+            value=b.id,
+            disabled=b.broken,
+        )
+        for b in backups
+    ]
+    answer = questionary.select("Restore which backup?", choices=choices).unsafe_ask()
+    return str(answer)

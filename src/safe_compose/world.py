@@ -1,0 +1,76 @@
+"""The outside things that one command of ours deals with, and how a road gets hold of them."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from safe_compose import config, shim
+from safe_compose.catalogue import Catalogue
+from safe_compose.engine import Engine, Files, connect
+from safe_compose.grammar import Invocation
+from safe_compose.journal import Journal
+from safe_compose.observed import Observed
+from safe_compose.policy import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One engine, one store, one journal, and the settings that hold here."""
+
+    docker: str
+    """Path of the real client that runs the command: docker, or the standalone docker-compose."""
+    engine: Engine
+    catalogue: Catalogue
+    journal: Journal
+    settings: config.Settings
+    folder: Path
+    """Whose `safe-compose.toml` the settings hold."""
+    stdin: bytes | None = None
+    """What `-f -` had on stdin, read once: given to the probe and to docker."""
+
+    @property
+    def run_id(self) -> str:
+        return self.engine.run_id
+
+    def rules(self, observed: Observed) -> tuple[Rule, ...]:
+        """Every explicit word that counts for what was found: of the project's own file, the user's, the registry.
+
+        `-p NAME` and COMPOSE_PROJECT_NAME mean another project than the folder that we stand in: then the file beside that
+        one's compose file counts, as far as its containers tell where that is. What this folder says of its own `data` says
+        nothing of theirs.
+        """
+        settings, project = self.settings, observed.project
+        theirs = Path(project.working_dir) if project is not None and project.working_dir else None
+        if project is not None and (theirs is None or theirs.resolve() != self.folder.resolve()):
+            settings = config.load(theirs, dict(os.environ))
+        return (*settings.rules, *self.catalogue.protections())
+
+
+def enter(invocation: Invocation) -> World:
+    """The world that `invocation` would reach: the same engine by the same words, the store that its project configured.
+
+    Raises DockerNotFound, ConfigError, or EngineUnavailable when the daemon cannot be inspected.
+    """
+    environ = dict(os.environ)
+    folder = project_folder(invocation)
+    settings = config.load(folder, environ)
+    docker = shim.runner(invocation.program)
+    stdin = sys.stdin.buffer.read() if ("file", "-") in invocation.compose_flags else None
+    journal = Journal(settings.store, settings.access)
+    standalone = invocation.program == "docker-compose"
+    engine = connect(
+        shim.real_docker("docker") if standalone or shim.Place.plugin else docker,
+        invocation.docker_globals,
+        environ=environ,
+        run_id=journal.new_id(),
+        compose=docker if standalone else None,
+        invocation=invocation,
+        stdin=stdin,
+    )
+    return World(docker, engine, Catalogue(settings.store, settings.access), journal, settings, folder, stdin)
+
+
+def project_folder(invocation: Invocation) -> Path:
+    """Where `safe-compose.toml` is looked for: the folder of the compose project that the words and variables name."""
+    return Files(invocation, os.environ).working_dir

@@ -1,0 +1,616 @@
+"""The way back on a real engine: what returns, what is asked first, and what a fault in the middle leaves behind."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ProjectFactory, SafeCompose
+from lab.projects import ComposeProject, docker, real_docker, unique, wait_until
+from lab.terminal import PROGRAM, Person
+from safe_compose.artifacts import VolumeRecord
+from safe_compose.catalogue import Catalogue
+from safe_compose.engine import connect
+from safe_compose.methods import archive
+
+pytestmark = pytest.mark.engine
+
+JOB = ("--non-interactive", "--backup-first")
+PASSWORD = "canary-51f7-password"
+FILES = """
+services:
+  app:
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+    volumes: ["uploads:/app/uploads"]
+volumes:
+  uploads:
+"""
+
+
+def write(project: ComposeProject, text: str, name: str = "uploads/one.jpg", service: str = "app") -> None:
+    project.docker("compose", "exec", "-T", service, "dd", f"of=/app/{name}", "status=none", input=text)
+
+
+def read(project: ComposeProject, name: str = "uploads/one.jpg", service: str = "app") -> str:
+    return project.docker("compose", "exec", "-T", service, "cat", f"/app/{name}").stdout
+
+
+def in_volume(volume: str, *argv: str, input: str | None = None) -> str:
+    """Run one program in a throwaway container that sees the volume as /v."""
+    return docker("run", "--rm", "-i", "--network", "none", "-v", f"{volume}:/v", "busybox:latest", *argv, input=input).stdout
+
+
+def inspect(volume: str) -> dict[str, Any]:
+    found = json.loads(docker("volume", "inspect", volume).stdout)[0]
+    return {key: found[key] or {} for key in ("Name", "Driver", "Options", "Labels")}
+
+
+def exists(volume: str) -> bool:
+    return docker("volume", "inspect", volume, check=False).returncode == 0
+
+
+def runs(home: Path) -> list[dict[str, Any]]:
+    """Every step of every run in the journal of this test."""
+    files = sorted((home / "safe-compose" / "journal").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines() if line.endswith("}")]
+
+
+def helpers(home: Path) -> list[str]:
+    found: list[str] = []
+    for run in (home / "safe-compose" / "journal").glob("*.jsonl"):
+        label = f"label=io.github.safe-compose.helper={run.stem}"
+        found += docker("ps", "-aq", "--filter", label).stdout.split()
+        found += docker("volume", "ls", "-q", "--filter", label).stdout.split()
+    return found
+
+
+def listed(safe_compose: SafeCompose) -> list[dict[str, Any]]:
+    answer = safe_compose("list", "--json")
+    assert answer.returncode == 0, answer.stderr
+    found: list[dict[str, Any]] = json.loads(answer.stdout)["backups"]
+    return found
+
+
+def good(answer: "subprocess.CompletedProcess[str]") -> "subprocess.CompletedProcess[str]":
+    assert answer.returncode == 0, answer.stderr
+    return answer
+
+
+def backup(safe_compose: SafeCompose, project: ComposeProject, *words: str) -> dict[str, Any]:
+    answer = good(safe_compose("backup", "--json", *words, cwd=project.folder))
+    found: dict[str, Any] = json.loads(answer.stdout)["backup"]
+    return found
+
+
+@pytest.fixture
+def files(compose_project: ProjectFactory) -> ComposeProject:
+    """An app with one file in its volume, running."""
+    project = compose_project(FILES)
+    project.up()
+    write(project, "a photo")
+    return project
+
+
+def delete(safe_compose: SafeCompose, project: ComposeProject) -> None:
+    good(safe_compose(*JOB, "compose", "down", "-v", cwd=project.folder))
+    assert project.volumes() == []
+
+
+# -- a database --------------------------------------------------------------------------------------------------------
+
+Image = Callable[..., str]
+
+
+@pytest.fixture
+def image(lab: None) -> Iterator[Image]:
+    """Make an image of this test alone: `image(base, name, "VOLUME /data")`; its id is new each time."""
+    made: set[str] = set()
+
+    def make(base: str, name: str, *changes: str) -> str:
+        container = docker("create", base).stdout.strip()
+        words = [word for change in (*changes, f"LABEL made={unique('x')}") for word in ("--change", change)]
+        docker("commit", *words, container, name)
+        docker("rm", "-v", container)
+        made.add(name)
+        return name
+
+    yield make
+    for name in made:
+        docker("rmi", "-f", name, check=False)
+
+
+def database(image: str) -> str:
+    return f"""
+services:
+  db:
+    image: {image}
+    environment: {{POSTGRES_USER: shop, POSTGRES_PASSWORD: {PASSWORD}, POSTGRES_DB: shop}}
+    volumes: ["data:/var/lib/postgresql/data"]
+    healthcheck:
+      test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop]
+      interval: 1s
+      retries: 60
+  app:
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+    depends_on: {{db: {{condition: service_healthy}}}}
+    volumes: ["uploads:/app/uploads"]
+volumes:
+  data:
+  uploads:
+"""
+
+
+ROWS = (
+    "CREATE TABLE orders (id serial PRIMARY KEY, what text); INSERT INTO orders (what) SELECT 'order ' || g FROM "
+    'generate_series(1, 3000) g; CREATE ROLE clerk LOGIN PASSWORD \'clerk-pass\'; CREATE ROLE "odd ""role" NOLOGIN; '
+    'ALTER TABLE orders OWNER TO clerk; CREATE DATABASE "second one" OWNER clerk;'
+)
+SUM = "SELECT count(*), md5(string_agg(id || what, ',' ORDER BY id)) FROM orders"
+OWNERS = (
+    "SELECT tablename || ' ' || tableowner FROM pg_tables WHERE schemaname = 'public' UNION ALL "
+    "SELECT datname || ' ' || pg_get_userbyid(datdba) FROM pg_database UNION ALL SELECT rolname || ' ' || rolcanlogin "
+    "FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1"
+)
+
+
+def psql(project: ComposeProject, query: str) -> str:
+    return project.psql(query, user="shop", database="shop")
+
+
+def login(project: ComposeProject, user: str, password: str) -> str:
+    """Log in over the project's network, where a password is asked for."""
+    image = docker("inspect", f"{project.name}-db-1", "--format", "{{.Image}}").stdout.strip()
+    words = ("-e", "PGPASSWORD", "--network", f"{project.name}_default", "--entrypoint", "psql", image)
+    done = subprocess.run(
+        [real_docker(), "run", "--rm", "--tmpfs", "/var/lib/postgresql/data", *words,
+         "-XtA", "-h", "db", "-U", user, "-d", "shop", "-c", "SELECT current_user"],
+        env={**os.environ, "PGPASSWORD": password},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )  # fmt: skip
+    return done.stdout.strip() or done.stderr.strip()
+
+
+def test_a_dump_comes_back_over_a_living_database_and_into_a_volume_that_is_gone(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, image: Image, sealed_environment: Path
+) -> None:
+    name = image("postgres:15", unique("lab-pg"))
+    shop = compose_project(database(name))
+    shop.up()
+    psql(shop, ROWS)
+    write(shop, "a photo")
+    before, owners, started = psql(shop, SUM), psql(shop, OWNERS), shop.running()
+    kept = backup(safe_compose, shop)
+    assert kept["reason"] == "manual" and kept["verified"]["level"] == "L3"
+
+    psql(shop, "DELETE FROM orders WHERE id > 10; CREATE TABLE later (n int); INSERT INTO later VALUES (7)")
+    write(shop, "another photo")
+    changed = psql(shop, SUM)
+    for words in ((), ("--yes",), ("--confirm", "wrong"), ("--non-interactive",)):
+        refused = safe_compose("restore", kept["id"], *words, cwd=shop.folder)
+        assert refused.returncode == 77, refused.stderr
+        assert f"--confirm '{shop.name}'" in refused.stderr and "docker was not run" not in refused.stderr
+    assert (psql(shop, SUM), read(shop)) == (changed, "another photo")
+
+    over = good(safe_compose("restore", kept["id"], "--confirm", shop.name, "--json", cwd=shop.folder))
+    done = json.loads(over.stdout)["restored"]
+    assert {v["name"]: v["from"] for v in done["volumes"]} == {f"{shop.name}_data": "dump", f"{shop.name}_uploads": "archive"}
+    [row] = [r for r in done["statistics"] if r["database"] == "shop"]
+    assert row["before"] == {"tables": 2, "rows": 11}
+    assert row["backup"] == row["now"] == {"tables": 1, "rows": 3000}
+    safety = next(b for b in listed(safe_compose) if b["id"] == done["safety"])
+    assert safety["reason"] == "pre-restore" and safety["verified"]
+    assert (psql(shop, SUM), psql(shop, OWNERS), read(shop)) == (before, owners, "a photo")
+    assert shop.running() == started
+    assert login(shop, "shop", PASSWORD) == "shop" and login(shop, "clerk", "clerk-pass") == "clerk"
+    assert "authentication failed" in login(shop, "shop", "wrong")
+    analysed = "SELECT count(*) FROM pg_stats WHERE tablename = 'orders'"
+    assert psql(shop, analysed) != "0", "no ANALYZE after the dump was loaded"
+
+    shop.docker("compose", "down", "-v")
+    docker("rmi", name)
+    image("postgres:15", name)  # a later build of the same image, as a pull would bring
+    gone = good(safe_compose("restore", kept["id"], cwd=shop.folder))
+    assert "is back, from its dump" in gone.stderr and "second one" in gone.stdout
+    shop.up()
+    assert (psql(shop, SUM), psql(shop, OWNERS), read(shop)) == (before, owners, "a photo")
+    assert login(shop, "shop", PASSWORD) == "shop"
+    assert helpers(sealed_environment) == []
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------------
+
+
+def test_by_hand_the_commands_of_the_recipe_bring_everything_back(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    shop = compose_project(database("postgres:15"))
+    shop.up()
+    psql(shop, ROWS)
+    write(shop, "a photo")
+    before, owners = psql(shop, SUM), psql(shop, OWNERS)
+    hot = backup(safe_compose, shop)
+    delete(safe_compose, shop)
+    cold = next(b for b in listed(safe_compose) if b["reason"] == "pre-delete")
+    tools = _tools(tmp_path / "tools")
+
+    for kept in (cold, hot):
+        _by_hand(Path(kept["path"]), tools)
+        assert shop.volumes() == [f"{shop.name}_data", f"{shop.name}_uploads"]
+        shop.up()
+        assert (psql(shop, SUM), psql(shop, OWNERS), read(shop)) == (before, owners, "a photo"), kept["reason"]
+        assert login(shop, "shop", PASSWORD) == "shop"
+        ids = shop.docker("compose", "ps", "-q").stdout
+        shop.docker("compose", "up", "-d")
+        assert shop.docker("compose", "ps", "-q").stdout == ids, "compose wants to make something anew"
+        shop.docker("compose", "down", "-v")
+
+
+def test_by_hand_an_archive_made_without_gnu_tar_comes_back_through_docker_alone(
+    loose: "Loose", tmp_path: Path, sealed_environment: Path
+) -> None:
+    name = loose({})
+    in_volume(name, "dd", "of=/v/f", "status=none", input="kept")
+    in_volume(name, "chown", "1234:4321", "/v/f", "/v")
+    before = inspect(name)
+    catalogue = Catalogue(sealed_environment / "safe-compose")
+    with connect(real_docker(), (), environ=os.environ, run_id=unique("test")) as engine:
+        volume, image = engine.volume(name), engine.image("busybox:latest")
+        assert volume is not None and image is not None
+        user = {"container": "c", "service": "", "image": "busybox:latest", "image_id": image.id, "destination": "/v"}
+        with catalogue.draft("volumes", "manual", endpoint=engine.endpoint, engine_id=engine.id) as draft:
+            made = archive.archive(engine, volume, image_ids=[image.id], into=draft.path)
+            facts = ("local", {}, volume.labels, volume.created_at, "critical", "files", False, "cold")
+            kept = draft.commit([VolumeRecord(name, *facts, users=(user,), artifacts=made)])
+    assert made[0].detail["tar"] == "engine"
+    docker("volume", "rm", name)
+    _by_hand(Path(kept.path), _tools(tmp_path / "tools"))
+    assert inspect(name) == before and in_volume(name, "cat", "/v/f") == "kept"
+    assert in_volume(name, "stat", "-c", "%u:%g", "/v/f", "/v").split() == ["1234:4321"] * 2
+
+
+def _tools(folder: Path) -> Path:
+    """A PATH with exactly the programs that a restore by hand may need."""
+    folder.mkdir()
+    for name in ("docker", "sha256sum", "gzip", "tar", "psql", "sleep"):
+        if program := shutil.which(name):
+            (folder / name).symlink_to(program)
+    return folder
+
+
+def _blocks(markdown: str) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```$", markdown, re.M | re.S)
+
+
+def _by_hand(folder: Path, tools: Path) -> None:
+    """Type the code blocks of RESTORE.md into a shell: the check, then for each volume the first way that is offered."""
+    head, *volumes = re.split(r"^## ", (folder / "RESTORE.md").read_text(), flags=re.M)
+    ways = [re.split(r"^### ", volume, flags=re.M)[1] for volume in volumes]
+    check = [b for b in _blocks(head) if not b.startswith("safe-compose ")]
+    assert check == ["sha256sum -c SHA256SUMS\n"] and ways
+    for blocks in (check, *map(_blocks, ways)):
+        script = "".join(blocks).replace("read -r POSTGRES_PASSWORD", "POSTGRES_PASSWORD=typed")
+        done = subprocess.run(
+            ["/bin/sh"], input=script, cwd=folder, env={"PATH": str(tools)}, capture_output=True, text=True, timeout=120
+        )
+        faults = [line for line in done.stderr.splitlines() if "ERROR" in line and "already exists" not in line]
+        assert done.returncode == 0 and not faults, f"{script}\n{done.stdout}\n{done.stderr}"
+        assert len([line for line in done.stderr.splitlines() if "ERROR" in line]) <= 2, done.stderr
+
+
+# -- undo --------------------------------------------------------------------------------------------------------------
+
+
+def test_undo_goes_back_one_deletion_at_a_time_and_says_so(files: ComposeProject, safe_compose: SafeCompose) -> None:
+    delete(safe_compose, files)
+    files.up()
+    write(files, "a second photo")
+    delete(safe_compose, files)
+    elsewhere = safe_compose("undo")
+    assert elsewhere.returncode == 64 and "--project NAME" in elsewhere.stderr
+
+    shown = good(safe_compose("undo", "--project", files.name, "--dry-run"))
+    assert f"{files.name}_uploads: made again, from its archive" in shown.stdout
+    assert files.volumes() == []
+    good(safe_compose("undo", "--project", files.name))
+    assert read(files) == "a second photo"
+
+    older = safe_compose("undo", cwd=files.folder)
+    assert older.returncode == 77 and "was undone already; this is an older one" in older.stderr
+    assert read(files) == "a second photo"
+    good(safe_compose("undo", "--confirm", files.name, cwd=files.folder))
+    assert read(files) == "a photo"
+
+    nothing = safe_compose("undo", "--confirm", files.name, cwd=files.folder)
+    assert nothing.returncode == 64 and "was undone already" in nothing.stderr
+    assert read(files) == "a photo"
+
+
+def test_undo_without_the_compose_file_brings_the_volumes_and_prints_the_command(
+    files: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    delete(safe_compose, files)
+    (files.folder / "compose.yaml").rename(files.folder / "gone.yaml")
+    answer = good(safe_compose("undo", cwd=files.folder))
+    assert in_volume(f"{files.name}_uploads", "cat", "/v/one.jpg") == "a photo"
+    assert "run it yourself: docker compose up -d --no-deps app" in answer.stderr
+    assert files.running() == []
+
+
+def test_undo_of_file_volumes_needs_none_of_the_old_images(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, image: Image
+) -> None:
+    name = image("busybox:latest", unique("lab-app"))
+    project = compose_project(FILES.replace("busybox:latest", name))
+    project.up()
+    write(project, "a photo")
+    delete(safe_compose, project)
+    docker("rmi", name)
+    answer = good(safe_compose("undo", cwd=project.folder, timeout=120))
+    assert in_volume(f"{project.name}_uploads", "cat", "/v/one.jpg") == "a photo"
+    assert "run it yourself" in answer.stderr
+
+
+def test_where_the_compose_file_now_defines_the_volume_otherwise_nothing_is_started(
+    files: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    labels = inspect(f"{files.name}_uploads")["Labels"]
+    delete(safe_compose, files)
+    (files.folder / "compose.yaml").write_text(FILES.replace("  uploads:\n", "  uploads: {labels: {a: b}}\n"))
+    answer = good(safe_compose("undo", cwd=files.folder))
+    assert inspect(f"{files.name}_uploads")["Labels"] == labels
+    assert in_volume(f"{files.name}_uploads", "cat", "/v/one.jpg") == "a photo"
+    assert files.running() == [] and "nothing was started" in answer.stderr
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "up", "no compose file"])
+def test_content_of_an_anonymous_volume_returns_to_its_place(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, image: Image, meanwhile: str
+) -> None:
+    name = image("busybox:latest", unique("lab-anon"), "VOLUME /app/state")
+    project = compose_project(FILES.replace("busybox:latest", name))
+    project.up()
+    write(project, "a photo")
+    write(project, "kept here", "state/note")
+    mounts = '{{range .Mounts}}{{if eq .Destination "/app/state"}}{{.Name}}{{end}}{{end}}'
+    old = docker("inspect", f"{project.name}-app-1", "--format", mounts).stdout.strip()
+    delete(safe_compose, project)
+    assert not exists(old)
+    if meanwhile == "up":
+        project.up()
+        write(project, "fresh", "state/note")
+    if meanwhile == "no compose file":
+        (project.folder / "compose.yaml").unlink()
+    try:
+        answer = good(safe_compose("undo", "--confirm", project.name, "--json", cwd=project.folder))
+        into = {v["name"]: v["into"] for v in json.loads(answer.stdout)["undone"]["volumes"]}
+        assert set(into) == {old, f"{project.name}_uploads"}
+        if meanwhile == "no compose file":
+            assert into[old] == old and "back under its old name" in answer.stderr
+            assert in_volume(old, "cat", "/v/note") == "kept here"
+            return
+        assert into[old] == docker("inspect", f"{project.name}-app-1", "--format", mounts).stdout.strip() != old
+        assert (read(project, "state/note"), read(project)) == ("kept here", "a photo")
+        assert not exists(old)
+    finally:
+        docker("volume", "rm", "-f", old, check=False)
+
+
+# -- what stands in the way --------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_backup_is_65_is_marked_and_touches_nothing(files: ComposeProject, safe_compose: SafeCompose) -> None:
+    older, kept = backup(safe_compose, files), backup(safe_compose, files)
+    path = next(Path(kept["path"]).rglob("data.tar.gz"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(bytes(data))
+    write(files, "newer")
+    started = docker("inspect", f"{files.name}-app-1", "--format", "{{.State.StartedAt}}").stdout
+    for _ in range(2):
+        answer = safe_compose("restore", kept["id"], "--confirm", files.name, cwd=files.folder)
+        assert answer.returncode == 65 and "nothing was touched" in answer.stderr
+    assert docker("inspect", f"{files.name}-app-1", "--format", "{{.State.StartedAt}}").stdout == started
+    assert read(files) == "newer"
+    assert [b["verified"] is False for b in listed(safe_compose)] == [True, False]
+
+    good(safe_compose("restore", "latest", "--confirm", files.name, cwd=files.folder))
+    assert read(files) == "a photo" and older["id"] != kept["id"]
+
+
+@pytest.fixture
+def small_store(tmp_path: Path) -> Iterator[Path]:
+    store = tmp_path / "small"
+    store.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", store], check=True)
+    yield store
+    subprocess.run(["umount", "--lazy", store], check=True)
+
+
+def test_no_room_for_the_safety_copy_is_73_and_touches_nothing(
+    files: ComposeProject, safe_compose: SafeCompose, small_store: Path, sealed_environment: Path
+) -> None:
+    kept = backup(safe_compose, files)
+    shutil.copytree(sealed_environment / "safe-compose", small_store, dirs_exist_ok=True)
+    write(files, "newer")
+    started = docker("inspect", f"{files.name}-app-1", "--format", "{{.State.StartedAt}}").stdout
+    words = ("restore", kept["id"], "--confirm", files.name)
+    answer = safe_compose(*words, cwd=files.folder, env={"SAFE_COMPOSE_HOME": str(small_store)})
+    assert answer.returncode == 73 and "no room" in answer.stderr
+    assert read(files) == "newer"
+    assert docker("inspect", f"{files.name}-app-1", "--format", "{{.State.StartedAt}}").stdout == started
+
+
+@pytest.mark.parametrize("how", [("--label", "com.docker.compose.project=strangers"), ("--rm",)], ids=["another project", "--rm"])
+def test_a_container_that_must_not_be_stopped_is_75(files: ComposeProject, safe_compose: SafeCompose, how: tuple[str, ...]) -> None:
+    kept = backup(safe_compose, files)
+    stranger = unique("stranger")
+    volume = f"{files.name}_uploads:/x"
+    docker("run", "-d", "--init", *how, "--name", stranger, "-v", volume, "busybox:latest", "sleep", "100000")
+    try:
+        answer = safe_compose("restore", kept["id"], "--confirm", files.name, cwd=files.folder)
+        assert answer.returncode == 75 and f"docker stop {stranger}" in answer.stderr
+        assert docker("inspect", stranger, "--format", "{{.State.Running}}").stdout.strip() == "true"
+        assert read(files) == "a photo"
+    finally:
+        docker("rm", "-f", stranger, check=False)
+
+
+def test_only_the_volume_that_is_named_comes_back(compose_project: ProjectFactory, safe_compose: SafeCompose) -> None:
+    text = FILES.replace('["uploads:/app/uploads"]', '["uploads:/app/uploads", "notes:/app/notes"]') + "  notes:\n"
+    project = compose_project(text)
+    project.up()
+    write(project, "a photo")
+    write(project, "a note", "notes/n")
+    kept = backup(safe_compose, project)
+    write(project, "new photo")
+    write(project, "new note", "notes/n")
+    wrong = safe_compose("restore", kept["id"], "--volume", "nope", cwd=project.folder)
+    assert wrong.returncode == 64 and "nope" in wrong.stderr
+    only = ("restore", kept["id"], "--volume", f"{project.name}_notes")
+    shown = json.loads(good(safe_compose(*only, "--dry-run", "--json", cwd=project.folder)).stdout)["restored"]
+    assert (shown["phrase"], shown["stops"]) == (project.name, [f"{project.name}-app-1"])
+    assert [v["into"] for v in shown["volumes"]] == [f"{project.name}_notes"]
+    assert len(listed(safe_compose)) == 1 and read(project, "notes/n") == "new note"
+    good(safe_compose(*only, "--confirm", project.name, cwd=project.folder))
+    assert (read(project), read(project, "notes/n")) == ("new photo", "a note")
+
+
+def test_a_person_types_the_project_before_content_is_replaced(files: ComposeProject, safe_compose: SafeCompose) -> None:
+    kept = backup(safe_compose, files)
+    write(files, "newer")
+    person = Person("restore", kept["id"], cwd=files.folder)
+    assert "replaced from its archive" in person.sees(f"type '{files.name}'")
+    person.types("no")
+    assert person.leaves_with() == 77
+    assert read(files) == "newer"
+    person = Person("restore", kept["id"], cwd=files.folder)
+    person.sees(f"type '{files.name}'")
+    person.types(files.name)
+    assert person.leaves_with() == 0, person.last_words
+    assert read(files) == "a photo"
+
+
+# -- cut off in the middle ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_restore_that_is_cut_off_leaves_what_was_there_or_says_where_it_is(
+    files: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path, number: signal.Signals
+) -> None:
+    project = files
+    project.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=8")
+    kept = backup(safe_compose, project)
+    write(project, "newer")
+    started = project.running()
+    child = subprocess.Popen(
+        [PROGRAM, "restore", kept["id"], "--confirm", project.name],
+        cwd=project.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    steps: Callable[[], list[str]] = lambda: [str(s.get("step")) for s in runs(sealed_environment)]  # noqa: E731
+    wait_until("it puts back", lambda: "putting-back" in steps() or child.poll() is not None)
+    os.killpg(child.pid, number)
+    _, said = child.communicate(timeout=120)
+    safety = next(b for b in listed(safe_compose) if b["reason"] == "pre-restore")
+    if number == signal.SIGKILL:
+        assert "put-back" not in steps()
+        told = good(safe_compose("recover")).stdout
+        assert f"what was there is in backup {safety['id']}" in told
+        assert f"safe-compose restore {safety['id']} --volume {project.name}_uploads" in told
+        assert f"{project.name}-app-1" in told and project.running() == [], "it must not start on half of its data"
+        assert any(safety["id"] in str(s.get("outcome")) for s in runs(sealed_environment))
+        good(safe_compose("restore", safety["id"], "--confirm", project.name, cwd=project.folder))
+        project.up()
+    else:
+        assert child.returncode == (130 if number == signal.SIGINT else -number), said
+        assert "what was there is there again" in said
+        assert project.running() == started
+        assert safe_compose("recover").stdout == "nothing to recover\n"
+    assert read(project) == "newer"
+    assert project.docker("compose", "exec", "-T", "app", "wc", "-c", "/app/uploads/big").stdout.split()[0] == str(8 << 20)
+    assert helpers(sealed_environment) == []
+
+
+# -- kinds of volumes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loose(lab: None) -> Iterator[Callable[[Mapping[str, str]], str]]:
+    """Make a volume of this test alone, with driver options."""
+    made: list[str] = []
+
+    def make(options: Mapping[str, str]) -> str:
+        made.append(unique("loose"))
+        words = [w for name, value in options.items() for w in ("--opt", f"{name}={value}")]
+        docker("volume", "create", *words, "--label", "purpose=odd, value", "--label", "empty=", made[-1])
+        return made[-1]
+
+    yield make
+    for name in made:
+        docker("volume", "rm", "-f", name, check=False)
+
+
+Loose = Callable[[Mapping[str, str]], str]
+
+
+def test_a_volume_that_points_at_a_folder_comes_back_without_a_write_into_it(
+    loose: Loose, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    name = loose({"type": "none", "o": "bind", "device": str(folder)})
+    in_volume(name, "dd", "of=/v/f", "status=none", input="outside")
+    before = inspect(name)
+    good(safe_compose(*JOB, "volume", "rm", name))
+    assert not exists(name) and (folder / "f").read_text() == "outside"
+    (folder / "f").write_text("changed since")
+    answer = good(safe_compose("undo"))
+    assert inspect(name) == before and (folder / "f").read_text() == "changed since"
+    assert "lies outside of docker" in answer.stderr
+
+    kept = listed(safe_compose)[0]["id"]
+    docker("volume", "rm", name)
+    first = safe_compose("restore", kept)
+    assert first.returncode == 75 and (folder / "f").read_text() == "changed since"
+    asked = safe_compose("restore", kept)
+    assert asked.returncode == 77 and f"--confirm '{name}'" in asked.stderr
+    good(safe_compose("restore", kept, "--confirm", name))
+    assert (folder / "f").read_text() == "outside" and inspect(name) == before
+
+
+def test_a_tmpfs_volume_comes_back_empty_and_that_is_said(loose: Loose, safe_compose: SafeCompose) -> None:
+    name = loose({"type": "tmpfs", "device": "tmpfs", "o": "size=5m,uid=1000"})
+    before = inspect(name)
+    good(safe_compose("backup", "--volume", name))
+    docker("volume", "rm", name)
+    answer = good(safe_compose("restore", "latest", "--project", "volumes"))
+    assert inspect(name) == before
+    assert "a tmpfs keeps its content only while a container runs on it" in answer.stderr
+
+
+def test_a_backup_of_one_volume_belongs_to_the_project_of_that_volume(
+    files: ComposeProject, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    name = f"{files.name}_uploads"
+    kept = json.loads(good(safe_compose("backup", "--volume", name, "--json")).stdout)["backup"]
+    assert kept["project"] == files.name
+    write(files, "newer")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "compose.yaml").write_text("services: {}\n")
+    assert safe_compose("restore", "latest", cwd=other).returncode == 64, "latest of this folder's project, not of any"
+    good(safe_compose("restore", "latest", "--confirm", files.name, cwd=files.folder))
+    assert read(files) == "a photo"

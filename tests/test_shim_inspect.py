@@ -1,0 +1,110 @@
+"""`stop`, `kill` and `rm` of containers that take no volume along: one question to docker, and no look at the engine."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab.plain import plain_program
+from lab.projects import docker, unique
+from safe_compose import grammar, shim
+
+FAKE = """#!/bin/sh
+folder=${0%/*}
+for word; do printf '%s\\n' "$word"; done >> "$folder/calls"
+echo -- end >> "$folder/calls"
+case " $* " in
+*" inspect "*) printf "$ANSWER"; exit "$STATUS" ;;
+esac
+"""
+Ask = Callable[..., tuple[int, list[list[str]]]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """Run safe-compose in front of a docker that answers an inspect; its exit code and every call that docker saw."""
+    fake = tmp_path / "bin" / "docker"
+    fake.parent.mkdir()
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+
+    def run(*words: str, answer: str, status: int = 0) -> tuple[int, list[list[str]]]:
+        environ = {"PATH": f"{fake.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "ANSWER": answer, "STATUS": str(status)}
+        done = subprocess.run([plain_program(), *words], env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        calls = (fake.parent / "calls").read_text().split("-- end\n")[:-1]
+        return done.returncode, [call.splitlines() for call in calls]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["stop", "a"], "false\\n"),
+        (["stop", "-t", "3", "a", "b"], "false volume bind\\ntrue bind\\n"),
+        (["kill", "-s", "HUP", "a"], "true\\n"),
+        (["container", "rm", "-f", "a"], "false volume\\n"),
+        (["rm", "-fv", "a"], "false bind tmpfs\\n"),
+        (["-H", "unix:///x", "rm", "-v", "a"], "true\\n"),
+    ],
+)
+def test_containers_that_take_nothing_along_cost_one_question(words: list[str], answer: str, ask: Ask) -> None:
+    code, calls = ask(*words, answer=answer)
+    assert (code, len(calls), calls[-1]) == (0, 2, words)
+    assert calls[0][-1] == words[-1]
+    if words[0] == "-H":
+        assert calls[0][:2] == words[:2]
+
+
+@pytest.mark.parametrize(
+    ("words", "answer", "status"),
+    [
+        (["stop", "a"], "true volume\\n", 0),
+        (["stop", "a", "b"], "false\\n", 1),
+        (["stop", "a", "b"], "false\\n", 0),
+        (["stop", "a"], "false\\nfalse\\n", 0),
+        (["stop", "a"], "<no value>\\n", 0),
+        (["stop", "a"], "", 0),
+        (["rm", "-v", "a"], "false volume\\n", 0),
+        (["rm", "-fv", "a", "b"], "false\\ntrue volume\\n", 0),
+    ],
+)
+def test_every_other_answer_wakes_the_guard(words: list[str], answer: str, status: int, ask: Ask) -> None:
+    code, calls = ask(*words, answer=answer, status=status)
+    assert code == 69  # there is no engine behind this docker
+    assert words not in calls
+
+
+@pytest.mark.engine
+def test_a_real_engine_tells_which_containers_take_volumes_along(lab: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["safe-compose"])
+    words = ("create", "--network", "none", "--pull", "never", "--entrypoint", "true")
+    anonymous = ("--volume", "/x")
+    names = {"plain": unique("sc"), "anonymous": unique("sc"), "leaving": unique("sc"), "both": unique("sc")}
+    options = {"plain": (), "anonymous": anonymous, "leaving": ("--rm",), "both": ("--rm", *anonymous)}
+
+    def nothing(*argv: str) -> bool:
+        return shim.takes_nothing(grammar.parse(argv))
+
+    try:
+        for which, name in names.items():
+            docker(*words, "--name", name, *options[which], "busybox:latest")
+        found = {(verb, which): nothing(*verb.split(), name) for verb in ("stop", "rm -fv") for which, name in names.items()}
+        assert found == {
+            ("stop", "plain"): True, ("stop", "anonymous"): True, ("stop", "leaving"): True, ("stop", "both"): False,
+            ("rm -fv", "plain"): True, ("rm -fv", "anonymous"): False, ("rm -fv", "leaving"): True, ("rm -fv", "both"): False,
+        }  # fmt: skip
+        assert not nothing("stop", names["plain"], unique("unknown"))
+        assert not nothing("--explain", "stop", names["plain"])
+    finally:
+        docker("rm", "--force", "--volumes", *names.values(), check=False)
+
+
+def test_an_answer_needs_a_docker_that_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["safe-compose"])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert shim.answer_of(str(tmp_path / "none"), ["x"]) == b""
+    assert shim.answer_of("/bin/echo", ["a", "b"]) == b"a b\n"
+    assert shim.answer_of("/bin/false", []) == b""
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
