@@ -1,0 +1,53 @@
+"""`make bench`: the whole table, or parts of it."""
+
+import argparse
+import os
+import platform
+import signal
+import sys
+import time
+
+import card
+import guarded
+import launcher
+import table
+import ways
+from stage import docker, stage
+
+PARTS = ("launcher", "card", "ways", "guarded")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench/run", description="What safe-compose costs, pairwise against what it stands for.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--rows", type=int, default=200_000, help="users in the example's database (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=40, help="pairs for short commands (default: %(default)s)")
+    parser.add_argument("--long-rounds", type=int, default=3, help="pairs for those of seconds (default: %(default)s)")
+    asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    begun = time.monotonic()
+    measures = {
+        "launcher": ("a command that deletes nothing, against bare docker", launcher.rows, asked.rounds),
+        "card": ("Enter to the card's first paint", card.rows, max(asked.rounds // 2, 5)),
+        "ways": ("ways of copying the database's data", ways.rows, asked.long_rounds),
+        "guarded": ("delete and undo, end to end", guarded.rows, asked.long_rounds),
+    }
+    sections: list[tuple[str, list[table.Row]]] = []
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # unwinds, so that all of it is removed
+    try:
+        with stage(asked.rows) as here:
+            for part in asked.parts or PARTS:
+                title, measure, rounds = measures[part]
+                print(f"bench: {title} ...", file=sys.stderr)
+                sections.append((title, measure(here, rounds)))
+    finally:
+        print(table.text(sections))
+    versions = docker("version", "--format", "client {{.Client.Version}}, engine {{.Server.Version}}").stdout.strip()
+    compose = docker("compose", "version", "--short").stdout.strip()
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    print(f"\n{versions}, compose {compose}, {machine}")
+    print(f"{time.monotonic() - begun:.0f} s in all. Medians; intervals by bootstrap; read them as ratios.")
+
+
+main()

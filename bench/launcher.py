@@ -1,0 +1,68 @@
+"""What a harmless command costs: the executable, the shell function, and words that only look suspicious."""
+
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import table
+from pairs import Pairs, alternate
+from stage import PROGRAM, Stage, real_docker, timed
+
+HARMLESS: tuple[tuple[str, ...], ...] = (("ps",), ("compose", "ps"))
+_FUNCTION = r"""
+eval "$(safe-compose shell bash)"
+measure() { # NAME COMMAND...: microseconds
+	local begun=${EPOCHREALTIME/./} ended
+	"${@:2}" </dev/null >/dev/null
+	ended=${EPOCHREALTIME/./}
+	printf '%s %s\n' "$1" "$((ended - begun))"
+}
+measure warm command docker "$@" >/dev/null
+for ((round = 0; round < rounds; round++)); do
+	if ((round % 2)); then
+		measure ours docker "$@"; measure bare command docker "$@"
+	else
+		measure bare command docker "$@"; measure ours docker "$@"
+	fi
+done
+"""
+
+
+def rows(stage: Stage, rounds: int) -> list[table.Row]:
+    """The comparisons against bare docker."""
+    bare = real_docker()
+    folder = stage.project.folder
+
+    def run(program: str, words: tuple[str, ...], cwd: Path = folder) -> float:
+        return timed([program, *words], cwd=cwd, environ=stage.environ)
+
+    found = []
+    for words in HARMLESS:
+        name = f"docker {' '.join(words)}"
+        docker, ours = partial(run, bare, words), partial(run, PROGRAM, words)
+        found.append(table.pair(alternate(f"{name}: A/A control", docker, docker, rounds)))
+        found.append(table.pair(alternate(f"{name}: safe-compose", docker, ours, rounds)))
+        found.append(table.pair(_function(stage, f"{name}: bash function", words, rounds)))
+    suspicious: tuple[tuple[tuple[str, ...], Path], ...] = (
+        (("compose", "down"), stage.idle),
+        (("run", "--rm", "--network", "none", "--pull", "never", "--entrypoint", "true", "dating-bot:latest"), folder),
+        (("volume", "rm", "--help"), folder),
+        (("stop", stage.stopped), folder),
+    )
+    for words, cwd in suspicious:
+        name = " ".join(words[:2]) + ("" if len(words) < 3 else " ...") + ": safe-compose"
+        few = max(rounds // 2, 5)
+        found.append(table.pair(alternate(name, partial(run, bare, words, cwd), partial(run, PROGRAM, words, cwd), few)))
+    return found
+
+
+def _function(stage: Stage, name: str, words: tuple[str, ...], rounds: int) -> Pairs:
+    """Both sides in one bash process, as at a prompt."""
+    environ = {**stage.environ, "PATH": f"{Path(PROGRAM).parent}:{stage.environ['PATH']}", "rounds": str(rounds)}
+    argv = ["bash", "-c", _FUNCTION, "bench", *words]
+    done = subprocess.run(argv, cwd=stage.project.folder, env=environ, check=True, capture_output=True, text=True)
+    taken: dict[str, list[float]] = {"bare": [], "ours": []}
+    for line in done.stdout.splitlines():
+        which, microseconds = line.split()
+        taken[which].append(int(microseconds) / 1e6)
+    return Pairs(name, tuple(taken["bare"]), tuple(taken["ours"]))
