@@ -14,6 +14,7 @@ import typer
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ROOT
 from safe_compose import cli, config, errors, grammar, shim
+from safe_compose.config import files
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/dating/README.md"]
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -179,8 +180,8 @@ def keys_of(model: Any, prefix: str = "") -> Iterator[str]:
 
 def test_every_setting_is_in_the_reference_for_the_file_that_takes_it() -> None:
     documented = {next(iter(code_words(row[0]))): row[1] for row in rows(section(REFERENCE, "Settings"))}
-    assert {key for key, where in documented.items() if where != "user"} == set(keys_of(config._ProjectFile))
-    assert {key for key, where in documented.items() if where != "project"} == set(keys_of(config._UserFile))
+    assert {key for key, where in documented.items() if where != "user"} == set(keys_of(files._ProjectFile))
+    assert {key for key, where in documented.items() if where != "project"} == set(keys_of(files._UserFile))
 
 
 TOML = [(page.name, number, block) for page in PAGES for number, block in enumerate(blocks(page, "toml"))]

@@ -50,11 +50,12 @@ def ask(tmp_path: Path) -> Ask:
     ],
 )
 def test_containers_that_take_nothing_along_cost_one_question(words: list[str], answer: str, ask: Ask) -> None:
-    code, calls = ask(*words, answer=answer)
-    assert (code, len(calls), calls[-1]) == (0, 2, words)
-    assert calls[0][-1] == words[-1]
+    code, [question, *others] = ask(*words, answer=answer)
+    assert code == 0
+    assert others in ([words], [["--version"], words])  # the second one: is this docker, or Podman under its name?
+    assert question[-1] == words[-1]
     if words[0] == "-H":
-        assert calls[0][:2] == words[:2]
+        assert question[:2] == words[:2]
 
 
 @pytest.mark.parametrize(

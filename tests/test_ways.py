@@ -461,7 +461,12 @@ def test_the_plugin_says_what_the_real_one_says(plugged: Plugged, words: list[st
 
 @pytest.mark.engine
 def test_docker_sees_the_same_compose_through_the_plugin(plugged: Plugged, real_docker: str) -> None:
-    calls = (["compose", "version"], ["__complete", "compose", "do"], ["compose", "--help"], ["--debug", "compose", "ls", "-q"])
+    calls = (
+        ["compose", "version"],
+        ["__complete", "compose", "do"],
+        ["compose", "--help"],
+        ["--debug", "compose", "ls", "--filter", "name=nobody", "-q"],
+    )
     through = [said(real_docker, *words) for words in calls]
     assert install_here("--uninstall", "--yes").returncode == 0
     assert not plugged.ours.parent.parent.exists()

@@ -10,17 +10,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safe_compose import __version__
 from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord, redact, slug
 from safe_compose.catalogue import locks, manifest, registry
-from safe_compose.catalogue.manifest import Damaged, Verification
+from safe_compose.catalogue.manifest import Damaged
 from safe_compose.catalogue.recipe import recipe
 from safe_compose.durable import PRIVATE, Access, cause, make_folder, make_folders, own, sync_folder, told, write
 from safe_compose.durable import replace as replace_file
 from safe_compose.errors import BackupFailed, UsageError
 from safe_compose.policy import Rule, Tier
 from safe_compose.process import new_id, stamp, utc_now
+
+if TYPE_CHECKING:
+    from safe_compose.catalogue.shapes import Verification
 
 PIN = timedelta(days=30)
 """How long a backup made before a deletion is pinned."""
@@ -305,12 +309,14 @@ class Catalogue:
 
     def _load(self, entry: "os.DirEntry[str]") -> Backup:
         """One backup's folder; never raises for what is in it."""
+        from safe_compose.catalogue import shapes
+
         try:
             data = Path(entry.path, _MANIFEST).read_bytes()
             digest = sha256(data).hexdigest()
             known = self._read.get(entry.path)
             if known is None or known[0] != digest:
-                known = self._read[entry.path] = (digest, manifest.read_manifest(data, entry.name, entry.path))
+                known = self._read[entry.path] = (digest, shapes.read_manifest(data, entry.name, entry.path))
             backup = known[1]
         except Damaged as damage:
             return self._damaged(entry, str(damage))
@@ -318,7 +324,7 @@ class Catalogue:
             missing = isinstance(error, FileNotFoundError)
             return self._damaged(entry, "it has no manifest" if missing else f"its manifest cannot be read: {cause(error)}")
         try:
-            found = manifest.read_verification(Path(entry.path, _VERIFICATION).read_bytes(), digest)
+            found = shapes.read_verification(Path(entry.path, _VERIFICATION).read_bytes(), digest)
         except FileNotFoundError:
             return backup
         except Damaged as damage:
@@ -338,7 +344,7 @@ class Catalogue:
         A broken one stays broken unless the evidence is about every one of its artifacts. Raises BackupFailed.
         """
 
-        def add(before: Verification) -> Verification:
+        def add(before: "Verification") -> "Verification":
             new = tuple(evidence)
             merged = {(e.subject, e.level): e for e in (*before.evidence, *new)}
             files = {a.file for v in backup.volumes for a in v.artifacts if a.kind != "list"}
@@ -351,19 +357,21 @@ class Catalogue:
         """Say that a backup must not be trusted. It is kept, and never chosen by itself. Raises BackupFailed."""
         return self._amend(backup, lambda before: before.model_copy(update={"evidence": (), "broken": why}))
 
-    def _amend(self, backup: Backup, change: Callable[[Verification], Verification]) -> Backup:
+    def _amend(self, backup: Backup, change: Callable[["Verification"], "Verification"]) -> Backup:
+        from safe_compose.catalogue import shapes
+
         folder = Path(backup.path)
         with self._hold("verification"), told(f"write what was found out about backup {backup.id}"):
             described = (folder / _MANIFEST).read_bytes() if (folder / _MANIFEST).exists() else b""
             digest = sha256(described).hexdigest()
             try:
-                before = manifest.read_verification((folder / _VERIFICATION).read_bytes(), digest)
+                before = shapes.read_verification((folder / _VERIFICATION).read_bytes(), digest)
             except FileNotFoundError:
-                before = Verification(manifest_sha256=digest)
+                before = shapes.Verification(manifest_sha256=digest)
             except Damaged as damage:  # what it said is worth nothing any more
-                before = Verification(manifest_sha256=digest, broken=str(damage))
+                before = shapes.Verification(manifest_sha256=digest, broken=str(damage))
             after = change(before).model_copy(update={"manifest_sha256": digest})
-            replace_file(folder / _VERIFICATION, manifest.write_verification(after), self.access)
+            replace_file(folder / _VERIFICATION, shapes.write_verification(after), self.access)
         return replace(backup, evidence=after.evidence, broken=after.broken)
 
     # -- protections ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,180 @@
+"""One settings file: its TOML, what its keys may hold, and every fault in it."""
+
+import math
+import re
+import tomllib
+from dataclasses import dataclass
+from os.path import normpath
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
+
+from safe_compose.policy import Rule, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What one file says; None for what it leaves out. Units as in `Settings`."""
+
+    path: Path
+    rules: tuple[Rule, ...]
+    store: Path | None
+    shared: bool | None
+    max_size: int | None
+    trial_limit: int | None
+    stop_timeout: int | None
+    patience: int | None
+    safety: str | None
+
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{tail}": base**power
+    for power, letter in enumerate("kmgtp", start=1)
+    for tail, base in (("", 1000), ("b", 1000), ("ib", 1024), ("i", 1024))
+}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower(), re.ASCII) if isinstance(value, str) else None
+    if match is None or match[2] not in _UNITS:
+        raise ValueError('a size is a number of bytes or a text such as "500MB" or "1.5GiB"')
+    return int(float(match[1]) * _UNITS[match[2]]) if "." in match[1] else int(match[1]) * _UNITS[match[2]]
+
+
+def _budget(value: object) -> int:
+    if (size := _bytes(value)) == 0:
+        raise ValueError("a budget of 0 would allow no backup at all; leave the key out for no budget")
+    return size
+
+
+def _duration(value: object) -> int:
+    seconds: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value
+    elif isinstance(value, str) and (match := re.fullmatch(r"(\d+)\s*([smh]?)", value.strip().lower(), re.ASCII)):
+        seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds is None or not 0 < seconds <= 86400:  # NaN compares false
+        raise ValueError('a time is a number of seconds or a text such as "90s" or "3m", above 0 and at most a day')
+    return math.ceil(seconds)
+
+
+def _tier(value: object) -> Tier:
+    if isinstance(value, str) and value in [t.value for t in Tier]:
+        return Tier(value)
+    raise ValueError('a tier is "critical", "important" or "disposable"')
+
+
+_Tier = Annotated[Tier, BeforeValidator(_tier)]
+_Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Store(_Strict):
+    path: _Name | None = None
+    max_size: Annotated[int, BeforeValidator(_budget)] | None = None
+    shared: bool | None = None
+
+
+class _Backup(_Strict):
+    trial_limit: Annotated[int, BeforeValidator(_bytes)] | None = None
+    stop_timeout: Annotated[int, BeforeValidator(_duration)] | None = None
+    patience: Annotated[int, BeforeValidator(_duration)] | None = None
+    safety: Literal["backup", "trash", "both"] | None = None
+
+
+class _Project(_Strict):
+    tier: _Tier | None = None
+
+
+class _Common(_Strict):
+    volumes: dict[_Name, _Tier] = {}
+    store: _Store = _Store()
+    backup: _Backup = _Backup()
+
+
+class _UserFile(_Common):
+    projects: dict[_Name, _Tier] = {}
+
+
+class _ProjectFile(_Common):
+    project: _Project = _Project()
+
+
+def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) -> Words | None:
+    """The bytes of the user's file, or of the project's (`own`). None when it has faults, which are then added.
+
+    home: what `~` means.
+    """
+    try:
+        table = tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        faults.append(f"{path}: is not UTF-8 (byte {error.start})")
+        return None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        faults.append(f"{path}: is not TOML: {error}")
+        return None
+    try:
+        model = (_ProjectFile if own else _UserFile).model_validate(table)
+        store = _store(path, model, home)
+    except ValidationError as error:
+        faults.extend(f"{path}: {_key(fault['loc'])}: {_words(fault['type'], fault['msg'])}" for fault in error.errors())
+        return None
+    except ValueError as error:
+        faults.append(f"{path}: store.path: {error}")
+        return None
+    kept = model.backup
+    return Words(
+        path=path,
+        rules=tuple(_rules(path, model)),
+        store=store,
+        shared=model.store.shared,
+        max_size=model.store.max_size,
+        trial_limit=kept.trial_limit,
+        stop_timeout=kept.stop_timeout,
+        patience=kept.patience,
+        safety=kept.safety,
+    )
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if part != "[key]")
+
+
+def _words(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "string_too_short":
+        return "must not be empty"
+    return message.removeprefix("Value error, ")
+
+
+def _store(path: Path, model: _Common, home: Path) -> Path | None:
+    """Raises ValueError for a path that means another place in each folder."""
+    named = model.store.path
+    if named is None:
+        return None
+    if named == "~" or named.startswith("~/"):
+        return home / named[2:]
+    if named.startswith("/"):
+        return Path(normpath(named))
+    if isinstance(model, _ProjectFile) and not named.startswith("~"):
+        return Path(normpath(path.parent / named))
+    raise ValueError("must begin with / or ~/")
+
+
+def _rules(path: Path, model: _Common) -> list[Rule]:
+    own = isinstance(model, _ProjectFile)
+    name = path.name if own else str(path)
+    rules = [Rule(pattern, tier, f"{name}: volumes.{pattern}", own=own) for pattern, tier in model.volumes.items()]
+    if isinstance(model, _ProjectFile) and model.project.tier is not None:
+        rules.append(Rule("*", model.project.tier, f"{name}: project.tier", of_project=True, own=True))
+    if isinstance(model, _UserFile):
+        rules += [Rule(p, tier, f"{name}: projects.{p}", of_project=True) for p, tier in model.projects.items()]
+    return rules
