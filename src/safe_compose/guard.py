@@ -25,7 +25,8 @@ from safe_compose.journal import Journal, Run
 from safe_compose.observed import HELPER_LABEL, Observed
 from safe_compose.plan import Doomed, Plan
 from safe_compose.policy import Tier
-from safe_compose.world import World, enter, project_folder
+from safe_compose.process import hold_standard_descriptors
+from safe_compose.world import Begun, World, enter, project_folder
 
 MEASURE_SECONDS = 5.0
 """How long the card waits for sizes and contents (design, section 6)."""
@@ -39,25 +40,31 @@ class Terminated(BaseException):
         self.number = number
 
 
-def run(invocation: Invocation) -> int:
+def run(invocation: Invocation, begun: Begun | None = None) -> int:
     """Stand between the command and docker.
+
+    begun: the questions that are on their way already, since before this module was imported.
 
     Returns docker's exit code, or 0 for `--explain`; execs docker itself when nothing that matters would die; raises a
     SafeComposeError when docker was not run.
     """
-    _hold_standard_descriptors()
-    with consent.told(invocation) as case:
-        return _stand(invocation, case)
+    hold_standard_descriptors()
+    try:
+        with consent.told(invocation) as case:
+            return _stand(invocation, begun, case)
+    finally:
+        if begun is not None:
+            begun.engine.close()
 
 
-def _stand(invocation: Invocation, case: consent.Case) -> int:
+def _stand(invocation: Invocation, begun: Begun | None, case: consent.Case) -> int:
     invocation = invocation._replace(own=grammar.own_from_environment(invocation.own, os.environ))
     if invocation.own.explain and invocation.own.offline:
         return _explain_offline(invocation)
     if invocation.kind == "none" and invocation.doubt is None:
         return _explain_harmless(invocation)
     podman.refuse_impostor(shim.real_docker(invocation.program))
-    world = enter(invocation)
+    world = enter(invocation, begun)
     if "podman" in world.engine.maker.lower():  # docker's own client, at Podman's socket
         podman.refuse("Podman")
     if invocation.doubt is not None and _client_rejects(world.engine, invocation):
@@ -73,16 +80,6 @@ def _stand(invocation: Invocation, case: consent.Case) -> int:
     with signals_raise():
         code = hold.run(world, made, run_docker) if made.holds else _guarded(world, made, case)
     return code if code >= 0 else die_by(-code)
-
-
-def _hold_standard_descriptors() -> None:
-    """Where stdin, stdout or stderr came closed, no file of ours may get that number: what is said would be written into it.
-
-    /dev/null holds the place until exec (it is not inherited), so docker finds it as closed as we did.
-    """
-    while (held := os.open(os.devnull, os.O_RDWR)) <= 2:
-        continue
-    os.close(held)
 
 
 # -- look and plan ---------------------------------------------------------------------------------------------------

@@ -91,3 +91,13 @@ def _start_of(pid: int) -> str:
     # The name stands in brackets and may hold blanks and brackets itself; field 3 follows its last `)`.
     fields = text.rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 else ""
+
+
+def hold_standard_descriptors() -> None:
+    """Where stdin, stdout or stderr came closed, no file of ours may get that number: what is said would be written into it.
+
+    /dev/null holds the place until exec (it is not inherited), so docker finds it as closed as we did.
+    """
+    while (held := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue
+    os.close(held)

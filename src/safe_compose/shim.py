@@ -189,9 +189,14 @@ def stand(words: "Sequence[str]", program: str, *, shim: bool) -> int:
             guard.note_unguarded(invocation)
     elif (invocation.kind != "none" or invocation.doubt is not None or invocation.own.explain) and not takes_nothing(invocation):
         wake()
+        begun = None
+        if not invocation.own.offline and (invocation.kind != "none" or invocation.doubt is not None):
+            from safe_compose import world
+
+            begun = world.begin(invocation)  # docker and compose think while the rest is imported
         from safe_compose import guard
 
-        return guard.run(invocation)
+        return guard.run(invocation, begun)
     else:
         from safe_compose import podman
 

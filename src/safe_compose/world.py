@@ -4,14 +4,28 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from safe_compose import config, shim
-from safe_compose.catalogue import Catalogue
-from safe_compose.engine import Engine, Files, connect
+from safe_compose import shim
+from safe_compose.engine import Engine, Files
+from safe_compose.engine import begin as begin_engine
 from safe_compose.grammar import Invocation
-from safe_compose.journal import Journal
-from safe_compose.observed import Observed
-from safe_compose.policy import Rule
+from safe_compose.process import hold_standard_descriptors, new_id, utc_now
+
+if TYPE_CHECKING:  # the rooms behind these are imported while docker and compose think about the first questions
+    from safe_compose.catalogue import Catalogue
+    from safe_compose.config import Settings
+    from safe_compose.journal import Journal
+    from safe_compose.observed import Observed
+    from safe_compose.policy import Rule
+
+
+class Begun(NamedTuple):
+    """What is on its way before anything else is imported."""
+
+    docker: str
+    engine: Engine
+    stdin: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +35,9 @@ class World:
     docker: str
     """Path of the real client that runs the command: docker, or the standalone docker-compose."""
     engine: Engine
-    catalogue: Catalogue
-    journal: Journal
-    settings: config.Settings
+    catalogue: "Catalogue"
+    journal: "Journal"
+    settings: "Settings"
     folder: Path
     """Whose `safe-compose.toml` the settings hold."""
     stdin: bytes | None = None
@@ -33,13 +47,15 @@ class World:
     def run_id(self) -> str:
         return self.engine.run_id
 
-    def rules(self, observed: Observed) -> tuple[Rule, ...]:
+    def rules(self, observed: "Observed") -> "tuple[Rule, ...]":
         """Every explicit word that counts for what was found: of the project's own file, the user's, the registry.
 
         `-p NAME` and COMPOSE_PROJECT_NAME mean another project than the folder that we stand in: then the file beside that
         one's compose file counts, as far as its containers tell where that is. What this folder says of its own `data` says
         nothing of theirs.
         """
+        from safe_compose import config
+
         settings, project = self.settings, observed.project
         theirs = Path(project.working_dir) if project is not None and project.working_dir else None
         if project is not None and (theirs is None or theirs.resolve() != self.folder.resolve()):
@@ -47,28 +63,50 @@ class World:
         return (*settings.rules, *self.catalogue.protections())
 
 
-def enter(invocation: Invocation) -> World:
-    """The world that `invocation` would reach: the same engine by the same words, the store that its project configured.
-
-    Raises DockerNotFound, ConfigError, or EngineUnavailable when the daemon cannot be inspected.
-    """
-    environ = dict(os.environ)
-    folder = project_folder(invocation)
-    settings = config.load(folder, environ)
+def begin(invocation: Invocation) -> Begun:
+    """Ask docker and compose what will be needed of them, and wait for nothing: `enter` does. Raises DockerNotFound."""
+    hold_standard_descriptors()
     docker = shim.runner(invocation.program)
     stdin = sys.stdin.buffer.read() if ("file", "-") in invocation.compose_flags else None
-    journal = Journal(settings.store, settings.access)
     standalone = invocation.program == "docker-compose"
-    engine = connect(
+    engine = begin_engine(
         shim.real_docker("docker") if standalone or shim.Place.plugin else docker,
         invocation.docker_globals,
-        environ=environ,
-        run_id=journal.new_id(),
+        environ=dict(os.environ),
+        run_id=new_id(utc_now()),
         compose=docker if standalone else None,
         invocation=invocation,
         stdin=stdin,
     )
-    return World(docker, engine, Catalogue(settings.store, settings.access), journal, settings, folder, stdin)
+    return Begun(docker, engine, stdin)
+
+
+def enter(invocation: Invocation, begun: Begun | None = None) -> World:
+    """The world that `invocation` would reach: the same engine by the same words, the store that its project configured.
+
+    Raises DockerNotFound, ConfigError, or EngineUnavailable when the daemon cannot be inspected.
+    """
+    docker, engine, stdin = begun or begin(invocation)
+    try:
+        from safe_compose import config
+        from safe_compose.catalogue import Catalogue
+        from safe_compose.journal import Journal
+
+        folder = project_folder(invocation)
+        settings = config.load(folder, dict(os.environ))
+        engine.open()
+    except BaseException:
+        engine.close()
+        raise
+    return World(
+        docker,
+        engine,
+        Catalogue(settings.store, settings.access),
+        Journal(settings.store, settings.access),
+        settings,
+        folder,
+        stdin,
+    )
 
 
 def project_folder(invocation: Invocation) -> Path:

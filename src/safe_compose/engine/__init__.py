@@ -7,7 +7,7 @@
 
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
 from safe_compose.engine.compose import Files
-from safe_compose.engine.daemon import Engine, connect
+from safe_compose.engine.daemon import Engine, begin, connect
 from safe_compose.engine.look import Image
 
-__all__ = ["Engine", "Files", "Helper", "HelperFailed", "Image", "Stream", "connect"]
+__all__ = ["Engine", "Files", "Helper", "HelperFailed", "Image", "Stream", "begin", "connect"]

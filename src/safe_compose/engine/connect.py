@@ -146,37 +146,60 @@ class Bridge:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def open_connection(docker: str, docker_globals: Sequence[str], environ: Mapping[str, str]) -> Connection:
-    """Connect to the daemon that `docker <docker_globals>` reaches under this environment.
+class Opening:
+    """The way to a daemon while docker is asked about it: the two children are at work from the beginning."""
 
-    Given the real docker's path and the words verbatim, return a Connection whose engine id equals the one that docker
-    itself reports. Raise EngineUnavailable with docker's own words for an unknown context or a dead daemon, and when the
-    two ids differ.
-    """
-    identity = Probe((docker, *docker_globals, "info", "--format", "{{.ID}}"), environ)
-    context: Probe | None = None
-    bridge: Bridge | None = None
-    try:
-        context = Probe((docker, *docker_globals, "context", "inspect"), environ)
+    def __init__(self, docker: str, docker_globals: Sequence[str], environ: Mapping[str, str]) -> None:
+        """`docker` is the real one's path; the words are those of the command, verbatim. Raises DockerNotFound."""
+        self._command = (docker, *docker_globals)
+        self._environ = dict(environ)
+        self._bridge: Bridge | None = None
+        self._identity = Probe((*self._command, "info", "--format", "{{.ID}}"), environ)
+        try:
+            self._context = Probe((*self._command, "context", "inspect"), environ)
+        except BaseException:
+            self._identity.drop()
+            raise
+
+    def drop(self) -> None:
+        """The way is not wanted any more."""
+        self._identity.drop()
+        self._context.drop()
+        if self._bridge is not None:
+            self._bridge.close()
+
+    def connection(self) -> Connection:
+        """The daemon that docker itself would reach: its engine id is the one that docker reports.
+
+        Raises EngineUnavailable with docker's own words for an unknown context or a dead daemon, and when the ids differ.
+        """
+        try:
+            return self._connection()
+        except BaseException:
+            self.drop()
+            raise
+
+    def _connection(self) -> Connection:
         # 0.1 s of imports, while the two children are at work
         from docker.api.client import APIClient
         from docker.errors import DockerException
         from requests.exceptions import RequestException
 
-        endpoint = _endpoint(*context.answer())
+        endpoint = _endpoint(*self._context.answer())
         if not _PLAIN_SOCKET.fullmatch(endpoint):
-            bridge = Bridge((docker, *docker_globals, "system", "dial-stdio"), environ)
+            self._bridge = Bridge((*self._command, "system", "dial-stdio"), self._environ)
         try:
-            api = APIClient(f"unix://{bridge.path}" if bridge else endpoint, version="auto", timeout=READ_TIMEOUT)
+            address = f"unix://{self._bridge.path}" if self._bridge else endpoint
+            api = APIClient(address, version="auto", timeout=READ_TIMEOUT)
             api.trust_env = False  # neither HTTP_PROXY nor .netrc have a say on a socket
             ours = str(api.info().get("ID", ""))
         except (DockerException, RequestException) as error:
-            code, _, words = identity.answer()
+            code, _, words = self._identity.answer()
             raise EngineUnavailable(
                 words.strip() if code and words.strip() else f"the daemon at {endpoint} cannot be inspected: {error}",
                 next_step="check that `docker info` answers with the same flags and variables",
             ) from error
-        code, out, words = identity.answer()
+        code, out, words = self._identity.answer()
         theirs = out.decode("utf-8", "replace").strip()
         if code or not theirs:
             raise EngineUnavailable(
@@ -188,15 +211,8 @@ def open_connection(docker: str, docker_globals: Sequence[str], environ: Mapping
                 f"{endpoint} is engine {ours or 'without id'}, but docker would reach engine {theirs}; nothing was looked at",
                 next_step="check `docker context inspect`, DOCKER_HOST and DOCKER_CONTEXT",
             )
-    except BaseException:
-        for probe in (identity, context):
-            if probe is not None:
-                probe.drop()
-        if bridge is not None:
-            bridge.close()
-        raise
-    remote = not endpoint.startswith(("unix://", "npipe://"))
-    return Connection(api=api, endpoint=endpoint, engine_id=ours, remote=remote, bridge=bridge)
+        remote = not endpoint.startswith(("unix://", "npipe://"))
+        return Connection(api=api, endpoint=endpoint, engine_id=ours, remote=remote, bridge=self._bridge)
 
 
 def _endpoint(code: int, out: bytes, words: str) -> str:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from safe_compose.engine import clients, look
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
 from safe_compose.engine.compose import Compose, Question
-from safe_compose.engine.connect import Connection, Probe, open_connection
+from safe_compose.engine.connect import Connection, Opening, Probe
 from safe_compose.engine.look import Image
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, SafeComposeError
 from safe_compose.grammar import Invocation
@@ -43,14 +43,33 @@ def connect(
 ) -> "Engine":
     """The engine that `docker <docker_globals>` reaches under this environment, proved to be the same by its id.
 
+    Parameters and errors as of `begin` and `Engine.open`.
+    """
+    engine = begin(docker, docker_globals, environ=environ, run_id=run_id, compose=compose, invocation=invocation, stdin=stdin)
+    engine.open()
+    return engine
+
+
+def begin(
+    docker: str,
+    docker_globals: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    run_id: str,
+    compose: str | None = None,
+    invocation: Invocation | None = None,
+    stdin: bytes | None = None,
+) -> "Engine":
+    """An engine whose questions are on their way: `open` it to have their answers, or `close` it.
+
     `docker` is the real client's path; `compose` that of the standalone docker-compose where the command is one. With
-    `invocation` (and the `stdin` of a `-f -`) compose is asked at once, and the first `look` at that invocation finds its
-    answer ready. Raises EngineUnavailable with docker's own words, DockerNotFound.
+    `invocation` (and the `stdin` of a `-f -`) compose is asked at once as well, and the first `look` at that invocation finds
+    its answer ready. Raises DockerNotFound.
     """
     if Path(docker).name.startswith("docker-compose"):
         compose, docker = docker, _beside(docker, environ)
     engine = Engine(docker, docker_globals, environ=environ, run_id=run_id, compose=compose)
-    engine.open(invocation, stdin)
+    engine.ask(invocation, stdin)
     return engine
 
 
@@ -80,18 +99,29 @@ class Engine:
         self.run_id = run_id
         self._environ = dict(environ)
         self._compose = compose
+        self._opening: Opening | None = None
         self._connection: Connection | None = None
         self._early: tuple[Invocation, Question] | None = None
         self._versions: tuple[tuple[int, ...] | None, tuple[int, ...] | None] | None = None
         self._numbers = itertools.count(1)
         self._images: dict[str, Image] = {}
 
-    def open(self, invocation: Invocation | None = None, stdin: bytes | None = None) -> None:
-        """Reach the daemon; see `connect`."""
+    def ask(self, invocation: Invocation | None = None, stdin: bytes | None = None) -> None:
+        """Send docker and compose off with what will be asked of them; see `begin`."""
         if invocation is not None and invocation.verb[:1] == ("compose",):
             self._early = invocation, self._question(invocation, stdin)
         try:
-            self._connection = open_connection(self.docker, self.docker_globals, self._environ)
+            self._opening = Opening(self.docker, self.docker_globals, self._environ)
+        except BaseException:
+            self.close()
+            raise
+
+    def open(self) -> None:
+        """Reach the daemon. Raises EngineUnavailable with docker's own words."""
+        assert self._opening is not None, "`begin` asks before anybody opens"
+        opening, self._opening = self._opening, None
+        try:
+            self._connection = opening.connection()
         except BaseException:
             self.close()
             raise
@@ -100,6 +130,9 @@ class Engine:
         if self._early is not None:
             self._early[1].drop()
             self._early = None
+        if self._opening is not None:
+            self._opening.drop()
+            self._opening = None
         if self._connection is not None:
             self._connection.close()
 
@@ -166,7 +199,7 @@ class Engine:
         Raises EngineUnavailable; Refused where compose would act and cannot be understood.
         """
         question: Question | None = None
-        if self._early is not None and self._early[0] == invocation:
+        if self._early is not None and self._early[0]._replace(own=invocation.own) == invocation:
             question, self._early = self._early[1], None
         elif invocation.verb[:1] == ("compose",):
             question = self._question(invocation, stdin)
