@@ -15,7 +15,7 @@ demo: .venv/ready lab ## the story on a throwaway project: refused, backed up an
 	examples/dating/demo
 
 test: .venv/ready lab ## every test, against a real engine
-	.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=12 $(ARGS)
 
 check: .venv/ready ## lint, types, and which room may import what
 	.venv/bin/ruff check .
