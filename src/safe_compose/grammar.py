@@ -604,17 +604,8 @@ def read_old(base: Invocation, reading: Reading) -> tuple[Invocation, bool]:
         base = base._replace(
             docker_flags=tuple(pair for pair in given if pair[0] in DOCKERS_OWN),
             compose_flags=tuple(compose),
-            docker_globals=tuple(
-                word
-                for name, value in given
-                if name in DOCKERS_OWN
-                for word in ([f"--{name}"] if name in ("tls", "tlsverify") else [f"--{name}", value])
-            ),
-            compose_globals=tuple(
-                word
-                for name, value in compose
-                for word in ([f"--{name}"] if table(V1).types[name] == "bool" else [f"--{name}", value])
-            ),
+            docker_globals=old_words((name, value) for name, value in given if name in DOCKERS_OWN),
+            compose_globals=old_words(compose),
         )
         if verb is None or any(name in ("help", "version") for name, _ in given):
             return base, False
@@ -628,6 +619,12 @@ def read_old(base: Invocation, reading: Reading) -> tuple[Invocation, bool]:
     if any(name == "help" for name, _ in own) or not verb.operands[0] <= len(operands) <= verb.operands[1]:
         return base, False
     return judge(base, verb, ()), False
+
+
+def old_words(given: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Flags of docker-compose 1.x that stand before the verb, written out again."""
+    types = table(V1).types
+    return tuple(word for name, value in given for word in ([f"--{name}"] if types[name] == "bool" else [f"--{name}", value]))
 
 
 def docopt(words: Sequence[str], flags: Flags) -> tuple[list[tuple[str, str]], list[str]]:

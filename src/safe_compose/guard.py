@@ -181,7 +181,9 @@ def _guarded(world: World, made: Plan, case: consent.Case) -> int:
     prompts.show_card(_with_details(world, made), lambda: measure(world, made))
     if terminal is not None:
         _ask(made, terminal)
-    lock = world.catalogue.lock(world.engine.id, made.project or "volumes", command=("docker", *made.invocation.argv))
+    lock = world.catalogue.lock(
+        world.engine.id, made.project or "volumes", command=(made.invocation.program, *made.invocation.argv)
+    )
     with lock:
         if approval is not None:
             consent.take(world, made, approval)

@@ -211,7 +211,7 @@ def offline_json(invocation: Invocation) -> dict[str, Any]:
 
 def as_text(plan: Plan) -> str:
     """The plan read aloud: what `--explain` prints and what tests compare as a whole."""
-    lines = [f"command:  docker {' '.join(plan.invocation.argv)}", f"verdict:  {plan.verdict}"]
+    lines = [f"command:  {plan.invocation.program} {' '.join(plan.invocation.argv)}", f"verdict:  {plan.verdict}"]
     if plan.project:
         inferred = f" (from the {plan.observed.project.inferred_from})" if plan.observed.project else ""
         lines.append(f"project:  {plan.project}{inferred}")

@@ -137,7 +137,7 @@ def card(plan: Plan, doomed: Sequence[Doomed]) -> RenderableType:
     head = Table.grid(padding=(0, 2))
     head.add_column(style="dim", no_wrap=True)
     head.add_column(overflow="fold")
-    head.add_row("command", Text("docker " + " ".join(plan.invocation.argv), style="bold"))
+    head.add_row("command", Text(" ".join([plan.invocation.program, *plan.invocation.argv]), style="bold"))
     remote = not plan.observed.endpoint.startswith(("unix://", "npipe://"))
     loud = ("   REMOTE", "bold red") if remote else ("", "")
     head.add_row("daemon", Text(plan.observed.endpoint + loud[0], style=loud[1]))

@@ -289,9 +289,7 @@ def read(words: "Sequence[str]", program: str) -> "Invocation":
             return invocation
         return grammar.parse([*converted[0], *converted[1]], "docker")._replace(own=invocation.own)
     old = grammar.parse(words, program, dialect="v1")
-    same = (old.argv, old.kind, old.flags, old.operands) == (
-        invocation.argv, invocation.kind, invocation.flags, invocation.operands
-    )  # fmt: skip
+    same = old._replace(docker_globals=(), compose_globals=()) == invocation._replace(docker_globals=(), compose_globals=())
     if (same and invocation.doubt is None) or (old.kind == invocation.kind == "none" and old.argv == invocation.argv):
         return invocation
     version = version_of(path)
