@@ -594,8 +594,8 @@ def _start_services(world: World, engine: Engine, deletion: RunRecord, way: Way)
     if not services:
         return []
     words = ("up", "-d", "--no-deps", *services)
-    shown = " ".join(["docker", *deletion.docker_globals, "compose", *deletion.compose_globals, *words])
-    if not Path(deletion.cwd).is_dir() or "-" in deletion.compose_globals:
+    shown = " ".join([deletion.program, *_compose_words(deletion, *words)])
+    if _compose_command(world, deletion) is None or "-" in deletion.compose_globals:
         prompts.say(f"safe-compose: the volumes are back; start the services yourself: {shown}")
         return []
     if name := _diverging(world, deletion, way, words):
@@ -615,16 +615,30 @@ def _start_services(world: World, engine: Engine, deletion: RunRecord, way: Way)
     return services
 
 
-def _compose_command(world: World, deletion: RunRecord, *words: str) -> list[str]:
-    return [world.docker, *deletion.docker_globals, "compose", *deletion.compose_globals, *words]
+def _compose_words(deletion: RunRecord, *words: str) -> list[str]:
+    """What follows `docker`, or the standalone `docker-compose`."""
+    verb = [] if deletion.program == "docker-compose" else ["compose"]
+    return [*deletion.docker_globals, *verb, *deletion.compose_globals, *words]
+
+
+def _compose_command(world: World, deletion: RunRecord, *words: str) -> list[str] | None:
+    """The program that ran the deletion, with these words for compose; None when it cannot be run as it was then.
+
+    Another version of compose would make its containers anew, under other names.
+    """
+    program = shim.search("docker-compose") if deletion.program == "docker-compose" else world.docker
+    if program is None or not Path(deletion.cwd).is_dir():
+        return None
+    return [program, *_compose_words(deletion, *words)]
 
 
 def _compose(world: World, deletion: RunRecord, *words: str) -> int:
     """Run compose as it was run then; its exit code. What it prints goes to stderr."""
-    if not Path(deletion.cwd).is_dir():
+    command = _compose_command(world, deletion, *words)
+    if command is None:
         return 1
     ended = subprocess.run(
-        _compose_command(world, deletion, *words),
+        command,
         cwd=deletion.cwd,
         stdin=subprocess.DEVNULL,
         stdout=2,
@@ -635,9 +649,15 @@ def _compose(world: World, deletion: RunRecord, *words: str) -> int:
 
 
 def _diverging(world: World, deletion: RunRecord, way: Way, words: Sequence[str]) -> str | None:
-    """The volumes that compose would want to delete and make anew, as its own dry run says; None when there are none."""
+    """The volumes that compose would want to delete and make anew, as its own dry run says; None when there are none.
+
+    docker-compose 1.x takes `--dry-run` for a mistake and ends; it never deletes a changed volume.
+    """
+    command = _compose_command(world, deletion, "--dry-run", *words)
+    if command is None:
+        return None
     ended = subprocess.run(
-        _compose_command(world, deletion, "--dry-run", *words),
+        command,
         cwd=deletion.cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
