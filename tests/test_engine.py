@@ -18,7 +18,7 @@ from lab.projects import LAB, ComposeProject, docker, unique, wait_until
 from safe_compose import grammar
 from safe_compose.engine import Engine, Helper, HelperFailed, connect
 from safe_compose.engine.connect import Bridge
-from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, Refused
+from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable
 from safe_compose.observed import HELPER_LABEL
 from safe_compose.threat import Threat, threatened
 
@@ -77,10 +77,11 @@ def look_at(
     stdin: bytes | None = None,
     early: bool = False,
     standalone: Path | None = None,
+    dialect: str = "v2",
 ) -> tuple[Threat, object]:
     """What we say of a command typed in the project's folder."""
     program = "docker-compose" if standalone else "docker"
-    invocation = grammar.parse(words, program)
+    invocation = grammar.parse(words, program, dialect=dialect)
     with (
         inside(folder or project.folder),
         connect(
@@ -100,9 +101,9 @@ def look_at(
 class Scene:
     """One project, asked about and then really treated, with one version of compose."""
 
-    def __init__(self, project: ComposeProject, version: str, real: str) -> None:
+    def __init__(self, project: ComposeProject, binary: Path, real: str) -> None:
         self.project = project
-        self.binary = LAB / "compose" / version / "docker-compose"
+        self.binary = binary
         self.real = real
 
     def compose(self, *words: str, environ: Mapping[str, str] | None = None, folder: Path | None = None, stdin: str = "") -> int:
@@ -143,7 +144,8 @@ class Scene:
 def scene(request: pytest.FixtureRequest, compose_project: Callable[..., ComposeProject], real_docker: str) -> Callable[..., Scene]:
     def make(text: str, files: Mapping[str, str] | None = None) -> Scene:
         name = unique("sceng")
-        return Scene(compose_project(text.replace("NAME", name), name, files), request.param, real_docker)
+        binary = LAB / "compose" / request.param / "docker-compose"
+        return Scene(compose_project(text.replace("NAME", name), name, files), binary, real_docker)
 
     return make
 
@@ -663,20 +665,6 @@ with connect({real_docker!r}, (), environ=dict(os.environ), run_id={engine.run_i
     assert engine.leftovers() != ()
     engine.sweep()
     assert engine.leftovers() == ()
-
-
-def test_docker_compose_version_one_is_refused(real_docker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = tmp_path / "docker-compose"
-    old.write_text("#!/bin/sh\necho 1.29.2\n")
-    old.chmod(0o755)
-    monkeypatch.chdir(tmp_path)
-    invocation = grammar.parse(("down", "-v"), "docker-compose", dialect="v1")
-    with (
-        connect(real_docker, (), environ=dict(os.environ), run_id="x", compose=str(old), invocation=invocation) as engine,
-        pytest.raises(Refused) as caught,
-    ):
-        engine.look(invocation)
-    assert "SAFE_COMPOSE=off" in (caught.value.next_step or "")
 
 
 def test_a_context_is_followed(engine: Engine, real_docker: str, tmp_path: Path) -> None:

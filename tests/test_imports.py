@@ -41,6 +41,7 @@ OUTSIDERS = {
     "docker": {"engine"},
     "requests": {"engine"},  # docker's own transport
     "urllib3": {"engine"},
+    "ruamel": {"engine"},
     "psycopg": {"methods"},
     "isal": {"methods"},
     "questionary": {"prompts"},

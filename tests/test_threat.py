@@ -1,5 +1,7 @@
 """What a command threatens, from hand-made looks at an engine. Which container holds what is docker-facts, sections 0 to 2."""
 
+from dataclasses import replace
+
 import pytest
 
 from safe_compose import grammar
@@ -9,6 +11,7 @@ from safe_compose.observed import (
     ONEOFF_LABEL,
     PROJECT_LABEL,
     SERVICE_LABEL,
+    VERSION_LABEL,
     Container,
     DeclaredVolume,
     Mount,
@@ -180,6 +183,39 @@ def test_an_unknown_service_in_label_mode_may_take_everything() -> None:
 def test_the_environment_can_make_orphans_go() -> None:
     project = Project("shop", "folder", "config", services=("web", "db"), removes_orphans=True)
     assert "shop-old-1" in stops(ask("compose down -v", WEB, ORPHAN, project=project))
+
+
+OLD = replace(SHOP, services=("web", "db", "tool"), disabled=(), old=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "gone"),
+    [
+        ("compose down -v", ["shop-web-1", "shop-db-1", "shop-web-run-1", "shop-tool-1"]),
+        ("compose down -v --remove-orphans", ["shop-web-1", "shop-db-1", "shop-web-run-1", "shop-old-1", "shop-tool-1"]),
+    ],
+)
+def test_docker_compose_1_removes_one_offs_and_goes_by_no_label_of_a_volume(words: str, gone: list[str]) -> None:
+    threat = ask(words, WEB, DB, ONEOFF, ORPHAN, TOOL, project=OLD)
+    assert stops(threat) == gone
+    assert names(threat) == sorted([ANON, "shop_data", "shop_web"])
+
+
+@pytest.mark.parametrize(("version", "died"), [("1.20.1", [ANON]), ("", [ANON]), ("2.40.3", []), ("1.21.0", [])])
+def test_docker_compose_1_takes_containers_of_the_spelling_before_1_21(version: str, died: list[str]) -> None:
+    labels = {PROJECT_LABEL: "myshop", VERSION_LABEL: version}
+    threat = ask(
+        "compose down -v",
+        container("x", service="web", anonymous=(ANON,), labels=labels),
+        project=replace(OLD, name="my-shop", volumes=()),
+    )
+    assert names(threat) == died
+    assert stops(threat) == []
+
+
+def test_docker_compose_1_rm_takes_one_offs() -> None:
+    oneoff = container("shop-web-run-1", service="web", anonymous=(ANON,), labels={ONEOFF_LABEL: "True"})
+    assert stops(ask("compose rm -fsv", oneoff, ORPHAN, project=OLD)) == ["shop-web-run-1"]
 
 
 def test_an_orphans_anonymous_volume_survives() -> None:

@@ -1,5 +1,6 @@
 """What the engine and compose said at one moment, as frozen values. Nothing here asks anything; no secrets are kept."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ NUMBER_LABEL = "com.docker.compose.container-number"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 WORKING_DIR_LABEL = "com.docker.compose.project.working_dir"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+VERSION_LABEL = "com.docker.compose.version"
 CONFIG_HASH_LABEL = "com.docker.compose.config-hash"
 """On volumes made by compose >= 2.32; without it `up -y` never recreates one (docker-facts, section 6, run)."""
 HELPER_LABEL = "io.github.safe-compose.helper"
@@ -143,6 +145,21 @@ class Project:
     """`COMPOSE_REMOVE_ORPHANS` makes `down --remove-orphans` the default."""
     recreates: bool = True
     """This compose (2.32 or newer) offers to recreate a volume whose definition changed; True where it was not asked."""
+    old: bool = False
+    """docker-compose 1.x: profiles and labels of volumes mean nothing to its `down`, and one-off containers go too."""
+
+    def owns(self, container: Container) -> bool:
+        """Whether compose takes the container for one of the project.
+
+        1.x also takes one that compose older than 1.21 made, which left dashes and underscores out of the project's name
+        (1.29.2, compose/container.py `has_legacy_proj_name`).
+        """
+        if container.project == self.name:
+            return True
+        if not self.old or container.project != re.sub("[-_]", "", self.name):
+            return False
+        version = re.match(r"(\d+)\.(\d+)", container.labels.get(VERSION_LABEL, ""))
+        return version is None or (int(version[1]), int(version[2])) < (1, 21)
 
 
 @dataclass(frozen=True, slots=True)

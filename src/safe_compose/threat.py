@@ -51,12 +51,13 @@ def _compose_down(invocation: Invocation, observed: Observed) -> Threat:
     inactive profile, unused) count although compose leaves them; in label mode every volume with the label counts although
     of several with one key only one dies; with services named, every volume counts that no container left alone holds; a
     container of somebody else protects nothing, because compose takes its time and that one may be gone by then.
+    docker-compose 1.x takes what the file declares, used or not, and looks at no label of a volume.
     """
     project = observed.project
     if project is None:
         return Threat(invocation.kind, ())
-    theirs = [c for c in observed.containers if c.project == project.name]
-    surely = tuple(c for c in theirs if _is_removed(c, invocation, project, theirs, doubt=False))
+    theirs = [c for c in observed.containers if project.owns(c)]
+    surely = tuple(c for c in theirs if c.project == project.name and _is_removed(c, invocation, project, theirs, doubt=False))
     maybe = {c.id for c in theirs if _is_removed(c, invocation, project, theirs, doubt=True)}
     declared = {v.name for v in project.volumes if not v.external}
     external = {v.name for v in project.volumes if v.external}
@@ -64,7 +65,8 @@ def _compose_down(invocation: Invocation, observed: Observed) -> Threat:
     if project.mode == "config":
         # The label of an external volume counts in label mode only (run: 2.26.1)
         spared = {v.name: "external" for v in observed.volumes if v.name in external - declared}
-    names = (declared | {v.name for v in observed.volumes if v.project == project.name}) - set(spared)
+    labelled = set() if project.old else {v.name for v in observed.volumes if v.project == project.name}
+    names = (declared | labelled) - set(spared)
     for container in theirs:
         if container.id in maybe and not _is_orphan(container, project):
             names |= _dying_with(container, spared)
@@ -73,7 +75,7 @@ def _compose_down(invocation: Invocation, observed: Observed) -> Threat:
         observed,
         names,
         spared,
-        goes=lambda c: c.id in maybe or c.project != project.name,
+        goes=lambda c: c.id in maybe or not project.owns(c),
         stops=surely,
     )
 
@@ -88,6 +90,8 @@ def _is_removed(
     it cannot be told.
     """
     service = container.service or ""
+    if project.old:  # 1.29.2 (compose/project.py `down`), run: one-offs go as well, but not those of orphans
+        return service in project.services or (invocation.is_set("remove-orphans") and not _is_oneoff(container))
     orphans_too = invocation.is_set("remove-orphans") or (project.removes_orphans and invocation.flag("remove-orphans") is None)
     if _is_oneoff(container) and not orphans_too:
         return False
@@ -118,7 +122,7 @@ def _is_oneoff(container: Container) -> bool:
 def _compose_rm(invocation: Invocation, observed: Observed) -> Threat:
     """`compose rm -v`: anonymous volumes of stopped service containers; with -s of all that the words name.
 
-    Wider than the truth: one-off containers count, which compose leaves alone.
+    Wider than the truth: one-off containers count, which only docker-compose 1.x removes.
     """
     project = observed.project
     if project is None:
@@ -127,14 +131,13 @@ def _compose_rm(invocation: Invocation, observed: Observed) -> Threat:
     going = [
         c
         for c in observed.containers
-        if c.project == project.name
-        and (not invocation.operands or c.service in invocation.operands)
-        and (stopping or not c.lively)
+        if project.owns(c) and (not invocation.operands or c.service in invocation.operands) and (stopping or not c.lively)
     ]
     spared: dict[str, str] = {}
     names = {name for c in going for name in _dying_with(c, spared)}
     ids = {c.id for c in going}
-    stops = tuple(c for c in going if not _is_oneoff(c))
+    surely = (c for c in going if c.project == project.name)
+    stops = tuple(c for c in surely if (c.service in project.services if project.old else not _is_oneoff(c)))
     return _sift(invocation.kind, observed, names, spared, goes=lambda c: c.id in ids, stops=stops)
 
 

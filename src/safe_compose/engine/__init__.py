@@ -1,8 +1,8 @@
 """The only room that talks to docker: it finds the daemon that a command would reach, looks, and runs helper containers.
 
 - `connect`  the way to that daemon, proved by its id           - `look`     its answers as `Observed` values
-- `compose`  which project a command means                      - `clients`  byte streams through the docker binary
-- `daemon`   the Engine that the other rooms are handed
+- `compose`  which project a command means, `compose_v1` the    - `clients`  byte streams through the docker binary
+  same of docker-compose 1.x                                    - `daemon`   the Engine that the other rooms are handed
 """
 
 from safe_compose.engine.clients import Helper, HelperFailed, Stream

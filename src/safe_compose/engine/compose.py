@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Question:
         self._invocation = invocation
         self._environ = environ
         self._files = Files(invocation, environ)
+        self._standalone = standalone
         verb = invocation.verb[-1] if invocation.verb else ""
         self._by_label = not verb or verb in BY_LABEL
         self._probes: dict[str, Probe] = {}
@@ -84,24 +86,27 @@ class Question:
         for probe in self._probes.values():
             probe.drop()
 
+    def is_old(self) -> bool:
+        """Whether the program turned out to be docker-compose 1.x, which is asked otherwise (`compose_v1`): then nothing more
+        is to be had from here. Raises Refused when a standalone program does not tell."""
+        if self._standalone and self._version is None:
+            self.drop()
+            raise Refused(
+                "this docker-compose does not tell its version, so what it would delete cannot be told either; it was not run",
+                next_step="see what `docker-compose version --short` says",
+            )
+        old = self._version is not None and self._version[0] == 1
+        if old:
+            self.drop()
+        return old
+
     def answer(self) -> Finding:
         """The project that the command means, and warnings.
 
         (None, ...) when compose itself will fail to load the project and so delete nothing. Raises Refused where compose
-        would act and cannot be understood, and for docker-compose 1.x.
+        would act and cannot be understood.
         """
-        recreates = True
-        if "version" in self._probes:
-            _, out, _ = self._probes["version"].answer()
-            version = _VERSION.match(out.decode("utf-8", "replace").strip())
-            if version is not None and version[1] == "1":
-                raise Refused(
-                    "this docker-compose is version 1, which does not tell in a form that can be relied on what it would"
-                    " delete; it was not run",
-                    next_step="`docker-compose down` (without -v) removes the containers and keeps every volume; or use"
-                    " `docker compose` (version 2), which is guarded. SAFE_COMPOSE=off runs it unguarded",
-                )
-            recreates = version is None or (int(version[1]), int(version[2])) >= RECREATES_SINCE
+        recreates = self._version is None or self._version >= RECREATES_SINCE
         if self._label_flag:
             return Project(self._label_flag, "flag", "label", removes_orphans=self._files.removes_orphans), ()
         shown = document(self._probes["config"])
@@ -121,6 +126,15 @@ class Question:
             warnings += (f"the file has no service {', '.join(sorted(unknown))}: compose may take it for all of {fallback}",)
         return project, warnings
 
+    @cached_property
+    def _version(self) -> tuple[int, int] | None:
+        """None where it was not asked, or is not told."""
+        if "version" not in self._probes:
+            return None
+        _, out, _ = self._probes["version"].answer()
+        found = _VERSION.match(out.decode("utf-8", "replace").strip())
+        return (int(found[1]), int(found[2])) if found else None
+
     def _does_not_show(self, raw: dict[str, Any] | None) -> Finding:
         """`config` failed. That is not yet a promise that the command fails too, so compose is asked about itself.
 
@@ -136,7 +150,7 @@ class Question:
                     next_step="`docker compose config --quiet` with the same flags says what is missing",
                 )
             project, warnings = self._project(raw, None, raw)
-            hidden = tuple(n for n, s in _mapping(raw, "services").items() if isinstance(s, dict) and s.get("profiles"))
+            hidden = tuple(n for n, s in mapping(raw, "services").items() if isinstance(s, dict) and s.get("profiles"))
             project = replace(project, services=tuple(s for s in project.services if s not in hidden), disabled=hidden)
             return project, (*warnings, "`docker compose config` fails; volumes of inactive profiles are counted too")
         if not self._by_label:
@@ -173,18 +187,18 @@ class Question:
         self, shown: dict[str, Any], everything: dict[str, Any] | None, raw: dict[str, Any] | None
     ) -> tuple[Project, tuple[str, ...]]:
         name = str(shown.get("name", ""))
-        services = _mapping(shown, "services")
-        disabled = tuple(s for s in _mapping(everything or {}, "services") if s not in services)
-        declared = dict(_mapping(shown, "volumes"))
+        services = mapping(shown, "services")
+        disabled = tuple(s for s in mapping(everything or {}, "services") if s not in services)
+        declared = dict(mapping(shown, "volumes"))
         # `scale` takes SERVICE=N
         named = {word.partition("=")[0] for word in self._invocation.operands}
         for service in disabled:
             if service in named and everything is not None:
                 # naming a service switches its profile on (run)
-                for key, _ in _service_mounts(_mapping(everything, "services")[service]):
-                    if key in _mapping(everything, "volumes"):
-                        declared.setdefault(key, _mapping(everything, "volumes")[key])
-        tiers, warnings = _tiers(shown.get("x-safe-compose"), _mapping(raw or {}, "volumes"))
+                for key, _ in service_mounts(mapping(everything, "services")[service]):
+                    if key in mapping(everything, "volumes"):
+                        declared.setdefault(key, mapping(everything, "volumes")[key])
+        tiers, warnings = tiers_of((shown.get("x-safe-compose"),), mapping(raw or {}, "volumes"))
         volumes = tuple(
             DeclaredVolume(key, _real_name(name, key, body), _is_external(body), tiers.get(key), volume_hash(body))
             for key, body in declared.items()
@@ -193,9 +207,9 @@ class Question:
         mounts = tuple(
             DeclaredMount(service, str(body.get("image") or f"{name}-{service}"), real[key], target)
             for source in (shown, everything or {})
-            for service, body in _mapping(source, "services").items()
+            for service, body in mapping(source, "services").items()
             if source is shown or service in disabled
-            for key, target in _service_mounts(body)
+            for key, target in service_mounts(body)
             if key in real
         )
         project = Project(
@@ -332,7 +346,7 @@ def _flag(invocation: Invocation, name: str) -> str | None:
     return next((value for key, value in reversed(invocation.compose_flags) if key == name), None)
 
 
-def _mapping(document_: Mapping[str, Any], key: str) -> dict[str, Any]:
+def mapping(document_: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = document_.get(key)
     return value if isinstance(value, dict) else {}
 
@@ -340,7 +354,7 @@ def _mapping(document_: Mapping[str, Any], key: str) -> dict[str, Any]:
 def _names(document_: Mapping[str, Any]) -> Iterator[str]:
     project = str(document_.get("name", ""))
     yield project
-    for key, body in _mapping(document_, "volumes").items():
+    for key, body in mapping(document_, "volumes").items():
         yield _real_name(project, key, body)
 
 
@@ -355,7 +369,7 @@ def _is_external(body: Any) -> bool:
     return external is True or isinstance(external, dict)
 
 
-def _service_mounts(body: Any) -> Iterator[tuple[str, str]]:
+def service_mounts(body: Any) -> Iterator[tuple[str, str]]:
     """(key, destination) of each named volume that a service mounts; also in the short form `key:/path[:ro]`."""
     for mount in (body.get("volumes") or ()) if isinstance(body, dict) else ():
         if isinstance(mount, str):
@@ -366,17 +380,19 @@ def _service_mounts(body: Any) -> Iterator[tuple[str, str]]:
             yield str(mount["source"]), str(mount.get("target", ""))
 
 
-def _tiers(top: Any, volumes: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+def tiers_of(tops: Sequence[Any], volumes: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
     """What `x-safe-compose` says: by volume key, "" for the whole project. An unknown word counts as critical.
 
-    Forms: at the top a tier, or `{tier: ..., volumes: {KEY: TIER}}`; at a volume a tier, or `{tier: ...}`.
+    Forms: at the top a tier, or `{tier: ..., volumes: {KEY: TIER}}`; at a volume a tier, or `{tier: ...}`. `tops` are several
+    where the files were not merged: of all that is said of one thing the strictest counts.
     """
     said: list[tuple[str, Any]] = []
-    if isinstance(top, dict):
-        said.append(("", top.get("tier")))
-        said += [(str(key), body) for key, body in _mapping(top, "volumes").items()]
-    else:
-        said.append(("", top))
+    for top in tops:
+        if isinstance(top, dict):
+            said.append(("", top.get("tier")))
+            said += [(str(key), body) for key, body in mapping(top, "volumes").items()]
+        else:
+            said.append(("", top))
     said += [(key, body.get("x-safe-compose")) for key, body in volumes.items() if isinstance(body, dict)]
     tiers: dict[str, str] = {}
     warnings: list[str] = []

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+import secrets
 import shutil
 import tarfile
 import threading
@@ -16,12 +17,24 @@ from typing import IO, Any
 
 from safe_compose.engine import clients, look
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
-from safe_compose.engine.compose import Compose, Question
+from safe_compose.engine.compose import Compose, Finding, Question
+from safe_compose.engine.compose_v1 import OldQuestion
 from safe_compose.engine.connect import Connection, Opening, Probe
 from safe_compose.engine.look import Image
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, SafeComposeError
 from safe_compose.grammar import Invocation
-from safe_compose.observed import HELPER_LABEL, WORKING_DIR_LABEL, Container, Observed, Project, Volume
+from safe_compose.observed import (
+    HELPER_LABEL,
+    NUMBER_LABEL,
+    ONEOFF_LABEL,
+    PROJECT_LABEL,
+    SERVICE_LABEL,
+    WORKING_DIR_LABEL,
+    Container,
+    Observed,
+    Project,
+    Volume,
+)
 
 PARKED_AT = "/volume"
 """Where a volume is mounted in a created container; so members of an archive of it are `volume/...`."""
@@ -105,6 +118,8 @@ class Engine:
         self._versions: tuple[tuple[int, ...] | None, tuple[int, ...] | None] | None = None
         self._numbers = itertools.count(1)
         self._images: dict[str, Image] = {}
+        self._old_reaches_us = False
+        """The docker-compose is 1.x, and was seen to go to this engine."""
 
     def ask(self, invocation: Invocation | None = None, stdin: bytes | None = None) -> None:
         """Send docker and compose off with what will be asked of them; see `begin`."""
@@ -201,7 +216,7 @@ class Engine:
         question: Question | None = None
         if self._early is not None and self._early[0]._replace(own=invocation.own) == invocation:
             question, self._early = self._early[1], None
-        elif invocation.verb[:1] == ("compose",):
+        elif invocation.verb[:1] == ("compose",) and not self._old_reaches_us:
             question = self._question(invocation, stdin)
         takes_named = self._prune_probe(invocation)
         with _reading():
@@ -210,8 +225,11 @@ class Engine:
         volumes = tuple(sorted(map(look.volume_from, listing.get("Volumes") or ()), key=lambda v: v.name))
         warnings = tuple(f"docker: {words}" for words in listing.get("Warnings") or ())
         project = None
-        if question is not None:
+        if question is not None and not question.is_old():
             project, more = question.answer()
+            warnings += more
+        elif invocation.verb[:1] == ("compose",):
+            project, more = self._find_old(invocation, stdin, volumes)
             warnings += more
         listed = [look.container_from_list(body) for body in bodies]
         if project is not None and not project.working_dir:
@@ -545,10 +563,44 @@ class Engine:
     def _compose_program(self, standalone: bool) -> tuple[str, ...]:
         if not standalone:
             return (self.docker, *self.docker_globals, "compose")
+        return (self._standalone(), *self.docker_globals)
+
+    def _standalone(self) -> str:
         binary = self._compose or shutil.which("docker-compose", path=self._environ.get("PATH"))
         if binary is None:
             raise DockerNotFound("there is no docker-compose on PATH")
-        return (binary, *self.docker_globals)
+        return binary
+
+    def _find_old(self, invocation: Invocation, stdin: bytes | None, volumes: Iterable[Volume]) -> Finding:
+        """The project that a command of docker-compose 1.x means, and warnings. Raises as `look` does."""
+        old = OldQuestion(self._standalone(), invocation, self._environ, stdin)
+        try:
+            project, warnings = old.answer({volume.name for volume in volumes})
+            if project is not None and not self._old_reaches_us:
+                self._prove_old_reaches_us(old, project)
+        finally:
+            old.drop()
+        return project, warnings
+
+    def _prove_old_reaches_us(self, old: OldQuestion, project: Project) -> None:
+        """docker-compose 1.x goes to a daemon by rules of its own: DOCKER_HOST in `.env` counts, DOCKER_CONTEXT does not, and
+        before 1.26 no context does. So it has to find a container, never started, that only this engine has.
+
+        Raises EngineUnavailable.
+        """
+        name = f"safe-compose-{secrets.token_hex(8)}"  # 1.x would drop capital letters from a project's name
+        image = next((image.id for image in self.images()), None)
+        found = False
+        if image is not None and project.services:
+            labels = {PROJECT_LABEL: name, SERVICE_LABEL: project.services[0], ONEOFF_LABEL: "False", NUMBER_LABEL: "1"}
+            with self._created(image, labels) as container_id:
+                found = container_id in old.containers(name)
+        if not found:
+            raise EngineUnavailable(
+                f"this docker-compose does not show that it would reach the same engine as docker ({self.endpoint})",
+                next_step="name the engine to both: export DOCKER_HOST, and unset DOCKER_CONTEXT",
+            )
+        self._old_reaches_us = True
 
     def _prune_probe(self, invocation: Invocation) -> Callable[[], bool] | None:
         """Asks, for a prune only, whether it takes named volumes without `--all` (docker-facts, section 1)."""
@@ -607,26 +659,34 @@ class Engine:
     @contextmanager
     def _parked(self, volume: str, image: str | None, *, read_only: bool) -> Iterator[str]:
         """A created, never started container that has the volume at /volume; its id. Removed after the block."""
-        from docker.types import LogConfig
         from docker.types import Mount as MountPoint
 
+        mount = MountPoint(PARKED_AT, volume, type="volume", read_only=read_only, no_copy=True)
+        with self._created(image or self._empty_image(), {}, [mount], f"to reach volume {volume}") as container_id:
+            yield container_id
+
+    @contextmanager
+    def _created(
+        self, image: str, labels: Mapping[str, str], mounts: Sequence[Any] = (), why: str = "to be found"
+    ) -> Iterator[str]:
+        """A created, never started container; its id. Removed after the block."""
+        from docker.types import LogConfig
+
         name = self._name()
-        image = image or self._empty_image()
         known = self.image(image)
-        with _acting(f"create a container to reach volume {volume}"):
+        with _acting(f"create a container {why}"):
             api = self._way.api
-            mount = MountPoint(PARKED_AT, volume, type="volume", read_only=read_only, no_copy=True)
             host = api.create_host_config(
-                mounts=[mount],
+                mounts=list(mounts),
                 network_mode="none",
                 log_config=LogConfig(type="none"),
-                tmpfs={path: "" for path in (known.volumes if known else ()) if path.rstrip("/") != PARKED_AT},
+                tmpfs={path: "" for path in (known.volumes if known else ()) if not mounts or path.rstrip("/") != PARKED_AT},
             )
         try:
-            with _acting(f"create a container to reach volume {volume}"):
+            with _acting(f"create a container {why}"):
                 # never started, so the command is never looked up; an image without one needs it to be accepted
                 made = api.create_container(
-                    image, name=name, command=["safe-compose"], labels={HELPER_LABEL: self.run_id}, host_config=host
+                    image, name=name, command=["safe-compose"], labels={**labels, HELPER_LABEL: self.run_id}, host_config=host
                 )
             yield str(made["Id"])
         finally:

@@ -108,7 +108,7 @@ def worth_inspecting(container: Container, invocation: Invocation, project: Proj
     named, every one that has a volume.
     """
     if project is not None:
-        if container.project == project.name:
+        if project.owns(container):
             return True
         named = {v.name for v in project.volumes}
         named.update(v.name for v in volumes if v.labels.get(PROJECT_LABEL) == project.name)
