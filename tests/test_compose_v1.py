@@ -18,7 +18,7 @@ from test_engine import Scene, names, stopped
 
 pytestmark = pytest.mark.engine
 
-SERVICE = "image: busybox:latest, command: [sleep, '600'], stop_grace_period: 0s, network_mode: none"
+SERVICE = "image: busybox:latest, init: true, command: [sleep, '600'], stop_grace_period: 0s, network_mode: none"
 DATA = f"""
 services: {{db: {{{SERVICE}, volumes: ["data:/d"]}}}}
 volumes: {{data: {{}}}}
