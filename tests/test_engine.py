@@ -18,7 +18,7 @@ from lab.projects import LAB, ComposeProject, docker, unique, wait_until
 from safe_compose import grammar
 from safe_compose.engine import Engine, Helper, HelperFailed, connect
 from safe_compose.engine.connect import Bridge
-from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable
+from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, Refused
 from safe_compose.observed import HELPER_LABEL
 from safe_compose.threat import Threat, threatened
 
@@ -665,6 +665,16 @@ with connect({real_docker!r}, (), environ=dict(os.environ), run_id={engine.run_i
     assert engine.leftovers() != ()
     engine.sweep()
     assert engine.leftovers() == ()
+
+
+def test_a_docker_compose_that_does_not_tell_its_version_is_refused(
+    compose_project: Callable[..., ComposeProject], real_docker: str, tmp_path: Path
+) -> None:
+    silent = tmp_path / "docker-compose"
+    silent.write_text("#!/bin/sh\nexit 1\n")
+    silent.chmod(0o755)
+    with pytest.raises(Refused, match="does not tell its version"):
+        look_at(compose_project(BASIC), real_docker, "down", "-v", standalone=silent)
 
 
 def test_a_context_is_followed(engine: Engine, real_docker: str, tmp_path: Path) -> None:
