@@ -165,6 +165,14 @@ def test_a_later_look_must_find_the_same_volumes_made_the_same_way() -> None:
     assert first.identity() != made(doomed("a", labels={"x": "1"})).identity()
 
 
+def test_room_and_time_are_told_when_every_size_that_counts_is_known() -> None:
+    known = [doomed("a", size=160 << 20), doomed("b", Tier.IMPORTANT, size=0), doomed("c", Tier.DISPOSABLE)]
+    assert plan.effort(known) == "up to 160.0 MiB and about 13 seconds"
+    assert plan.effort([doomed("a", size=100 << 30)]) == "up to 60.1 GiB and about 107 minutes"
+    assert plan.effort([*known, doomed("d")]) is None
+    assert plan.effort([doomed("c", Tier.DISPOSABLE, size=5)]) is None
+
+
 # -- --explain ---------------------------------------------------------------------------------------------------------
 
 USER = Container("1", "shop-db-1", "postgres:15", "sha256:1", "running", mounts=(Mount("volume", "shop_data", "", "/d"),))

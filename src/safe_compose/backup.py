@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from safe_compose import policy, prompts, threat
+from safe_compose import plan, policy, prompts, threat
 from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord
 from safe_compose.catalogue import Catalogue, Draft
 from safe_compose.engine import Engine
@@ -231,7 +231,7 @@ def _nobody_else_writes(request: Request) -> None:
 
 def _room_for(catalogue: Catalogue, engine: Engine, request: Request) -> None:
     sizes = engine.sizes([v.name for v, _ in request.volumes])
-    need = int(sum(sizes.values()) * 0.6) + (64 << 20)
+    need = plan.room_needed(sum(sizes.values()))
     free = catalogue.room()
     if free < need:
         raise BackupFailed(

@@ -82,6 +82,28 @@ class Plan:
         return frozenset((d.name, d.volume.driver, tuple(sorted(d.volume.labels.items()))) for d in self.doomed)
 
 
+def room_needed(size: int) -> int:
+    """Bytes to ask for before a backup of volumes with `size` bytes: what dump and archive of a database come to, and some.
+
+    188 MiB of PostgreSQL came to 0.4 of that (bench, guarded); files that do not compress are why it is not the last word.
+    """
+    return int(size * 0.6) + (64 << 20)
+
+
+def effort(doomed: Sequence[Doomed]) -> str | None:
+    """Room and time that the backup will take about, for the card; None while a size is not known.
+
+    Time as measured: 15 s for 188 MiB of PostgreSQL, from the stop to the end of the trial (bench, guarded).
+    """
+    sizes = [d.bytes for d in doomed if d.verdict.tier is not Tier.DISPOSABLE]
+    if not sizes or None in sizes:
+        return None
+    size = sum(filter(None, sizes))
+    seconds = 3 + size / (16 << 20)
+    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    return f"up to {size_text(room_needed(size))} and about {time}"
+
+
 def phrase_for(kind: str, project: str | None, doomed: Sequence[Doomed]) -> str:
     """What a person types: the project's name for compose verbs, the volume's own for `volume rm` of one, else a count.
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from safe_compose.artifacts import Backup
 from safe_compose.errors import Refused, SafeComposeError
-from safe_compose.plan import Doomed, Plan, size_text
+from safe_compose.plan import Doomed, Plan, effort, size_text
 from safe_compose.policy import Tier
 
 _TIER_STYLE = {Tier.CRITICAL: "bold red", Tier.IMPORTANT: "yellow", Tier.DISPOSABLE: "dim"}
@@ -167,6 +167,8 @@ def card(plan: Plan, doomed: Sequence[Doomed]) -> RenderableType:
         rows.append(Text(f"warning: {warning}", style="yellow"))
     for title, words in plan.details.items():
         rows.append(Text(f"{title}: {words}"))
+    if not plan.invocation.own.skip_backup and (room_and_time := effort(doomed)):
+        rows.append(Text(f"it takes: {room_and_time}"))
     return Group(*rows)
 
 
