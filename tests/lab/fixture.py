@@ -188,7 +188,7 @@ class Fixture:
         named = [v for v in made.volumes if not v.startswith("/")]
         created = self._api.create_container(
             IMAGE,
-            ["sleep", "600"],
+            ["sleep", "1000000"],  # a --rm container that ends by itself takes its volume with it
             name=name,
             labels=labels,
             volumes=[v for v in made.volumes if v.startswith("/")] + [v.partition(":")[2] for v in named],
