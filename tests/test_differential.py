@@ -31,7 +31,7 @@ from safe_compose import shim
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("differential")]
 
-EXAMPLES = int(OUTSIDE.get("SAFE_COMPOSE_DIFFERENTIAL", "0")) or 60
+EXAMPLES = int(OUTSIDE.get("SAFE_COMPOSE_DIFFERENTIAL", "0")) or 42
 LONG = "SAFE_COMPOSE_DIFFERENTIAL" in OUTSIDE
 REPORT = OUTSIDE.get("SAFE_COMPOSE_DIFFERENTIAL_REPORT")
 COMPOSE = sorted(LAB.glob("compose/*/docker-compose"), key=lambda p: [int(n) for n in p.parent.name.split(".")])

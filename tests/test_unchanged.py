@@ -70,6 +70,11 @@ def ended_with(child: "pexpect.spawn[str]") -> int:
     return int(child.match.group(1))
 
 
+def foreground(child: "pexpect.spawn[str]") -> str:
+    """The program that has the terminal."""
+    return Path(f"/proc/{os.tcgetpgrp(child.child_fd)}/exe").resolve().name
+
+
 # -- what exec keeps ---------------------------------------------------------------------------------------------------
 
 
@@ -176,8 +181,8 @@ def test_ctrl_z_stops_docker_and_fg_goes_on(program: str, container: str, shell:
     child = shell()
     child.sendline(f"{program} wait {container}; echo first=$?.")
     child.expect_exact("\n")
-    while os.tcgetpgrp(child.child_fd) == child.pid:
-        continue  # the shell has not handed the terminal over yet
+    while foreground(child) != "docker":  # before its exec, bash's child ignores Ctrl-Z
+        continue
     child.sendcontrol("z")
     child.expect_exact("Stopped")
     child.expect_exact(f"first={128 + signal.SIGTSTP}.")
