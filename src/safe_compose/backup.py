@@ -5,13 +5,12 @@ Before a deletion the order loses nothing (design, section 7); by hand nothing i
 
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from safe_compose import plan, policy, prompts, threat
+from safe_compose import plan, prompts, threat
 from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord
 from safe_compose.catalogue import Catalogue, Draft
 from safe_compose.engine import Engine
@@ -98,6 +97,8 @@ class Halted:
 
         `timeout` in seconds before SIGKILL. Journaled before the first one is touched.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         lively = [Was.of(c) for c in containers if c.lively]
         if not lively:
             return
@@ -392,16 +393,6 @@ def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) ->
     return None
 
 
-def newest_verified(catalogue: Catalogue) -> Mapping[str, str]:
-    """Volume name -> id and level of its newest verified backup."""
-    newest: dict[str, str] = {}
-    for kept in catalogue.backups():
-        if kept.verified:
-            for volume in kept.volumes:
-                newest.setdefault(volume.name, f"{kept.id} ({kept.level})")
-    return newest
-
-
 def _files(backup: Backup) -> tuple[Artifact, ...]:
     return tuple(a for v in backup.volumes for a in v.artifacts)
 
@@ -423,7 +414,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
         candidates = tuple(v for v in observed.volumes if v.name in names)
         if missing := sorted(set(names) - {v.name for v in candidates}):
             raise BackupFailed(f"no such volume: {', '.join(missing)}; no backup was made", next_step="docker volume ls")
-    judged = [(v, judge(engine, v, observed, rules)) for v in candidates]
+    judged = [(v, world.judge(v, observed, rules)) for v in candidates]
     chosen = tuple((v, verdict) for v, verdict in judged if names or verdict.tier is not Tier.DISPOSABLE)
     if not chosen:
         raise BackupFailed("there is no volume here that would need a backup", next_step="safe-compose volumes")
@@ -477,14 +468,6 @@ def _hot(engine: Engine, request: Request, volume: Volume, verdict: Verdict, int
         images = image_candidates(engine, request.observed, volume.name)
         artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report, live=bool(lively))
     return _record(request, volume, verdict, "live" if lively else "cold", artifacts)
-
-
-def judge(engine: Engine, volume: Volume, observed: Observed, rules: Sequence[policy.Rule]) -> Verdict:
-    """The verdict on one volume; its content is read only when no word and no image rule knows it (design, section 5)."""
-    verdict = policy.judge(volume, observed, rules, None)
-    if verdict.kind == "unknown" and not verdict.explicit:
-        return policy.judge(volume, observed, rules, engine.list_root(volume.name))
-    return verdict
 
 
 def contents(engine: Engine, volume: Volume, verdict: Verdict, users: Sequence[Container], timeout: float) -> str | None:

@@ -157,7 +157,7 @@ def volumes(as_json: AsJson = False) -> None:
     world = enter(invocation)
     observed = world.engine.look(invocation)  # with the project of this folder, whose compose file may say tiers
     rules = world.rules(observed)
-    kept = backup.newest_verified(world.catalogue)
+    kept = world.newest_verified()
     shown = [(v, policy.judge(v, observed, rules, None)) for v in observed.volumes]
     if as_json:
         _print_json(

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
-from safe_compose import backup, config, consent, grammar, hold, plan, podman, policy, prompts, shim, threat
+from safe_compose import config, consent, grammar, hold, plan, podman, policy, prompts, shim, threat
 from safe_compose.engine import Engine
-from safe_compose.errors import BackupFailed, DockerNotFound, Interrupted, LookAgain, Refused, SafeComposeError
+from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, Interrupted, LookAgain, Refused, SafeComposeError
 from safe_compose.grammar import Invocation
 from safe_compose.journal import Journal, Run
 from safe_compose.observed import HELPER_LABEL, Observed
@@ -27,6 +27,9 @@ from safe_compose.plan import Doomed, Plan
 from safe_compose.policy import Tier
 from safe_compose.process import hold_standard_descriptors
 from safe_compose.world import Begun, World, enter, project_folder
+
+if TYPE_CHECKING:  # imported when a card has been painted or answered: it stands there 40 ms sooner
+    from safe_compose.backup import Halted, Kept
 
 MEASURE_SECONDS = 5.0
 """How long the card waits for sizes and contents (design, section 6)."""
@@ -63,8 +66,11 @@ def _stand(invocation: Invocation, begun: Begun | None, case: consent.Case) -> i
         return _explain_offline(invocation)
     if invocation.kind == "none" and invocation.doubt is None:
         return _explain_harmless(invocation)
-    podman.refuse_impostor(shim.real_docker(invocation.program))
-    world = enter(invocation, begun)
+    try:
+        world = enter(invocation, begun)
+    except EngineUnavailable:  # Podman and nerdctl do not answer what docker is asked first: say who it was
+        podman.refuse_impostor(shim.real_docker(invocation.program))
+        raise
     if "podman" in world.engine.maker.lower():  # docker's own client, at Podman's socket
         podman.refuse("Podman")
     if invocation.doubt is not None and _client_rejects(world.engine, invocation):
@@ -98,10 +104,10 @@ def look(world: World, invocation: Invocation) -> Plan:
     observed = world.engine.look(invocation, stdin=world.stdin)
     threatened = threat.threatened(invocation, observed)
     rules = world.rules(observed)
-    kept = backup.newest_verified(world.catalogue)
+    kept = world.newest_verified()
     doomed = []
     for volume in threatened.volumes:
-        verdict = backup.judge(world.engine, volume, observed, rules)
+        verdict = world.judge(volume, observed, rules)
         last = kept.get(volume.name)
         doomed.append(
             Doomed(
@@ -192,6 +198,8 @@ def _guarded(world: World, made: Plan, case: consent.Case) -> int:
 
 def _act(world: World, made: Plan, approval: str | None) -> int:
     """Back up, run docker, tell. The lock of the project is held; whatever happens, what was stopped is started again."""
+    from safe_compose import backup
+
     journal_run = world.journal.begin(
         world.engine.run_id,
         command=made.invocation.argv,
@@ -218,8 +226,10 @@ def _act(world: World, made: Plan, approval: str | None) -> int:
     return code
 
 
-def _prepared(world: World, made: Plan, journal_run: Run, halted: backup.Halted) -> tuple[Plan, backup.Kept | None]:
+def _prepared(world: World, made: Plan, journal_run: Run, halted: "Halted") -> "tuple[Plan, Kept | None]":
     """Everything that must be true before docker may run. Returns the last look and the backup."""
+    from safe_compose import backup
+
     backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
     again = look(world, made.invocation)
     _same(made, again)
@@ -239,7 +249,7 @@ def _prepared(world: World, made: Plan, journal_run: Run, halted: backup.Halted)
     return last, kept
 
 
-def _leave(world: World, journal_run: Run, halted: backup.Halted, code: int | None) -> None:
+def _leave(world: World, journal_run: Run, halted: "Halted", code: int | None) -> None:
     """Start again what was stopped, remove our helpers, close the journal. No fault here hides what happened before.
 
     A run that could not start everything again stays open, so that `recover` and the next run try it once more.
@@ -254,7 +264,7 @@ def _leave(world: World, journal_run: Run, halted: backup.Halted, code: int | No
             prompts.say("safe-compose: to start them later: safe-compose recover")
 
 
-def _way_back(made: Plan, kept: backup.Kept | None) -> dict[str, object]:
+def _way_back(made: Plan, kept: "Kept | None") -> dict[str, object]:
     """What `undo` needs: the volumes meant, the backup, and the services that ran."""
     running = [c.service for c in made.threat.stops if c.lively and c.service]
     return {
@@ -314,6 +324,8 @@ def _with_details(world: World, made: Plan) -> Plan:
 
 def measure(world: World, made: Plan) -> Iterator[Sequence[Doomed]]:
     """Sizes and contents for the card, for at most MEASURE_SECONDS; what is not known by then stays unmeasured."""
+    from safe_compose import backup
+
     until = time.monotonic() + MEASURE_SECONDS
     doomed = list(made.doomed)
     sizes = world.engine.sizes([d.name for d in doomed], timeout=MEASURE_SECONDS)
@@ -334,7 +346,7 @@ def _same(made: Plan, again: Plan) -> None:
         )
 
 
-def _last_look(world: World, made: Plan, kept: backup.Kept | None) -> Plan:
+def _last_look(world: World, made: Plan, kept: "Kept | None") -> Plan:
     """The same volumes, nobody wrote since the archive began, and no helper of ours is left to hold a volume."""
     world.engine.sweep()
     left = world.engine.leftovers()

@@ -11,7 +11,6 @@ from typing import IO, Any, cast
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -200,6 +199,8 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
         say(f"safe-compose: {description} ...")
         yield lambda done: None
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

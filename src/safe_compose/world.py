@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,8 +17,8 @@ if TYPE_CHECKING:  # the rooms behind these are imported while docker and compos
     from safe_compose.catalogue import Catalogue
     from safe_compose.config import Settings
     from safe_compose.journal import Journal
-    from safe_compose.observed import Observed
-    from safe_compose.policy import Rule
+    from safe_compose.observed import Observed, Volume
+    from safe_compose.policy import Rule, Verdict
 
 
 class Begun(NamedTuple):
@@ -61,6 +62,24 @@ class World:
         if project is not None and (theirs is None or theirs.resolve() != self.folder.resolve()):
             settings = config.load(theirs, dict(os.environ))
         return (*settings.rules, *self.catalogue.protections())
+
+    def judge(self, volume: "Volume", observed: "Observed", rules: Sequence["Rule"]) -> "Verdict":
+        """The verdict on one volume; its content is read only when no word and no image rule knows it (design, section 5)."""
+        from safe_compose import policy
+
+        verdict = policy.judge(volume, observed, rules, None)
+        if verdict.kind == "unknown" and not verdict.explicit:
+            return policy.judge(volume, observed, rules, self.engine.list_root(volume.name))
+        return verdict
+
+    def newest_verified(self) -> Mapping[str, str]:
+        """Volume name -> id and level of its newest verified backup."""
+        newest: dict[str, str] = {}
+        for kept in self.catalogue.backups():
+            if kept.verified:
+                for volume in kept.volumes:
+                    newest.setdefault(volume.name, f"{kept.id} ({kept.level})")
+        return newest
 
 
 def begin(invocation: Invocation) -> Begun:

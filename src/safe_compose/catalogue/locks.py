@@ -5,12 +5,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import BaseFileLock, FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from safe_compose.durable import Access, told, write_all
 from safe_compose.errors import BackupFailed, LookAgain
 from safe_compose.process import Process, stamp, utc_now
+
+if TYPE_CHECKING:  # 10 ms, and reading the store needs no lock
+    from filelock import BaseFileLock
 
 
 @contextmanager
@@ -36,18 +38,22 @@ def held(path: Path, what: str, *, access: Access, wait: float, command: Sequenc
         lock.release()
 
 
-def try_hold(path: Path, *, access: Access) -> BaseFileLock | None:
+def try_hold(path: Path, *, access: Access) -> "BaseFileLock | None":
     """Take a lock without waiting and without signing it; None when it is held. Raises BackupFailed."""
     lock = _lock(path, access, 0)
     return lock if _acquired(lock, path.name) else None
 
 
-def _lock(path: Path, access: Access, wait: float) -> BaseFileLock:
+def _lock(path: Path, access: Access, wait: float) -> "BaseFileLock":
+    from filelock import FileLock
+
     # A lock by mere existence, filelock's fallback, would outlive a killed holder: rather no lock than that one.
     return FileLock(path, timeout=wait, mode=access.files, fallback_to_soft=False)
 
 
-def _acquired(lock: BaseFileLock, what: str) -> bool:
+def _acquired(lock: "BaseFileLock", what: str) -> bool:
+    from filelock import Timeout
+
     with told(f"lock {what}"):
         try:
             lock.acquire()
