@@ -1,4 +1,4 @@
-"""What a harmless command costs: the executable, the shell function, and words that only look suspicious."""
+"""What a harmless command costs: the executable, the PATH shim, the shell function, and words that only look suspicious."""
 
 import subprocess
 from functools import partial
@@ -37,11 +37,13 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         return timed([program, *words], cwd=cwd, environ=stage.environ)
 
     found = []
+    shim = _shim(stage)
     for words in HARMLESS:
         name = f"docker {' '.join(words)}"
-        docker, ours = partial(run, bare, words), partial(run, PROGRAM, words)
+        docker = partial(run, bare, words)
         found.append(table.pair(alternate(f"{name}: A/A control", docker, docker, rounds)))
-        found.append(table.pair(alternate(f"{name}: safe-compose", docker, ours, rounds)))
+        found.append(table.pair(alternate(f"{name}: safe-compose", docker, partial(run, PROGRAM, words), rounds)))
+        found.append(table.pair(alternate(f"{name}: PATH shim", docker, partial(run, shim, words), rounds)))
         found.append(table.pair(_function(stage, f"{name}: bash function", words, rounds)))
     suspicious: tuple[tuple[tuple[str, ...], Path], ...] = (
         (("compose", "down"), stage.idle),
@@ -54,6 +56,16 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         few = max(rounds // 2, 5)
         found.append(table.pair(alternate(name, partial(run, bare, words, cwd), partial(run, PROGRAM, words, cwd), few)))
     return found
+
+
+def _shim(stage: Stage) -> str:
+    """The `docker` that `--install shims` writes, in a home of its own."""
+    home, folder = stage.scratch / "home", stage.scratch / "shims"
+    home.mkdir()
+    environ = {name: value for name, value in stage.environ.items() if not name.startswith("XDG_")} | {"HOME": str(home)}
+    argv = [PROGRAM, "shell", "--install", "shims", "--dir", str(folder), "--yes"]
+    subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, check=True, capture_output=True)
+    return str(folder / "docker")
 
 
 def _function(stage: Stage, name: str, words: tuple[str, ...], rounds: int) -> Pairs:
