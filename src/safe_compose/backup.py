@@ -110,7 +110,9 @@ class Halted:
                 self._engine.unpause(was.id)
             self._engine.stop(was.id, timeout=timeout)
 
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        # A Ctrl-C between a thread's start and the pool's knowing of it would leave a stop behind that nobody waits for: it
+        # would come after we found the container still running.
+        with signals_wait(), ThreadPoolExecutor(max_workers=8) as pool:
             for _ in pool.map(stop_one, lively):
                 continue
         self._run.step("stopped", containers=[was.name for was in lively])
@@ -134,11 +136,22 @@ class Halted:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {n: signal.signal(n, lambda *_: None) for n in numbers}
-    try:
+def signals_wait() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP of the block are handled after it, as one: the first that came."""
+    with undisturbed() as came:
         yield
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
+def undisturbed() -> Iterator[list[int]]:
+    """SIGINT, SIGTERM and SIGHUP do nothing in the block; yields those that come."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in numbers}
+    try:
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
