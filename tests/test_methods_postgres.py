@@ -14,6 +14,7 @@ from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistic
 from safe_compose.engine import Engine, HelperFailed, connect
 from safe_compose.errors import BackupFailed, LookAgain, Refused, VerifyFailed
 from safe_compose.methods import archive, postgres, stream
+from safe_compose.methods.database import Silent
 from safe_compose.observed import HELPER_LABEL, Container, Mount
 
 IMAGE = "postgres:15"
@@ -473,7 +474,7 @@ def test_a_tablespace_outside_of_the_data_directory_is_refused(start: Start, eng
     lab.sql("CREATE TABLESPACE far LOCATION '/elsewhere'")
     with pytest.raises(BackupFailed, match="tablespace far in /elsewhere") as fault:
         postgres.server(engine, lab.container)
-    assert not isinstance(fault.value, postgres.Silent)
+    assert not isinstance(fault.value, Silent)
     assert fault.value.next_step
 
 
@@ -497,11 +498,11 @@ def test_a_server_that_does_not_answer_or_does_not_run_is_silent(start: Start, e
     lab.sql("SELECT 1")  # a session before the reload still works
     lab.call("kill", "--signal", "HUP", lab.name)
     until = time.monotonic() + 20
-    with pytest.raises(postgres.Silent, match="does not answer"):
+    with pytest.raises(Silent, match="does not answer"):
         while time.monotonic() < until:  # the reload takes a moment
             postgres.server(engine, lab.container)
     engine.stop(lab.container.id, timeout=60)
-    with pytest.raises(postgres.Silent, match="does not run"):
+    with pytest.raises(Silent, match="does not run"):
         postgres.server(engine, lab.container)
 
 

@@ -17,7 +17,8 @@ from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
 from safe_compose.grammar import Invocation
 from safe_compose.journal import Journal, Run, RunRecord
-from safe_compose.methods import archive, postgres
+from safe_compose.methods import DATABASES, archive, database_of
+from safe_compose.methods.database import Database, Dump, Silent
 from safe_compose.observed import Container, Observed, Volume
 from safe_compose.policy import Tier, Verdict
 
@@ -204,7 +205,7 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
     halted.stop(c for c in request.may_stop if c.id not in databases)
     names = [v.name for v, _ in request.volumes]
     with _draft(engine, catalogue, request) as draft:
-        dumps = {name: _dump(engine, container, name, draft.path) for name, container in servers.items()}
+        dumps = {name: _dump(engine, *serving, name, draft.path) for name, serving in servers.items()}
         run.step("dumped", volumes=[name for name, dump in dumps.items() if dump is not None])
         late = {name for name, dump in dumps.items() if dump is not None and dump.written_since(engine)}
         halted.stop((c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout)
@@ -261,28 +262,31 @@ def _databases(request: Request) -> frozenset[str]:
     return frozenset(user.id for volume in kept for user in request.observed.users(volume.name))
 
 
-def _servers(request: Request) -> Mapping[str, Container]:
-    """Volume name -> the running database container whose data lies there."""
+def _servers(request: Request) -> Mapping[str, tuple[Database, Container]]:
+    """Volume name -> the running database server whose data lies there."""
     found = {}
     for volume, verdict in request.volumes:
-        if verdict.kind == "postgres":
+        if (database := DATABASES.get(verdict.kind)) is not None:
             for user in request.observed.users(volume.name):
-                if user.state == "running" and postgres.serves(user, volume.name):
-                    found[volume.name] = user
+                if user.state == "running" and database.serves(user, volume.name):
+                    found[volume.name] = database, user
     return found
 
 
-def _dump(engine: Engine, container: Container, volume: str, into: Path) -> "postgres.Dump | None":
-    """Dump a server that runs and answers; None when it does not answer (its volume is archived cold all the same)."""
+def _dump(engine: Engine, database: Database, container: Container, volume: str, into: Path) -> Dump | None:
+    """Dump a server that runs and answers; None when it does not answer (its volume is archived cold all the same), or when
+    a dump would tell nothing that the archive does not."""
+    if not database.DUMPED_BEFORE_DELETION:
+        return None
     try:
-        server = postgres.server(engine, container)
-    except postgres.Silent as silent:
+        server = database.server(engine, container)
+    except Silent as silent:
         prompts.say(f"safe-compose: no dump of {container.name}: {silent.message}")
         return None
     for session in server.foreign_sessions:
         prompts.say(f"safe-compose: still connected to {container.name}: {session}")
-    with prompts.progress(f"dump {container.name} (PostgreSQL {server.version})") as report:
-        return postgres.dump(engine, server, volume, into, report)
+    with prompts.progress(f"dump {container.name} ({server.title})") as report:
+        return database.dump(engine, server, volume, into, report)
 
 
 def _archived(
@@ -291,21 +295,21 @@ def _archived(
     volume: Volume,
     verdict: Verdict,
     into: Path,
-    dump: "postgres.Dump | None",
+    dump: Dump | None,
     *,
     stopped: bool,
 ) -> VolumeRecord:
     images = image_candidates(engine, request.observed, volume.name)
     notes: list[str] = []
-    if verdict.kind == "postgres":
-        state = postgres.control_state(engine, volume.name, images, dump.server.pgdata if dump else None)
-        if stopped and dump is not None and not postgres.clean(state):
+    if (database := DATABASES.get(verdict.kind)) is not None:
+        left = database.left_behind(engine, volume.name, images, dump.server if dump else None)
+        if stopped and (dump is not None or not database.DUMPED_BEFORE_DELETION) and not left.clean:
             raise BackupFailed(
-                f"volume {volume.name}: the database did not shut down cleanly (control state '{state}'); nothing was deleted",
+                f"volume {volume.name}: the database did not shut down cleanly ({left.words}); nothing was deleted",
                 next_step="look at the server's log, start it again and repeat the command",
             )
-        if dump is None:
-            notes.append(f"no dump: server was not running or did not answer; control state '{state}'")
+        if dump is None and database.DUMPED_BEFORE_DELETION:
+            notes.append(f"no dump: server was not running or did not answer; {left.words}")
     with prompts.progress(f"archive {volume.name}") as report:
         artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report)
     if dump is None:
@@ -367,7 +371,7 @@ def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_
             run.step("read-back", backup=backup.id)
         for record in backup.volumes:
             if engine is not None and record.statistics is not None:
-                evidence += _tried(engine, folder, record, trial_limit)
+                evidence += _tried(engine, folder, record, record.statistics.kind, trial_limit)
     except VerifyFailed as fault:
         catalogue.mark_broken(backup, fault.message)
         raise
@@ -380,11 +384,11 @@ def check_files(folder: Path, record: VolumeRecord) -> list[Evidence]:
     if any(a.kind == "archive" for a in record.artifacts):
         evidence.append(archive.verify(folder, record.artifacts))
     if record.statistics is not None:
-        evidence += postgres.verify_dump(folder, record.artifacts, record.statistics)
+        evidence += database_of(record.statistics.kind).verify_dump(folder, record.artifacts, record.statistics)
     return evidence
 
 
-def _tried(engine: Engine, folder: Path, record: VolumeRecord, trial_limit: int) -> list[Evidence]:
+def _tried(engine: Engine, folder: Path, record: VolumeRecord, kind: str, trial_limit: int) -> list[Evidence]:
     size = sum(a.uncompressed_bytes for a in record.artifacts)
     image = next((u["image_id"] for u in record.users if engine.image(u["image_id"]) is not None), None)
     if size > trial_limit or image is None:
@@ -392,7 +396,7 @@ def _tried(engine: Engine, folder: Path, record: VolumeRecord, trial_limit: int)
         prompts.say(f"safe-compose: {record.name}: no trial restore (L4): {why}")
         return []
     with prompts.progress(f"trial restore of {record.name}"):
-        return postgres.trial(engine, folder, record, image)
+        return database_of(kind).trial(engine, folder, record, image)
 
 
 def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) -> str | None:
@@ -461,13 +465,16 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
     return kept
 
 
-def _hot(engine: Engine, request: Request, volume: Volume, verdict: Verdict, into: Path, server: Container | None) -> VolumeRecord:
-    if server is not None:
-        found = postgres.server(engine, server)  # Silent is a BackupFailed: there is no cold archive to fall back on
+def _hot(
+    engine: Engine, request: Request, volume: Volume, verdict: Verdict, into: Path, serving: tuple[Database, Container] | None
+) -> VolumeRecord:
+    if serving is not None:
+        database, server = serving
+        found = database.server(engine, server)  # Silent is a BackupFailed: there is no cold archive to fall back on
         count = len(found.databases)
-        prompts.say(f"safe-compose: connected to {server.name}: PostgreSQL {found.version}, {count} databases")
+        prompts.say(f"safe-compose: connected to {server.name}: {found.title}, {count} databases")
         with prompts.progress(f"dump {server.name}") as report:
-            dump = postgres.dump(engine, found, volume.name, into, report)
+            dump = database.dump(engine, found, volume.name, into, report)
         record = _record(request, volume, verdict, "dump", dump.artifacts)
         return replace(record, statistics=dump.statistics, notes=dump.warnings)
     lively = [u.name for u in request.observed.users(volume.name) if u.lively]
@@ -485,10 +492,11 @@ def _hot(engine: Engine, request: Request, volume: Volume, verdict: Verdict, int
 
 def contents(engine: Engine, volume: Volume, verdict: Verdict, users: Sequence[Container], timeout: float) -> str | None:
     """What is in a volume, for the card; None when it cannot be told within `timeout` seconds."""
-    server = next((u for u in users if u.state == "running" and postgres.serves(u, volume.name)), None)
-    if verdict.kind != "postgres" or server is None:
+    database = DATABASES.get(verdict.kind)
+    if database is None:
         return None
-    return postgres.summary(engine, server, timeout=timeout)
+    server = next((u for u in users if u.state == "running" and database.serves(u, volume.name)), None)
+    return database.summary(engine, server, timeout=timeout) if server is not None else None
 
 
 # -- after a crash -----------------------------------------------------------------------------------------------------

@@ -15,10 +15,20 @@ from typing import Any
 from safe_compose import backup, prompts, shim
 from safe_compose.artifacts import HIDDEN, Artifact, Backup, DatabaseStatistics, VolumeRecord
 from safe_compose.engine import Engine, connect
-from safe_compose.errors import EngineUnavailable, Interrupted, LookAgain, Refused, SafeComposeError, UsageError, VerifyFailed
+from safe_compose.errors import (
+    BackupFailed,
+    EngineUnavailable,
+    Interrupted,
+    LookAgain,
+    Refused,
+    SafeComposeError,
+    UsageError,
+    VerifyFailed,
+)
 from safe_compose.grammar import parse
 from safe_compose.journal import Run, RunRecord
-from safe_compose.methods import archive, postgres
+from safe_compose.methods import archive, database_of
+from safe_compose.methods.database import Database
 from safe_compose.observed import PROJECT_LABEL, Container, Observed, Volume
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier, Verdict
@@ -459,7 +469,7 @@ class Act:
             return "archive"
         dumps = sum(a.uncompressed_bytes for a in record.artifacts if a.kind == "database")
         with prompts.progress(f"restore {into} from its dump", total=dumps) as report:
-            postgres.rebuild(engine, folder, _at_hand(engine, record), into, report)
+            _database_of(record).rebuild(engine, folder, _at_hand(engine, record), into, report)
         return "dump"
 
     def _images(self, record: VolumeRecord) -> tuple[str, ...]:
@@ -514,6 +524,13 @@ class Act:
 
 def _archive_of(record: VolumeRecord) -> Artifact | None:
     return next((a for a in record.artifacts if a.kind == "archive"), None)
+
+
+def _database_of(record: VolumeRecord) -> Database:
+    """How the kind of database that was dumped is handled. Raises BackupFailed where there is no dump."""
+    if record.statistics is None:
+        raise BackupFailed(f"volume {record.name}: it cannot be made again from a dump: it has none")
+    return database_of(record.statistics.kind)
 
 
 def _verdict_of(target: Target) -> Verdict:
@@ -703,11 +720,12 @@ def _counted(act: Act, target: Target) -> dict[str, DatabaseStatistics] | None:
         return None
     volume = act.homes.get(target.into, target.into)
     users = engine.look(_LOOK).users(volume)
-    serving = next((u for u in users if u.state == "running" and postgres.serves(u, volume)), None)
+    database = _database_of(target.record)
+    serving = next((u for u in users if u.state == "running" and database.serves(u, volume)), None)
     if serving is None:
         return None
     try:
-        return {d.name: d for d in postgres.count(engine, postgres.server(engine, serving))}
+        return {d.name: d for d in database.count(engine, database.server(engine, serving))}
     except SafeComposeError as fault:
         prompts.say(f"safe-compose: the rows could not be counted: {fault.message}")
         return None

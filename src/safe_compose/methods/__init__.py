@@ -1,1 +1,24 @@
 """How each kind of data is archived, dumped, proved and brought back. Every method is handed an engine."""
+
+from collections.abc import Mapping
+
+from safe_compose.errors import VerifyFailed
+from safe_compose.methods import postgres
+from safe_compose.methods.database import Database
+
+DATABASES: Mapping[str, Database] = {"postgres": postgres}
+"""Kind, as policy and manifests name it -> how such a database is handled."""
+
+
+def database_of(kind: str) -> Database:
+    """How the kind that a manifest names is handled. Raises VerifyFailed for one that only a newer safe-compose knows."""
+    found = DATABASES.get(kind)
+    if found is None:
+        raise VerifyFailed(
+            f"this safe-compose does not know databases of kind {kind!r}, so it cannot judge their dumps; nothing was touched",
+            next_step="use the version that made the backup, or newer",
+        )
+    return found
+
+
+__all__ = ["DATABASES", "database_of"]

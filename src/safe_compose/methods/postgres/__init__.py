@@ -5,14 +5,13 @@
 - `trial`    restored in a scratch volume and counted (L4)        - `control`  the state that a stopped server left behind
 """
 
-from safe_compose.methods.postgres.control import clean, control_state
+from safe_compose.methods.postgres.control import clean, control_state, left_behind
 from safe_compose.methods.postgres.dump import Dump, count, dump, verify_dump
 from safe_compose.methods.postgres.restore import rebuild, restore_dump
 from safe_compose.methods.postgres.server import (
     Address,
     Reading,
     Server,
-    Silent,
     reading,
     server,
     serves,
@@ -20,16 +19,19 @@ from safe_compose.methods.postgres.server import (
 )
 from safe_compose.methods.postgres.trial import trial, trial_archive, trial_dump
 
+DUMPED_BEFORE_DELETION = True
+
 __all__ = [
+    "DUMPED_BEFORE_DELETION",
     "Address",
     "Dump",
     "Reading",
     "Server",
-    "Silent",
     "clean",
     "control_state",
     "count",
     "dump",
+    "left_behind",
     "reading",
     "rebuild",
     "restore_dump",

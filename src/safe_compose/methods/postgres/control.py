@@ -5,6 +5,14 @@ from pathlib import PurePosixPath
 
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.methods.archive import MOUNT
+from safe_compose.methods.database import LeftBehind
+from safe_compose.methods.postgres.server import Server
+
+
+def left_behind(engine: Engine, volume_name: str, image_ids: Sequence[str], server: Server | None) -> LeftBehind:
+    """How a data directory nobody runs on was left; `server` is what was dumped from it. Raises BackupFailed."""
+    state = control_state(engine, volume_name, image_ids, server.pgdata if server is not None else None)
+    return LeftBehind(f"control state '{state}'", clean(state))
 
 
 def control_state(engine: Engine, volume_name: str, image_ids: Sequence[str], pgdata: str | None) -> str:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from safe_compose.engine import Engine, Helper, HelperFailed, Stream
 from safe_compose.errors import BackupFailed, SafeComposeError
 from safe_compose.methods.archive import last_words
+from safe_compose.methods.database import Silent
 from safe_compose.methods.postgres.scan import text
 from safe_compose.observed import Container, Mount
 
@@ -28,10 +29,6 @@ _NO_TIMEOUTS = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
 
 _USUAL_FOLDER = "/var/lib/postgresql"
 _PACKED = re.compile(r"postgres|postgis|timescale|pgvector|pg_?\d|cloudnative-pg|citus|pgrouting")
-
-
-class Silent(BackupFailed):
-    """The database server does not run, or runs and does not answer us: there can be no dump, only a cold archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,10 @@ class Server:
     foreign_sessions: tuple[str, ...] = ()
     """Clients that are connected besides us, in words."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"PostgreSQL {self.version}"
 
     @property
     def user(self) -> str:

@@ -1,0 +1,82 @@
+"""What every kind of database offers: found, dumped, counted, proved, tried out and brought back.
+
+A package per kind has these functions; the roads go by the kind that policy, or a manifest, names (`methods.DATABASES`).
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
+from safe_compose.engine import Engine
+from safe_compose.errors import BackupFailed
+from safe_compose.observed import Container
+
+
+class Silent(BackupFailed):
+    """The database server does not run, or runs and does not answer us: there can be no dump, only a cold archive."""
+
+
+class LeftBehind(NamedTuple):
+    """What a stopped server left on its volume."""
+
+    words: str
+    """`control state 'shut down'`"""
+    clean: bool
+    """It was stopped in order; False also where that cannot be told."""
+
+
+class Dump(Protocol):
+    """What `dump` made of one server."""
+
+    @property
+    def server(self) -> Any: ...
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]: ...
+    @property
+    def statistics(self) -> ServerStatistics: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    def written_since(self, engine: Engine) -> bool:
+        """Whether anything may have been written since the dump began; the server must still run. Raises BackupFailed."""
+
+
+class Database(Protocol):
+    """One kind of database. A server is whatever `server` returns: it has a `title` (`PostgreSQL 15.18`), its `databases` and
+    the `foreign_sessions` that are open besides ours, in words."""
+
+    DUMPED_BEFORE_DELETION: bool
+    """A dump beside the cold archive is worth its time: it can be read, and loaded into a newer server."""
+
+    def serves(self, container: Container, volume_name: str) -> bool:
+        """Whether, by its image and mounts, this is a server with its data in that volume."""
+
+    def server(self, engine: Engine, container: Container) -> Any:
+        """Find out all about the server in a running container. Raises Silent, BackupFailed."""
+
+    def summary(self, engine: Engine, container: Container, *, timeout: float) -> str | None:
+        """`PostgreSQL 15.18, 3 databases, 41 tables, about 1.2 M rows`, cheaply; None when it cannot be told."""
+
+    def count(self, engine: Engine, server: Any) -> tuple[DatabaseStatistics, ...]:
+        """Count everything of a running server now. Raises BackupFailed."""
+
+    def dump(self, engine: Engine, server: Any, volume: str, into: Path, progress: Callable[[int], None] = ...) -> Dump:
+        """Dump and count everything into `into/<slug of the volume>/`; `progress` gets bytes. Raises BackupFailed."""
+
+    def left_behind(self, engine: Engine, volume_name: str, image_ids: Sequence[str], server: Any) -> LeftBehind:
+        """How a volume was left; nobody runs on it. `server` is what was dumped from it, or None. Raises BackupFailed."""
+
+    def verify_dump(self, folder: Path, artifacts: Sequence[Artifact], statistics: ServerStatistics) -> list[Evidence]:
+        """L2 and L3 of the dumps of one volume, from the disk; other artifacts are ignored. Raises VerifyFailed."""
+
+    def trial(self, engine: Engine, folder: Path, record: VolumeRecord, image: str) -> list[Evidence]:
+        """L4: restored into a scratch volume, started on no network, counted. Raises VerifyFailed, BackupFailed."""
+
+    def rebuild(
+        self, engine: Engine, folder: Path, record: VolumeRecord, volume_name: str, progress: Callable[[int], None] = ...
+    ) -> None:
+        """Make the data again from its dump in the existing EMPTY volume, and leave it stopped in order.
+
+        Raises LookAgain for a volume that is not empty, VerifyFailed, BackupFailed.
+        """
