@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "safe_compose"
 
 PURE = {"grammar", "observed", "artifacts", "threat", "policy", "plan"}
 EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals"}
-ROADS = {"shim", "guard", "restore", "backup", "world", "ways", "doctor", "consent", "hook", "hold", "cli"}
+ROADS = {"shim", "guard", "measure", "restore", "backup", "world", "ways", "doctor", "consent", "hook", "hold", "cli"}
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
 
@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "world": PURE | EFFECTS | TOOLS | {"shim"},
     "backup": PURE | EFFECTS | TOOLS | {"world"},
     "consent": PURE | EFFECTS | TOOLS | {"world"},
-    "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "consent", "podman", "hold"},
+    "measure": PURE | EFFECTS | TOOLS | {"world", "backup"},
+    "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "measure", "consent", "podman", "hold"},
     "hold": PURE | EFFECTS | TOOLS | {"world"},
     "hook": PURE | TOOLS | {"shim", "shell_line"},
     "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},

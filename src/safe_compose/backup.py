@@ -491,12 +491,15 @@ def _hot(
 
 
 def contents(engine: Engine, volume: Volume, verdict: Verdict, users: Sequence[Container], timeout: float) -> str | None:
-    """What is in a volume, for the card; None when it cannot be told within `timeout` seconds."""
+    """What is in a volume, for the card, found out within `timeout` seconds; None for what is no database."""
     database = DATABASES.get(verdict.kind)
     if database is None:
         return None
     server = next((u for u in users if u.state == "running" and database.serves(u, volume.name)), None)
-    return database.summary(engine, server, timeout=timeout) if server is not None else None
+    if server is None:
+        why = "; no dump: server was not running" if database.DUMPED_BEFORE_DELETION else "; its server does not run"
+        return f"{verdict.kind}{why}"
+    return (database.summary(engine, server, timeout=timeout) if timeout > 0 else None) or f"{verdict.kind}, not measured"
 
 
 # -- after a crash -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,9 +29,6 @@ from safe_compose.world import Begun, World, enter, project_folder
 
 if TYPE_CHECKING:  # imported when a card has been painted or answered: it stands there 40 ms sooner
     from safe_compose.backup import Halted, Kept
-
-MEASURE_SECONDS = 5.0
-"""How long the card waits for sizes and contents (design, section 6)."""
 
 
 class Terminated(BaseException):
@@ -184,7 +180,7 @@ def _guarded(world: World, made: Plan, case: consent.Case) -> int:
     if terminal is None and approval is None:
         with consent.offered(world, made, case):
             _answer_given(made)
-    prompts.show_card(_with_details(world, made), lambda: measure(world, made))
+    prompts.show_card(_with_details(world, made), lambda: _measured(world, made))
     if terminal is not None:
         _ask(made, terminal)
     lock = world.catalogue.lock(
@@ -294,10 +290,12 @@ def _answer_given(made: Plan) -> None:
         return
     if own.non_interactive and own.backup_first:
         return
+    job = "add --non-interactive --backup-first (a verified backup instead of the confirmation)"
     raise Refused(
         f"this command deletes {_names(made.doomed)}, and there is no terminal to confirm it on. A person decides this",
-        next_step="add --non-interactive --backup-first (a verified backup instead of the confirmation)"
-        + (f", and --confirm '{made.phrase}'" if made.touches_others or own.skip_backup else ""),
+        next_step=f"add --confirm '{made.phrase}'"
+        if own.skip_backup
+        else job + (f", and --confirm '{made.phrase}'" if made.touches_others else ""),
     )
 
 
@@ -319,23 +317,13 @@ def _with_details(world: World, made: Plan) -> Plan:
         details["stopped for it"] = names or "nothing runs"
     if made.threat.kind == "compose_down_volumes":
         details["safer"] = "the same command without -v keeps every named volume"
-    return replace(made, details=details)
+    return replace(made, details=details, patience=world.settings.patience)
 
 
-def measure(world: World, made: Plan) -> Iterator[Sequence[Doomed]]:
-    """Sizes and contents for the card, for at most MEASURE_SECONDS; what is not known by then stays unmeasured."""
-    from safe_compose import backup
+def _measured(world: World, made: Plan) -> Iterator[Sequence[Doomed]]:
+    from safe_compose import measure
 
-    until = time.monotonic() + MEASURE_SECONDS
-    doomed = list(made.doomed)
-    sizes = world.engine.sizes([d.name for d in doomed], timeout=MEASURE_SECONDS)
-    doomed = [replace(d, bytes=sizes.get(d.name)) for d in doomed]
-    yield doomed
-    for place, d in enumerate(doomed):
-        left = until - time.monotonic()
-        if left > 0:
-            doomed[place] = replace(d, contents=backup.contents(world.engine, d.volume, d.verdict, d.users, timeout=left))
-            yield doomed
+    yield from measure.for_card(world, made)
 
 
 def _same(made: Plan, again: Plan) -> None:
@@ -393,8 +381,11 @@ def _tell(world: World, made: Plan, journal_run: Run, backup_id: str | None, cod
 
 
 def _names(doomed: Sequence[Doomed]) -> str:
+    if len(doomed) == 1:
+        return f"volume {doomed[0].name}"
     matter = [d.name for d in doomed if d.verdict.tier is not Tier.DISPOSABLE]
-    return f"{len(doomed)} volumes ({', '.join(matter)})" if len(doomed) != 1 else f"volume {doomed[0].name}"
+    rest = len(doomed) - len(matter)
+    return f"{len(doomed)} volumes ({', '.join(matter)}{f' and {rest} disposable' if rest else ''})"
 
 
 # -- run docker ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from safe_compose.grammar import Invocation, Own
 from safe_compose.observed import Container, Observed, Volume
@@ -26,6 +27,10 @@ class Doomed:
     """`PostgreSQL 15.18, 2 databases, 41 tables, about 120000 rows`"""
     last_backup: str | None = None
     """Id of its newest verified backup."""
+    last_write: str | None = None
+    """`2026-11-25 15:41 UTC, 3 minutes ago`"""
+    remedy: str | None = None
+    """What helps better than deleting it, when something was seen that says so."""
 
     @property
     def name(self) -> str:
@@ -54,6 +59,8 @@ class Plan:
     """Why `verdict` is `refuse`, and which flags to add."""
     details: Mapping[str, str] = field(default_factory=dict)
     """For the card only: where the backup goes, the room there."""
+    patience: int | None = None
+    """For the card only: seconds that a backup may take without a remark."""
 
     @property
     def backed_up(self) -> tuple[Doomed, ...]:
@@ -90,8 +97,19 @@ def room_needed(size: int) -> int:
     return int(size * 0.6) + (64 << 20)
 
 
-def effort(doomed: Sequence[Doomed]) -> str | None:
-    """Room and time that the backup will take about, for the card; None while a size is not known.
+class Effort(NamedTuple):
+    """What a backup will take about."""
+
+    room: int
+    """Bytes."""
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"up to {size_text(self.room)} and about {time_text(self.seconds)}"
+
+
+def effort(doomed: Sequence[Doomed]) -> Effort | None:
+    """Room and time of the backup of these volumes; None while a size is not known.
 
     Time as measured: 15 s for 188 MiB of PostgreSQL, from the stop to the end of the trial (bench, guarded).
     """
@@ -99,9 +117,21 @@ def effort(doomed: Sequence[Doomed]) -> str | None:
     if not sizes or None in sizes:
         return None
     size = sum(filter(None, sizes))
-    seconds = 3 + size / (16 << 20)
-    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-    return f"up to {size_text(room_needed(size))} and about {time}"
+    return Effort(room_needed(size), 3 + size / (16 << 20))
+
+
+def time_text(seconds: float) -> str:
+    """Seconds as people say them: `11 seconds`, `4 minutes`, `3 hours`, `2 days`."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def moment_text(then: datetime, now: datetime) -> str:
+    """`2026-11-25 15:41 UTC, 3 minutes ago`; both are UTC."""
+    ago = (now - then).total_seconds()
+    return f"{then:%Y-%m-%d %H:%M} UTC, " + ("just now" if ago < 1 else f"{time_text(ago)} ago")
 
 
 def phrase_for(kind: str, project: str | None, doomed: Sequence[Doomed]) -> str:
@@ -237,7 +267,8 @@ def as_text(plan: Plan) -> str:
     if plan.project:
         inferred = f" (from the {plan.observed.project.inferred_from})" if plan.observed.project else ""
         lines.append(f"project:  {plan.project}{inferred}")
-    lines.append(f"daemon:   {plan.observed.endpoint}")
+    if plan.observed.endpoint:  # a harmless command asks none
+        lines.append(f"daemon:   {plan.observed.endpoint}")
     fate = "keeps:   " if plan.holds else "deletes: "
     lines += [f"{fate} {d.name}{_where(d)}: {d.verdict.tier.value}, {d.verdict.why}{_whose(d)}" for d in plan.doomed]
     lines += [f"spares:   {name}: {why}" for name, why in plan.threat.spared]

@@ -11,14 +11,17 @@ from typing import IO, Any, cast
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from safe_compose.artifacts import Backup
 from safe_compose.errors import Refused, SafeComposeError
-from safe_compose.plan import Doomed, Plan, effort, size_text
+from safe_compose.plan import Doomed, Effort, Plan, effort, size_text, time_text
 from safe_compose.policy import Tier
 
+NARROW = 72
+"""Columns below which the card puts a volume's facts below its name."""
 _TIER_STYLE = {Tier.CRITICAL: "bold red", Tier.IMPORTANT: "yellow", Tier.DISPOSABLE: "dim"}
 
 
@@ -131,8 +134,9 @@ class Terminal:
                 termios.tcsetattr(self.fd, termios.TCSANOW, before)
 
 
-def card(plan: Plan, doomed: Sequence[Doomed]) -> RenderableType:
+def card(plan: Plan, doomed: Sequence[Doomed], *, measuring: bool, width: int) -> RenderableType:
     """Everything that a person must see before the question. Values that are still being measured show as `...`."""
+    unknown = "..." if measuring else "not measured"
     head = Table.grid(padding=(0, 2))
     head.add_column(style="dim", no_wrap=True)
     head.add_column(overflow="fold")
@@ -143,43 +147,79 @@ def card(plan: Plan, doomed: Sequence[Doomed]) -> RenderableType:
     if plan.project:
         inferred = f"   (from the {plan.observed.project.inferred_from})" if plan.observed.project else ""
         head.add_row("project", Text(plan.project + inferred))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in ("volume", "tier", "size", "in it"):
-        table.add_column(title, overflow="fold")
-    for d in sorted(doomed, key=lambda d: (d.verdict.tier.rank, d.name)):
-        name = Text(d.name if not d.volume.anonymous else f"{d.name[:12]}... (anonymous)")
-        if d.other_project:
-            name.append(f"\nbelongs to project {d.other_project}", style="bold red")
-        facts = Text(d.contents or d.verdict.kind)
-        facts.append(f"\n{d.verdict.why}", style="dim")
-        if d.volume.anonymous and d.places:
-            facts.append(f"\nmounted at {', '.join(d.places)}", style="dim")  # its name says nothing to anybody
-        facts.append(f"\nused by {', '.join(f'{c.name} ({c.state})' for c in d.users) or 'nothing'}", style="dim")
-        if d.verdict.tier is not Tier.DISPOSABLE:
-            facts.append(f"\nlast verified backup: {d.last_backup or 'none'}", style="dim")
-        tier = Text(d.verdict.tier.value, style=_TIER_STYLE[d.verdict.tier])
-        table.add_row(name, tier, "..." if d.bytes is None else size_text(d.bytes), facts)
-    rows: list[RenderableType] = [Text("This command deletes volumes for good.", style="bold"), head, table]
+    volumes = [_of_volume(d, unknown) for d in sorted(doomed, key=lambda d: (d.verdict.tier.rank, d.name))]
+    rows: list[RenderableType] = [Text("This command deletes volumes for good.", style="bold"), head]
+    rows.append(_one_below_the_other(volumes) if width < NARROW else _side_by_side(volumes))
     for spared, why in plan.threat.spared:
         rows.append(Text(f"not touched: {spared} ({why})", style="dim"))
     for warning in plan.warnings:
         rows.append(Text(f"warning: {warning}", style="yellow"))
     for title, words in plan.details.items():
         rows.append(Text(f"{title}: {words}"))
-    if not plan.invocation.own.skip_backup and (room_and_time := effort(doomed)):
-        rows.append(Text(f"it takes: {room_and_time}"))
+    rows += [Text(f"better: {d.remedy}", style="bold") for d in doomed if d.remedy]
+    if not plan.invocation.own.skip_backup and plan.backed_up:
+        rows += _time_it_takes(plan, effort(doomed), unknown)
     return Group(*rows)
+
+
+def _of_volume(d: Doomed, unknown: str) -> tuple[Text, Text, Text, Text]:
+    """Name, tier, size, and all else that is known of one volume."""
+    name = Text(d.name if not d.volume.anonymous else f"{d.name[:12]}... (anonymous)")
+    if d.other_project:
+        name.append(f"\nbelongs to project {d.other_project}", style="bold red")
+    facts = Text(d.contents or d.verdict.kind)
+    facts.append(f"\n{d.verdict.why}", style="dim")
+    if d.volume.anonymous and d.places:
+        facts.append(f"\nmounted at {', '.join(d.places)}", style="dim")  # its name says nothing to anybody
+    facts.append(f"\nused by {', '.join(f'{c.name} ({c.state})' for c in d.users) or 'nothing'}", style="dim")
+    if d.verdict.tier is not Tier.DISPOSABLE:
+        facts.append(f"\nlast write: {d.last_write or unknown}", style="dim")
+        facts.append(f"\nlast verified backup: {d.last_backup or 'none'}", style="dim")
+    tier = Text(d.verdict.tier.value, style=_TIER_STYLE[d.verdict.tier])
+    return name, tier, Text(unknown if d.bytes is None else size_text(d.bytes)), facts
+
+
+def _side_by_side(volumes: Sequence[tuple[Text, Text, Text, Text]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("volume", "tier", "size", "in it"):
+        table.add_column(title, overflow="fold", no_wrap=title == "tier")
+    for cells in volumes:
+        table.add_row(*cells)
+    return table
+
+
+def _one_below_the_other(volumes: Sequence[tuple[Text, Text, Text, Text]]) -> Group:
+    """Columns of a few letters are read by nobody."""
+    rows: list[RenderableType] = []
+    for name, tier, size, facts in volumes:
+        rows += [Text(), name, Text("  ").join([Text(), tier, size]), Padding(facts, (0, 0, 0, 2))]
+    return Group(*rows, Text())
+
+
+def _time_it_takes(plan: Plan, taken: Effort | None, unknown: str) -> Iterator[Text]:
+    yield Text(f"it takes: {taken or unknown}")
+    if plan.threat.stops:
+        time = f"about {time_text(taken.seconds)}" if taken else "all that time"
+        yield Text(f"services down: {time} for the backup, then until somebody starts them; if it fails they start again at once")
+    if taken and plan.patience is not None and taken.seconds > plan.patience:
+        yield Text(
+            f"long: that is more than {time_text(plan.patience)} (backup.patience); `safe-compose backup` makes one while "
+            "everything runs",
+            style="yellow",
+        )
 
 
 def show_card(plan: Plan, measure: Callable[[], Iterator[Sequence[Doomed]]]) -> None:
     """Paint the card at once and fill in what `measure` yields; without a terminal it is printed once, measured."""
     out = console()
     if not out.is_terminal:
-        out.print(card(plan, [plan.doomed, *measure()][-1]))
+        out.print(card(plan, [plan.doomed, *measure()][-1], measuring=False, width=out.width))
         return
-    with Live(card(plan, plan.doomed), console=out, refresh_per_second=8) as live:
+    doomed: Sequence[Doomed] = plan.doomed
+    with Live(card(plan, doomed, measuring=True, width=out.width), console=out, refresh_per_second=8) as live:
         for doomed in measure():
-            live.update(card(plan, doomed), refresh=True)
+            live.update(card(plan, doomed, measuring=True, width=out.width), refresh=True)
+        live.update(card(plan, doomed, measuring=False, width=out.width), refresh=True)
 
 
 def question_for(plan: Plan) -> str:

@@ -7,7 +7,8 @@ in the service's container, because a process that loses its parent there can ma
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -171,24 +172,34 @@ def reading(engine: Engine, found: Server) -> Reading:
 
 def summary(engine: Engine, container: Container, *, timeout: float) -> str | None:
     """`PostgreSQL 15.18, 3 databases, 41 tables, about 1.2 M rows` from the planner's estimates, by exec only; None when it
-    cannot be told. `timeout`: seconds for each question."""
+    cannot be told. `timeout`: seconds for all questions together."""
     sql = (
         "SELECT count(*) || ' ' || COALESCE(sum(GREATEST(reltuples, n_live_tup, 0)), 0)::bigint "
         "FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
         "LEFT JOIN pg_catalog.pg_stat_all_tables s ON s.relid = c.oid "
         "WHERE c.relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'"
     )
+    until = time.monotonic() + timeout
+
+    def left() -> float:
+        if (seconds := until - time.monotonic()) <= 0:
+            raise Silent(f"container {container.name}: its server did not answer in time")
+        return seconds
+
     tables = rows = 0
     try:
-        address, facts, _ = _found(engine, container, timeout=timeout)
+        address, facts, _ = _found(engine, container, left)
         for database in facts["databases"] or ():
-            more = ask(engine, address, database, sql, timeout=timeout).split()
+            more = ask(engine, address, database, sql, timeout=left()).split()
             tables += int(more[0])
             rows += int(more[1])
     except SafeComposeError:
         return None
-    version = str(facts["version"]).split()[0]
-    return f"PostgreSQL {version}, {len(facts['databases'] or ())} databases, {tables} tables, about {_short(rows)} rows"
+    version, databases = str(facts["version"]).split()[0], len(facts["databases"] or ())
+    return (
+        f"PostgreSQL {version}, {databases} database{'s' * (databases != 1)}, {tables} table{'s' * (tables != 1)}, "
+        f"about {_short(rows)} rows"
+    )
 
 
 def _short(number: int) -> str:
@@ -353,18 +364,23 @@ def locate(engine: Engine, container: Container, user: str, *, timeout: float = 
     return Address(container.id, container.image_id, user, int(lines[3]), lines[4] or address.socket)
 
 
-def _found(engine: Engine, container: Container, *, timeout: float = ASK_TIMEOUT) -> tuple[Address, dict[str, Any], str]:
-    """How the server is reached by exec, what it says of itself, and a database that lets us in."""
+def _found(
+    engine: Engine, container: Container, timeout: Callable[[], float] = lambda: ASK_TIMEOUT
+) -> tuple[Address, dict[str, Any], str]:
+    """How the server is reached by exec, what it says of itself, and a database that lets us in.
+
+    `timeout`: seconds for the next question; may raise Silent.
+    """
     if container.state != "running":
         raise Silent(f"container {container.name}: the database does not run ({container.state})")
     cause = ""
     users = dict.fromkeys([container.environment.get("POSTGRES_USER") or "postgres", "postgres"])
-    first = locate(engine, container, next(iter(users)), timeout=timeout)
+    first = locate(engine, container, next(iter(users)), timeout=timeout())
     for user in users:
         for database in ("postgres", "template1"):
             address = Address(first.container, first.image, user, first.port, first.socket)
             try:
-                facts: dict[str, Any] = json.loads(ask(engine, address, database, _FACTS, timeout=timeout))
+                facts: dict[str, Any] = json.loads(ask(engine, address, database, _FACTS, timeout=timeout()))
             except HelperFailed as error:
                 cause = last_words(error)
                 continue
