@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -99,10 +99,25 @@ def sealed_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def lab(_sealed_session: None) -> None:
     """A real engine, Compose and the images. Fails, never skips, when they cannot be had; workers wait for each other."""
+    _bring_lab()
+
+
+@pytest.fixture(scope="session")
+def postgres_image(lab: None) -> Callable[[int], str]:
+    """Make sure of the image of a major version of PostgreSQL (15, 17 or 18), and return its name."""
+
+    def bring(major: int) -> str:
+        name = f"postgres:{major}"
+        _bring_lab(name)
+        return name
+
+    return bring
+
+
+def _bring_lab(*images: str) -> None:
     environment = {name: value for name, value in OUTSIDE.items() if not name.startswith(("DOCKER_HOST", "DOCKER_CONTEXT"))}
-    done = subprocess.run(
-        [ROOT / "tests" / "lab" / "up"], env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    up = ROOT / "tests" / "lab" / "up"
+    done = subprocess.run([up, *images], env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         pytest.fail(f"tests/lab/up ended with {done.returncode}:\n{done.stderr}", pytrace=False)
 

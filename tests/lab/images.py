@@ -26,9 +26,6 @@ LABEL = "safe-compose.lab"
 FORMAT = 1
 """Part of each image's identity: raise it when the same recipe has to give another image."""
 
-RELEASE = "bookworm"
-"""Its packages are PostgreSQL 15, MariaDB 10.11 and Redis 7.0."""
-
 ROOTFS = Path(__file__).resolve().parent / "rootfs"
 
 
@@ -41,32 +38,73 @@ BASE = _words(
     "ncurses-base sed tar tzdata util-linux xz-utils zstd"
 )
 
-NEEDLESS = _words(
-    "adduser debconf dpkg gcc-12-base init-system-helpers install-info libc-l10n libfile-find-rule-perl "
-    "libgdbm-compat4 libgdbm6 libjson-perl libllvm14 libnumber-compare-perl libpam-modules libpam-modules-bin "
-    "libperl5.36 libsemanage-common libsemanage2 libsepol2 libtext-glob-perl libz3-4 locales login lsb-base mariadb-common "
-    "mysql-common netbase openssl perl perl-modules-5.36 postgresql-client-common postgresql-common readline-common "
-    "sensible-utils ssl-cert sysvinit-utils ucf usrmerge util-linux-extra"
-)
-"""What the packages depend on for their maintainer scripts or for parts that are left out (the JIT compiler)."""
 
-UNWANTED_FOLDERS = (
-    "usr/share/doc/",
-    "usr/share/man/",
-    "usr/share/info/",
-    "usr/share/locale/",
-    "usr/share/lintian/",
-    "usr/share/bug/",
-    "usr/share/bash-completion/",
-    "usr/share/postgresql/15/man/",
-    "usr/lib/postgresql/15/lib/bitcode/",
-    "usr/lib/postgresql/15/lib/llvmjit",
-    "usr/share/zoneinfo/right/",
-    "usr/share/zoneinfo/posix/",
-    "etc/init.d/",
-    "etc/cron",
-    "usr/lib/systemd/",
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A Debian release: all packages of an image come from one, so that they fit each other."""
+
+    name: str
+    postgres: int
+    """The major version of its PostgreSQL."""
+    needless: tuple[str, ...]
+    """What the packages depend on for their maintainer scripts or for parts that are left out (the JIT compiler)."""
+
+    @property
+    def unwanted(self) -> tuple[str, ...]:
+        """Folders, and beginnings of names, that no image gets."""
+        return (
+            "usr/share/doc/",
+            "usr/share/man/",
+            "usr/share/info/",
+            "usr/share/locale/",
+            "usr/share/lintian/",
+            "usr/share/bug/",
+            "usr/share/bash-completion/",
+            f"usr/share/postgresql/{self.postgres}/man/",
+            f"usr/lib/postgresql/{self.postgres}/lib/bitcode/",
+            f"usr/lib/postgresql/{self.postgres}/lib/llvmjit",
+            "usr/share/zoneinfo/right/",
+            "usr/share/zoneinfo/posix/",
+            "etc/init.d/",
+            "etc/cron",
+            "usr/lib/systemd/",
+        )
+
+
+BOOKWORM = Release(
+    "bookworm",
+    15,
+    _words(
+        "adduser debconf dpkg gcc-12-base init-system-helpers install-info libc-l10n libfile-find-rule-perl "
+        "libgdbm-compat4 libgdbm6 libjson-perl libllvm14 libnumber-compare-perl libpam-modules libpam-modules-bin "
+        "libperl5.36 libsemanage-common libsemanage2 libsepol2 libtext-glob-perl libz3-4 locales login lsb-base mariadb-common "
+        "mysql-common netbase openssl perl perl-modules-5.36 postgresql-client-common postgresql-common readline-common "
+        "sensible-utils ssl-cert sysvinit-utils ucf usrmerge util-linux-extra"
+    ),
 )
+"""Its packages are PostgreSQL 15, MariaDB 10.11 and Redis 7.0."""
+
+_NEEDLESS = (
+    "adduser base-passwd debconf init-system-helpers libc-gconv-modules-extra libc-l10n libdebconfclient0 libgdbm-compat4t64 "
+    "libgdbm6t64 libjson-perl libncursesw6 libpam-modules libpam-modules-bin libpam-runtime libsemanage-common libsemanage2 "
+    "libsepol2 libtext-charwidth-perl libtext-wrapi18n-perl locales login.defs netbase openssl openssl-provider-legacy perl "
+    "postgresql-client-common postgresql-common procps readline-common sensible-utils ssl-cert sysvinit-utils ucf "
+)
+TRIXIE = Release(
+    "trixie",
+    17,
+    _words(
+        _NEEDLESS + "gcc-14-base libio-pty-perl libipc-run-perl liblastlog2-2 libllvm19 libperl5.40 libproc2-0 libsqlite3-0 "
+        "libz3-4 perl-modules-5.40 postgresql-common-dev"
+    ),
+)
+FORKY = Release(
+    "forky",
+    18,
+    _words(_NEEDLESS + "gcc-16-base libperl5.42 libproc2-1 libsystemd-shared perl-modules-5.42 systemd"),
+)
+
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """Folders that are links into /usr on today's Debian; packages of bookworm still ship files below the old names."""
 
@@ -93,10 +131,14 @@ class Recipe:
     """Take just these files of the packages, and of their dependencies none."""
     edits: Mapping[str, tuple[bytes, bytes]] = field(default_factory=dict)
     """path -> (old, new): replaced in a packaged file."""
+    release: Release = BOOKWORM
 
     def identity(self) -> str:
         """The hash of all that decides what the image contains, but for the packages' versions."""
-        text = json.dumps([FORMAT, RELEASE, NEEDLESS, UNWANTED_FOLDERS, asdict(self)], default=repr, sort_keys=True)
+        facts = asdict(self)
+        del facts["release"]
+        origin = [self.release.name, self.release.needless, self.release.unwanted]
+        text = json.dumps([FORMAT, *origin, facts], default=repr, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -138,54 +180,59 @@ def _debian(*accounts: tuple[str, int, str, str]) -> dict[str, Entry]:
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_POSTGRES_ENTRIES = {
-    **_debian(("postgres", 999, "/var/lib/postgresql", "/bin/bash")),
-    "usr/local/bin/docker-entrypoint.sh": _script("postgres-entrypoint.sh"),
-    "run/postgresql": _folder(0o3777, 999),
-    "var/lib/postgresql": _folder(0o755, 999),
-    "var/lib/postgresql/data": _folder(0o1777, 999),
-}
-_POSTGRES_ENVIRONMENT = [
-    f"PATH={PATH}:/usr/lib/postgresql/15/bin",
-    "LANG=C.UTF-8",
-    "PG_MAJOR=15",
-    "PGDATA=/var/lib/postgresql/data",
-]
-_POSTGRES_PACKAGES = ("postgresql-15", "postgresql-client-15", "libnss-wrapper", *BASE)
-_POSTGRES_EDITS = {
-    "usr/share/postgresql/15/postgresql.conf.sample": (
-        b"#listen_addresses = 'localhost'",
-        b"listen_addresses = '*'",
-    ),
-}
 
-POSTGRES = Recipe(
-    name="postgres:15",
-    packages=_POSTGRES_PACKAGES,
-    entries=_POSTGRES_ENTRIES,
-    edits=_POSTGRES_EDITS,
-    config={
-        "Env": _POSTGRES_ENVIRONMENT,
-        "Entrypoint": ["docker-entrypoint.sh"],
-        "Cmd": ["postgres"],
-        "ExposedPorts": {"5432/tcp": {}},
-        "Volumes": {"/var/lib/postgresql/data": {}},
-        "StopSignal": "SIGINT",
-    },
-)
+def _postgres(release: Release) -> Recipe:
+    """As the official images are: from 18 on the volume is the folder above that of the version (docker-library/postgres)."""
+    major = release.postgres
+    pgdata = "/var/lib/postgresql/data" if major < 18 else f"/var/lib/postgresql/{major}/docker"
+    volume = "/var/lib/postgresql/data" if major < 18 else "/var/lib/postgresql"
+    return Recipe(
+        name=f"postgres:{major}",
+        packages=(f"postgresql-{major}", f"postgresql-client-{major}", "libnss-wrapper", *BASE),
+        entries={
+            **_debian(("postgres", 999, "/var/lib/postgresql", "/bin/bash")),
+            "usr/local/bin/docker-entrypoint.sh": _script("postgres-entrypoint.sh"),
+            "run/postgresql": _folder(0o3777, 999),
+            "var/lib/postgresql": _folder(0o755 if major < 18 else 0o1777, 999),
+            **({"var/lib/postgresql/data": _folder(0o1777, 999)} if major < 18 else {}),
+        },
+        edits={
+            f"usr/share/postgresql/{major}/postgresql.conf.sample": (
+                b"#listen_addresses = 'localhost'",
+                b"listen_addresses = '*'",
+            )
+        },
+        config={
+            "Env": [
+                f"PATH={PATH}:/usr/lib/postgresql/{major}/bin",
+                "LANG=C.UTF-8",
+                f"PG_MAJOR={major}",
+                f"PGDATA={pgdata}",
+            ],
+            "Entrypoint": ["docker-entrypoint.sh"],
+            "Cmd": ["postgres"],
+            "ExposedPorts": {"5432/tcp": {}},
+            "Volumes": {volume: {}},
+            "StopSignal": "SIGINT",
+        },
+        release=release,
+    )
+
+
+POSTGRES = _postgres(BOOKWORM)
 
 BOT = Recipe(
     name="dating-bot:latest",
-    packages=_POSTGRES_PACKAGES,
+    packages=POSTGRES.packages,
     entries={
         **_debian(("app", 1000, "/app", "/bin/bash")),
         "usr/local/bin/dating-bot": _script("bot-entrypoint.sh"),
         "app": _folder(0o755, 1000),
         "app/photos": _folder(0o750, 1000),
     },
-    edits=_POSTGRES_EDITS,
+    edits=POSTGRES.edits,
     config={
-        "Env": [*_POSTGRES_ENVIRONMENT[:2], "PHOTO_DIR=/app/photos"],
+        "Env": [f"PATH={PATH}:/usr/lib/postgresql/15/bin", "LANG=C.UTF-8", "PHOTO_DIR=/app/photos"],
         "Entrypoint": ["dating-bot"],
         "User": "1000:1000",
         "WorkingDir": "/app",
@@ -377,6 +424,8 @@ STANDINS = (
 )
 
 RECIPES = (POSTGRES, BUSYBOX, BOT, *STANDINS, REDIS, MARIADB)
+SELDOM = (_postgres(TRIXIE), _postgres(FORKY))
+"""Made only when they are asked for by name: few tests need them."""
 
 
 def _merged(path: str) -> str:
@@ -402,9 +451,9 @@ def packages_layer(recipe: Recipe, apt: Apt, cache: Path) -> Path:
     if recipe.only:
         wanted = {name: version for name, version in apt.closure(recipe.packages).items() if name in recipe.packages}
     else:
-        wanted = {name: version for name, version in apt.closure(recipe.packages).items() if name not in NEEDLESS}
+        wanted = {name: version for name, version in apt.closure(recipe.packages).items() if name not in recipe.release.needless}
     merge = not recipe.only
-    key = json.dumps([FORMAT, wanted, recipe.only, UNWANTED_FOLDERS, repr(recipe.edits)])
+    key = json.dumps([FORMAT, wanted, recipe.only, recipe.release.unwanted, repr(recipe.edits)])
     layer = cache / "layers" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
     if layer.exists():
         return layer
@@ -418,7 +467,7 @@ def packages_layer(recipe: Recipe, apt: Apt, cache: Path) -> Path:
                 path = _merged(member.name) if merge else member.name.removeprefix("./")
                 if not path or path == "." or path in seen or (recipe.only and path not in recipe.only):
                     continue
-                if f"{path}/".startswith(UNWANTED_FOLDERS) or path.startswith(UNWANTED_FOLDERS):
+                if f"{path}/".startswith(recipe.release.unwanted) or path.startswith(recipe.release.unwanted):
                     continue
                 seen.add(path)
                 source = packed.extractfile(member) if member.isfile() else None
@@ -530,16 +579,18 @@ def pulled(recipe: Recipe) -> bool:
         return False
 
 
-def main(cache: Path) -> int:
-    apt = Apt(cache / "apt", RELEASE)
-    for recipe in RECIPES:
+def main(cache: Path, names: Sequence[str]) -> int:
+    """Make sure of the usual images and of those named."""
+    sources: dict[str, Apt] = {}
+    for recipe in (*RECIPES, *(r for r in SELDOM if r.name in names)):
         if present(recipe) or pulled(recipe):
             continue
         say(f"building a look-alike of {recipe.name} from Debian packages")
+        apt = sources.setdefault(recipe.release.name, Apt(cache / "apt", recipe.release.name))
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             load(recipe, [packages_layer(recipe, apt, cache), own_layer(recipe, Path(folder) / "own.tar")])
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(main(Path(sys.argv[1]).resolve(), sys.argv[2:]))
