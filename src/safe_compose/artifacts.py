@@ -52,7 +52,7 @@ class ServerStatistics:
     """What one database server held."""
 
     kind: str
-    """`postgres`, `mariadb`, ..."""
+    """`postgres`, `mariadb`, `redis`, ..."""
     version: str
     """`15.18`"""
     user: str
@@ -60,6 +60,8 @@ class ServerStatistics:
     system_identifier: str = ""
     pgdata: str = ""
     databases: tuple[DatabaseStatistics, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What its files mean depends on: for Redis `dir`, `dbfilename`, `appendonly`, ...; never a secret."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ Before a deletion the order loses nothing (design, section 7); by hand nothing i
 
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safe_compose import plan, prompts, threat
 from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord
@@ -208,13 +208,15 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
         dumps = {name: _dump(engine, *serving, name, draft.path) for name, serving in servers.items()}
         run.step("dumped", volumes=[name for name, dump in dumps.items() if dump is not None])
         late = {name for name, dump in dumps.items() if dump is not None and dump.written_since(engine)}
-        halted.stop((c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout)
+        with ExitStack() as stopping:
+            settled = {name: stopping.enter_context(found.settled(engine, c)) for name, (found, c) in servers.items()}
+            halted.stop((c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout)
         users = {c.id: c for name in names for u in request.observed.users(name) if (c := engine.container(u.id))}
         created = {name: v.created_at for name in names if (v := engine.volume(name)) is not None}
         records = []
         for volume, verdict in request.volumes:
-            dump = dumps.get(volume.name)
-            record = _archived(engine, request, volume, verdict, draft.path, dump, stopped=volume.name in servers)
+            dump, known = dumps.get(volume.name), settled.get(volume.name)
+            record = _archived(engine, request, volume, verdict, draft.path, dump, known, stopped=volume.name in servers)
             records.append(replace(record, dump_older_than_archive=volume.name in late))
             run.step("archived", volume=volume.name)
         backup = draft.commit(records)
@@ -296,13 +298,17 @@ def _archived(
     verdict: Verdict,
     into: Path,
     dump: Dump | None,
+    settled: Any,
     *,
     stopped: bool,
 ) -> VolumeRecord:
     images = image_candidates(engine, request.observed, volume.name)
     notes: list[str] = []
+    statistics = None
     if (database := DATABASES.get(verdict.kind)) is not None:
-        left = database.left_behind(engine, volume.name, images, dump.server if dump else None)
+        left = database.left_behind(engine, volume.name, images, dump.server if dump else settled)
+        statistics = left.statistics
+        notes += left.notes
         if stopped and (dump is not None or not database.DUMPED_BEFORE_DELETION) and not left.clean:
             raise BackupFailed(
                 f"volume {volume.name}: the database did not shut down cleanly ({left.words}); nothing was deleted",
@@ -313,7 +319,7 @@ def _archived(
     with prompts.progress(f"archive {volume.name}") as report:
         artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report)
     if dump is None:
-        return replace(_record(request, volume, verdict, "cold", artifacts), notes=tuple(notes))
+        return replace(_record(request, volume, verdict, "cold", artifacts), statistics=statistics, notes=tuple(notes))
     record = _record(request, volume, verdict, "dump+cold", (*artifacts, *dump.artifacts))
     return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings))
 

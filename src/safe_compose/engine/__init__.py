@@ -8,6 +8,6 @@
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
 from safe_compose.engine.compose import Files
 from safe_compose.engine.daemon import Engine, begin, connect
-from safe_compose.engine.look import Image
+from safe_compose.engine.look import Image, Private
 
-__all__ = ["Engine", "Files", "Helper", "HelperFailed", "Image", "Stream", "begin", "connect"]
+__all__ = ["Engine", "Files", "Helper", "HelperFailed", "Image", "Private", "Stream", "begin", "connect"]

@@ -20,7 +20,7 @@ from safe_compose.engine.clients import Helper, HelperFailed, Stream
 from safe_compose.engine.compose import Compose, Finding, Question
 from safe_compose.engine.compose_v1 import OldQuestion
 from safe_compose.engine.connect import Connection, Opening, Probe
-from safe_compose.engine.look import Image
+from safe_compose.engine.look import Image, Private
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, SafeComposeError
 from safe_compose.grammar import Invocation
 from safe_compose.observed import (
@@ -271,6 +271,16 @@ class Engine:
                 return look.container_from_inspect(self._way.api.inspect_container(id_or_name))
             except NotFound:
                 return None
+
+    def private(self, container_id: str) -> Private:
+        """What a container was started with, secrets included; empty when it is gone. Only for who has to log in there."""
+        from docker.errors import NotFound
+
+        with _reading():
+            try:
+                return look.private_from(self._way.api.inspect_container(container_id))
+            except NotFound:
+                return Private((), {})
 
     def containers(self) -> tuple[Container, ...]:
         """Every container, fully inspected."""

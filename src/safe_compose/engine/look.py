@@ -27,6 +27,21 @@ class Image:
     cmd: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Private:
+    """What a container was started with, secrets included: to log in with, never to be kept, written or shown."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def private_from(body: Mapping[str, Any]) -> Private:
+    """The same from `GET /containers/ID/json`."""
+    pairs = ((body.get("Config") or {}).get("Env")) or ()
+    argv = (str(body.get("Path") or ""), *_words(body.get("Args")))
+    return Private(argv, {name: value for name, _, value in (str(pair).partition("=") for pair in pairs)})
+
+
 def volume_from(body: Mapping[str, Any]) -> Volume:
     """A volume from `GET /volumes` or `GET /volumes/NAME`."""
     return Volume(

@@ -4,6 +4,7 @@ A package per kind has these functions; the roads go by the kind that policy, or
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -24,6 +25,10 @@ class LeftBehind(NamedTuple):
     """`control state 'shut down'`"""
     clean: bool
     """It was stopped in order; False also where that cannot be told."""
+    statistics: ServerStatistics | None = None
+    """What it held when it was stopped, where that was counted."""
+    notes: tuple[str, ...] = ()
+    """What has to be known about it, in words."""
 
 
 class Dump(Protocol):
@@ -64,8 +69,18 @@ class Database(Protocol):
     def dump(self, engine: Engine, server: Any, volume: str, into: Path, progress: Callable[[int], None] = ...) -> Dump:
         """Dump and count everything into `into/<slug of the volume>/`; `progress` gets bytes. Raises BackupFailed."""
 
+    def settled(self, engine: Engine, container: Container) -> AbstractContextManager[Any]:
+        """Around the stop of a running server: when the block begins, all that it holds is sure to be on its volume once it
+        stopped. Yields what `left_behind` is told of it. A fault in the block lets the server go on as it did before.
+
+        Raises BackupFailed.
+        """
+
     def left_behind(self, engine: Engine, volume_name: str, image_ids: Sequence[str], server: Any) -> LeftBehind:
-        """How a volume was left; nobody runs on it. `server` is what was dumped from it, or None. Raises BackupFailed."""
+        """How a volume was left; nobody runs on it. `server` is what was dumped from it, else what `settled` yielded, or None.
+
+        Raises BackupFailed.
+        """
 
     def verify_dump(self, folder: Path, artifacts: Sequence[Artifact], statistics: ServerStatistics) -> list[Evidence]:
         """L2 and L3 of the dumps of one volume, from the disk; other artifacts are ignored. Raises VerifyFailed."""

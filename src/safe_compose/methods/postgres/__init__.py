@@ -5,7 +5,7 @@
 - `trial`    restored in a scratch volume and counted (L4)        - `control`  the state that a stopped server left behind
 """
 
-from safe_compose.methods.postgres.control import clean, control_state, left_behind
+from safe_compose.methods.postgres.control import clean, control_state, left_behind, settled
 from safe_compose.methods.postgres.dump import Dump, count, dump, verify_dump
 from safe_compose.methods.postgres.restore import rebuild, restore_dump
 from safe_compose.methods.postgres.server import (
@@ -37,6 +37,7 @@ __all__ = [
     "restore_dump",
     "server",
     "serves",
+    "settled",
     "summary",
     "trial",
     "trial_archive",

@@ -1,12 +1,19 @@
 """What a data directory on a volume says of itself while no server runs on it: `pg_controldata` in a helper."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePosixPath
 
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.methods.archive import MOUNT
 from safe_compose.methods.database import LeftBehind
 from safe_compose.methods.postgres.server import Server
+from safe_compose.observed import Container
+
+
+def settled(engine: Engine, container: Container) -> AbstractContextManager[None]:
+    """Nothing to do: what was committed is on the volume."""
+    return nullcontext()
 
 
 def left_behind(engine: Engine, volume_name: str, image_ids: Sequence[str], server: Server | None) -> LeftBehind:

@@ -1,0 +1,4 @@
+"""Redis and Valkey.
+
+- `rdb`  what an RDB file holds
+"""
