@@ -61,7 +61,8 @@ class ServerStatistics:
     pgdata: str = ""
     databases: tuple[DatabaseStatistics, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
-    """What its files mean depends on: for Redis `dir`, `dbfilename`, `appendonly`, ...; never a secret."""
+    """What its data needs or means: settings without which no server starts on it (`max_prepared_transactions`), for Redis
+    `dir`, `dbfilename`, `appendonly`, ...; never a secret."""
 
 
 @dataclass(frozen=True, slots=True)

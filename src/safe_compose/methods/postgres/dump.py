@@ -74,6 +74,7 @@ def dump(engine: Engine, server: Server, volume: str, into: Path, progress: Call
         system_identifier=server.system_identifier,
         pgdata=server.data_directory,
         databases=tuple(databases),
+        settings=server.settings,
     )
     return Dump(server, tuple(artifacts), found, before, server.warnings)
 

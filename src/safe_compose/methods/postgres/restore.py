@@ -32,6 +32,8 @@ class Place:
     image: str
     destination: str
     pgdata: str
+    settings: Mapping[str, str]
+    """For the server's command line."""
 
     @classmethod
     def of(cls, record: VolumeRecord, image: str) -> "Place":
@@ -42,7 +44,8 @@ class Place:
         if not pgdata or not above:
             raise VerifyFailed(f"volume {record.name}: the backup does not say where the server kept its data")
         user = max(above, key=lambda u: (len(u["destination"]), u["image_id"] == image))
-        return cls(user["image_id"], user["destination"], pgdata)
+        settings = record.statistics.settings if record.statistics else {}
+        return cls(user["image_id"], user["destination"], pgdata, settings)
 
 
 @contextmanager
@@ -54,6 +57,7 @@ def serving(engine: Engine, place: Place, volume: str, user: str, *, fresh: bool
     """
     image = engine.image(place.image)
     command = (*image.entrypoint, *(image.cmd or ("postgres",))) if image else ("postgres",)
+    command += tuple(word for name, value in place.settings.items() for word in ("-c", f"{name}={value}"))
     environment = {"PGDATA": place.pgdata}
     if fresh:
         environment |= {"POSTGRES_USER": user, "POSTGRES_PASSWORD": secrets.token_urlsafe(24)}

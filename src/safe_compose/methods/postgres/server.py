@@ -8,7 +8,7 @@ in the service's container, because a process that loses its parent there can ma
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -80,6 +80,8 @@ class Server:
     """Those that accept connections and are no templates."""
     maintenance: str
     """A database that can be connected to for questions about the whole server."""
+    settings: Mapping[str, str]
+    """Those that another server needs to start on this data (prepared transactions) or to read it (preloaded libraries)."""
     foreign_sessions: tuple[str, ...] = ()
     """Clients that are connected besides us, in words."""
     warnings: tuple[str, ...] = ()
@@ -154,6 +156,7 @@ def server(engine: Engine, container: Container) -> Server:
         system_identifier=str(facts["system_identifier"]),
         databases=tuple(facts["databases"] or ()),
         maintenance=maintenance,
+        settings=facts["settings"] or {},
         foreign_sessions=tuple(facts["sessions"] or ()),
         warnings=_warnings(facts),
     )
@@ -340,8 +343,19 @@ SELECT pg_catalog.jsonb_build_object(
                WHERE (datistemplate OR NOT datallowconn) AND datname NOT IN ('template0', 'template1')),
   'tablespaces', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(spcname, pg_catalog.pg_tablespace_location(oid)))
                   FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')),
+  'settings', (SELECT pg_catalog.jsonb_object_agg(name, setting) FROM pg_catalog.pg_settings
+               WHERE name IN ('max_prepared_transactions', 'shared_preload_libraries', 'max_locks_per_transaction')
+                 AND setting <> COALESCE(boot_val, '')),
   'prepared', (SELECT count(*) FROM pg_catalog.pg_prepared_xacts),
   'slots', (SELECT count(*) FROM pg_catalog.pg_replication_slots),
+  'lenient', (SELECT pg_catalog.jsonb_agg(what ORDER BY what) FROM (
+                SELECT name || ' is off' AS what FROM pg_catalog.pg_settings
+                WHERE name IN ('synchronous_commit', 'fsync', 'full_page_writes') AND setting = 'off'
+                UNION
+                SELECT concat_ws(' ', 'synchronous_commit is off', 'for role ' || r.rolname, 'in ' || d.datname)
+                FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+                LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+                WHERE 'synchronous_commit=off' = ANY (s.setconfig)) l),
   'sessions', (SELECT pg_catalog.jsonb_agg(pg_catalog.format('%s in %s from %s', usename, datname,
                       COALESCE(client_addr::text, 'the socket')) ORDER BY pid)
                FROM pg_catalog.pg_stat_activity
@@ -436,6 +450,11 @@ def _warnings(facts: dict[str, Any]) -> tuple[str, ...]:
         found.append(f"{facts['prepared']} prepared transactions are in no dump")
     if facts["slots"]:
         found.append(f"{facts['slots']} replication slots are in no dump")
+    if facts["lenient"]:
+        found.append(
+            f"{', '.join(facts['lenient'])}: a crash of the server or of its machine can lose what clients saw committed; "
+            "stopped in order, as before a deletion, it loses nothing"
+        )
     if facts["undumped"]:
         found.append(f"databases that are templates or take no connections are in no dump: {', '.join(facts['undumped'])}")
     return tuple(found)
