@@ -8,9 +8,9 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "safe_compose"
 
-PURE = {"grammar", "observed", "artifacts", "threat", "policy", "plan"}
+PURE = {"grammar", "observed", "artifacts", "threat", "policy", "plan", "retention"}
 EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals"}
-ROADS = {"shim", "guard", "measure", "restore", "backup", "world", "ways", "doctor", "consent", "hook", "hold", "cli"}
+ROADS = {"shim", "guard", "measure", "restore", "backup", "world", "ways", "doctor", "consent", "hook", "hold", "upkeep", "cli"}
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
 
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "measure", "consent", "podman", "hold"},
     "hold": PURE | EFFECTS | TOOLS | {"world"},
     "hook": PURE | TOOLS | {"shim", "shell_line"},
+    "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
     "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "ways": TOOLS | {"shim"},
     "doctor": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "ways"},

@@ -153,6 +153,48 @@ class Backup:
         return self.broken is None and any(v.artifacts for v in self.volumes) and not self.unproved
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A backup as lists show it: what is asked of thousands at once."""
+
+    id: str
+    seq: int
+    created: str
+    project: str
+    endpoint: str
+    engine_id: str
+    reason: str
+    volumes: tuple[str, ...]
+    bytes: int
+    path: str
+    level: str | None
+    verified: bool
+    verified_at: str
+    """When it was last read back; empty when it never was, or is broken."""
+    pinned_until: str | None
+    broken: str | None
+
+    @classmethod
+    def of(cls, backup: Backup) -> "Listed":
+        return cls(
+            id=backup.id,
+            seq=backup.seq,
+            created=backup.created,
+            project=backup.project,
+            endpoint=backup.endpoint,
+            engine_id=backup.engine_id,
+            reason=backup.reason,
+            volumes=tuple(v.name for v in backup.volumes),
+            bytes=backup.bytes,
+            path=backup.path,
+            level=backup.level,
+            verified=backup.verified,
+            verified_at=max((e.at for e in backup.evidence), default=""),
+            pinned_until=backup.pinned_until,
+            broken=backup.broken,
+        )
+
+
 HIDDEN = "***"
 """Stands where a secret was."""
 

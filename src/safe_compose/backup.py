@@ -409,6 +409,8 @@ def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) ->
     """`safe-compose verify`: judge a backup anew. Returns what is wrong with it, or None."""
     if not backup.volumes:
         return backup.broken or "its manifest does not read"
+    if lacks := catalogue.lacks(backup):
+        return catalogue.mark_broken(backup, f"{lacks}; this backup is not counted as good").broken
     try:
         prove(engine, catalogue, backup, trial_limit=1 << 62)
     except VerifyFailed as fault:

@@ -6,8 +6,9 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,13 +16,15 @@ from typing import Annotated, Any
 
 import typer
 
-from safe_compose import __version__, backup, config, consent, doctor, grammar, guard, hook, policy, prompts, restore, shim
-from safe_compose.artifacts import Backup
+from safe_compose import __version__, backup, config, consent, doctor, grammar, guard, hook, policy, prompts, restore, shim, upkeep
+from safe_compose.artifacts import Backup, Listed
 from safe_compose.catalogue import Catalogue
-from safe_compose.errors import Refused, SafeComposeError, UsageError, VerifyFailed
+from safe_compose.errors import DockerNotFound, EngineUnavailable, Refused, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.journal import Journal, RunRecord
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier
+from safe_compose.process import utc_now
+from safe_compose.retention import Policy, span
 from safe_compose.ways import install as ways_in
 from safe_compose.ways import texts
 from safe_compose.world import World, enter
@@ -348,7 +351,10 @@ def make_backup(
     if not math.isfinite(wait) or wait < 0:
         raise UsageError(f"--wait takes seconds from 0 on, not {wait}")
     invocation = _invocation(project, files)
-    kept = backup.by_hand(enter(invocation), invocation, names=volume or (), wait=wait)
+    world = enter(invocation)
+    kept = backup.by_hand(world, invocation, names=volume or (), wait=wait)
+    if over := world.over_budget():
+        prompts.say(f"safe-compose: {over}")
     if as_json:
         _print_json({"backup": _listed(kept)})
         return
@@ -362,36 +368,36 @@ def make_backup(
 @app.command("list")
 def list_backups(project: ProjectName = None, as_json: AsJson = False) -> None:
     """List backups, newest first."""
-    backups = _catalogue().backups(project)
+    backups = _catalogue().listed(project)
     if as_json:
         _print_json({"backups": [_listed(b) for b in backups]})
         return
     columns = ["id", "project", "created", "reason", "size", "volumes", "verified"]
     rows = [
-        (b.id, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(v.name for v in b.volumes), _verdict(b))
+        (b.id, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(b.volumes), _verdict(b))
         for b in backups
     ]
     prompts.table("backups", columns, rows)
 
 
-def _verdict(kept: Backup) -> str:
+def _verdict(kept: Backup | Listed) -> str:
     return f"BROKEN: {kept.broken}" if kept.broken else (kept.level or "") if kept.verified else "no"
 
 
-def _listed(kept: Backup) -> dict[str, Any]:
-    last = max((e.at for e in kept.evidence), default="")
+def _listed(kept: Backup | Listed) -> dict[str, Any]:
+    line = Listed.of(kept) if isinstance(kept, Backup) else kept
     return {
-        "id": kept.id,
-        "seq": kept.seq,
-        "created": kept.created,
-        "project": kept.project,
-        "endpoint": kept.endpoint,
-        "reason": kept.reason,
-        "volumes": [v.name for v in kept.volumes],
-        "bytes": kept.bytes,
-        "path": kept.path,
-        "verified": {"level": kept.level, "at": last} if kept.verified else False,
-        "pinned_until": kept.pinned_until,
+        "id": line.id,
+        "seq": line.seq,
+        "created": line.created,
+        "project": line.project,
+        "endpoint": line.endpoint,
+        "reason": line.reason,
+        "volumes": list(line.volumes),
+        "bytes": line.bytes,
+        "path": line.path,
+        "verified": {"level": line.level, "at": line.verified_at} if line.verified else False,
+        "pinned_until": line.pinned_until,
     }
 
 
@@ -418,28 +424,164 @@ def show(
 
 @app.command()
 def verify(
-    id: Annotated[str, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")] = "latest",
+    id: Annotated[str | None, typer.Argument(help="A backup's id, a unique prefix of it, or latest (the default).")] = None,
     project: ProjectName = None,
     every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
+    share: Annotated[
+        str | None, typer.Option("--sample", help="A share, such as 10% or 1/7: those that were read longest ago.")
+    ] = None,
     trial: Annotated[bool, typer.Option("--trial", help="Also restore it into a scratch server (L4).")] = False,
+    receipt: Annotated[Path | None, typer.Option("--junit", help="Write what was found to a file, as JUnit XML.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read backups again from the first byte to the last; 65 when one does not prove itself."""
+    if sum((id is not None, every, share is not None)) > 1:
+        raise UsageError("verify takes one of: an id, --all, --sample", next_step="safe-compose verify --all")
+    wanted = upkeep.share_of(share) if share is not None else None
     catalogue = _catalogue()
-    chosen = catalogue.backups(project) if every else [catalogue.find(id, project)]
-    engine = enter(_invocation(None, None)).engine if trial else None
-    results = []
-    for kept in chosen:
-        fault = backup.verify_again(catalogue, kept, engine)
-        now = catalogue.find(kept.id, None)
-        results.append({"id": kept.id, "verified": _listed(now)["verified"], "fault": fault})
-        if not as_json:
-            sys.stdout.write(f"{kept.id}  {'BROKEN: ' + fault if fault else 'verified ' + (now.level or '')}\n")
+    if every or wanted is not None:
+        there = catalogue.listed(project)
+        chosen = upkeep.sample(there, wanted) if wanted is not None else there
+    else:
+        chosen = [Listed.of(catalogue.find(id or "latest", project))]
+    with _receipt(receipt) as write:
+        engine = enter(_invocation(None, None)).engine if trial else None
+        readings = []
+        for reading in upkeep.read_again(catalogue, chosen, engine, time.monotonic):
+            readings.append(reading)
+            if not as_json:
+                verdict = f"BROKEN: {reading.fault}" if reading.fault else f"verified {reading.listed.level or ''}"
+                sys.stdout.write(f"{reading.listed.id}  {verdict}\n")
+        write(upkeep.junit(readings))
     if as_json:
+        results = [
+            {
+                "id": r.listed.id,
+                "project": r.listed.project,
+                "volumes": list(r.listed.volumes),
+                "bytes": r.listed.bytes,
+                "seconds": round(r.seconds, 3),
+                "verified": _listed(r.listed)["verified"],
+                "fault": r.fault,
+            }
+            for r in readings
+        ]
         _print_json({"results": results})
-    broken = [r["id"] for r in results if r["fault"]]
+    broken = [r.listed.id for r in readings if r.fault]
     if broken:
-        raise VerifyFailed(f"{len(broken)} of {len(results)} backups do not verify: {', '.join(map(str, broken))}")
+        raise VerifyFailed(f"{len(broken)} of {len(readings)} backups do not verify: {', '.join(broken)}")
+
+
+@contextmanager
+def _receipt(path: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """Where the receipt goes: opened before hours of reading, and not after. UsageError when it cannot be written."""
+    if path is None:
+        yield lambda _: None
+        return
+    try:
+        with path.open("wb") as file:
+            yield file.write
+    except OSError as error:
+        raise UsageError(f"--junit {path} cannot be written: {error.strerror or error}") from error
+
+
+@app.command()
+def forget(
+    ids: Annotated[list[str] | None, typer.Argument(help="Backups' ids, or unique prefixes of them.")] = None,
+    project: ProjectName = None,
+    last: Annotated[int | None, typer.Option("--keep-last", min=1, help="Of each volume the newest so many.")] = None,
+    daily: Annotated[int | None, typer.Option("--keep-daily", min=1, help="The newest of so many days.")] = None,
+    weekly: Annotated[int | None, typer.Option("--keep-weekly", min=1, help="The newest of so many weeks.")] = None,
+    monthly: Annotated[int | None, typer.Option("--keep-monthly", min=1, help="The newest of so many months.")] = None,
+    within: Annotated[
+        str | None, typer.Option("--keep-within", help="Those at most so much older than the newest: 48h, 14d, 8w.")
+    ] = None,
+    confirm: Confirm = None,
+    silent: Silent = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget backups: those that no rule keeps, or the named ones. Shows the plan with a reason for each first."""
+    settings = config.load(Path.cwd(), dict(os.environ))
+    catalogue, now = Catalogue(settings.store, settings.access), utc_now()
+    flags = any(rule is not None for rule in (last, daily, weekly, monthly, within))
+    if ids and flags:
+        raise UsageError("forget takes ids or rules, not both; nothing was forgotten")
+    if ids:
+        going = upkeep.by_id(catalogue, ids, now, project)
+    else:
+        age = span(within) if within is not None else None
+        if within is not None and age is None:
+            raise UsageError(f"--keep-within takes 48h, 14d or 8w, not {within!r}; nothing was forgotten")
+        rules = Policy(last or 0, daily or 0, weekly or 0, monthly or 0, age) if flags else settings.retention
+        if not flags and settings.own_retention and project is None:
+            project = _project_of_folder()
+        going = upkeep.by_policy(catalogue, rules, now, project)
+    if not as_json:
+        _tell_forgetting(going)
+    if not dry_run:
+        going.refuse_wrong_clock()
+    answered = yes or (confirm is not None and going.phrase is not None)
+    act = bool(going.doomed) and not dry_run and (answered or not as_json)
+    if act:
+        sys.stdout.flush()
+        _agree_to_forget(going, yes=yes, confirm=confirm, ask=not silent)
+        upkeep.forget(catalogue, Journal(settings.store, settings.access), going, ("forget", *(ids or ())))
+    elif not dry_run and catalogue.root.exists():
+        catalogue.empty_trash()  # of a run that was killed
+    if as_json:
+        _print_json({"forget": going.shape(done=act or not going.doomed)})
+    elif act:
+        sys.stdout.write(f"forgot {len(going.doomed)} backups, {size_text(going.bytes)}\n")
+
+
+def _project_of_folder() -> str:
+    """Whose rules the file in this folder holds. Raises UsageError where that cannot be told."""
+    invocation = _invocation(None, None)
+    try:
+        world = enter(invocation)
+        with closing(world.engine):
+            found = world.engine.look(invocation).project
+    except (EngineUnavailable, DockerNotFound):
+        found = None
+    if found is None:
+        raise UsageError(
+            "the [retention] here is of one project, and which that is cannot be told; nothing was forgotten",
+            next_step="safe-compose forget --dry-run --project NAME",
+        )
+    return found.name
+
+
+def _tell_forgetting(going: upkeep.Forgetting) -> None:
+    rows = [
+        (j.backup.id, j.backup.project, size_text(j.backup.bytes), "stays" if j.stays else "GOES", "; ".join((*j.why, *j.held)))
+        for j in going.judged
+    ]
+    prompts.table(f"keep {going.policy}" if going.policy else "forget", ["id", "project", "size", "", "why"], rows)
+    doomed = len(going.doomed)
+    rules = f"keep {going.policy}: " if going.policy is not None else ""
+    sys.stdout.write(f"{rules}{doomed} of {len(rows)} backups go ({size_text(going.bytes)})\n")
+
+
+def _agree_to_forget(going: upkeep.Forgetting, *, yes: bool, confirm: str | None, ask: bool) -> None:
+    """A yes for what the rules let go; the phrase for what something holds. Raises Refused."""
+    phrase = going.phrase
+    if phrase is None:
+        if not ask and not yes:
+            raise Refused("nobody may be asked (--non-interactive); nothing was forgotten", next_step="add --yes")
+        _agree(f"Forget these {len(going.doomed)} backups for good?", yes=yes)
+        return
+    if confirm is not None:
+        if confirm != phrase:
+            raise Refused("--confirm does not match; nothing was forgotten", next_step=f"--confirm '{phrase}'")
+        return
+    held = "; ".join(dict.fromkeys(f"{j.backup.id}: {why}" for j in going.doomed for why in j.held))
+    terminal = prompts.Terminal.open() if ask else None
+    if terminal is None:
+        raise Refused(f"{held}; nobody can be asked; nothing was forgotten", next_step=f"add --confirm '{phrase}'")
+    if terminal.ask(f"{held}\nTo forget for good, type '{phrase}': ") != phrase:
+        raise Refused(f"the phrase was not '{phrase}'; nothing was forgotten")
 
 
 # -- the way back ------------------------------------------------------------------------------------------------------
@@ -480,7 +622,7 @@ def restore_backup(
     if id is None:
         if silent:
             raise UsageError("with --non-interactive restore needs a backup's id", next_step="safe-compose list")
-        id = prompts.choose_backup(world.catalogue.backups(project))
+        id = prompts.choose_backup(world.catalogue.listed(project))
     kept = world.catalogue.find(id, project)
     done = restore.restore(world, kept, names=volume or (), confirm=confirm, ask=not silent, dry_run=dry_run)
     _tell_way_back("restored", done, as_json=as_json)
@@ -489,7 +631,7 @@ def restore_backup(
 def _project_here(world: World, invocation: grammar.Invocation) -> str | None:
     """The project of this folder, found as compose does; None where there is none: then every project is meant."""
     found = world.engine.look(invocation).project
-    return found.name if found is not None and (found.mode == "config" or world.catalogue.backups(found.name)) else None
+    return found.name if found is not None and (found.mode == "config" or world.catalogue.listed(found.name)) else None
 
 
 def _tell_way_back(title: str, done: dict[str, Any], *, as_json: bool) -> None:
@@ -570,6 +712,8 @@ def recover(as_json: AsJson = False) -> None:
     """After a crash: start again what was stopped, sweep what was half done, and say what was and was not done."""
     world = enter(_invocation(None, None))
     told = backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
+    if world.catalogue.root.exists() and (count := world.catalogue.empty_trash()):
+        told.append(f"freed the room of {count} forgotten backups")
     if as_json:
         _print_json({"recovered": told})
     else:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safe_compose import __version__, config, shim
+from safe_compose import __version__, config, retention, shim
 from safe_compose.catalogue import Catalogue
 from safe_compose.engine import connect
 from safe_compose.errors import SafeComposeError
@@ -124,7 +124,7 @@ def _store(attention: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             return facts, []
         catalogue.ensure()
         unfinished = Journal(settings.store, settings.access).unfinished()
-        backups = catalogue.backups()
+        backups = catalogue.listed()
     except SafeComposeError as fault:
         attention.append(fault.message)
         return {"fault": fault.message}, []
@@ -133,6 +133,9 @@ def _store(attention: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     facts["unfinished"] = [run.id for run in unfinished]
     if facts["free"] < ROOM:
         attention.append(f"the store has {size_text(facts['free'])} left ({catalogue.root})")
+    facts["max_size"] = settings.max_size
+    if command := retention.over_budget(facts["bytes"], settings.max_size, settings.retention):
+        attention.append(f"the backups take {size_text(facts['bytes'])}, more than max_size; see what could go: {command}")
     if broken:
         attention.append(f"{len(broken)} backups do not verify: safe-compose list")
     if unfinished:
@@ -141,7 +144,7 @@ def _store(attention: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for kept in backups:
         if kept.verified:
             for volume in kept.volumes:
-                newest.setdefault(volume.name, {"volume": volume.name, "id": kept.id, "created": kept.created, "level": kept.level})
+                newest.setdefault(volume, {"volume": volume, "id": kept.id, "created": kept.created, "level": kept.level})
     return facts, list(newest.values())
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -96,6 +97,16 @@ def own(path: Path, access: Access, *, folder: bool) -> None:
         own_open(descriptor, access, folder=folder)
     finally:
         os.close(descriptor)
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The bytes of a regular file: a symbolic link is not followed, a pipe or device not waited for. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        kind = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL, "it is no regular file", str(path))
+        return file.read()
 
 
 def write(path: Path, data: bytes, access: Access = PRIVATE) -> None:

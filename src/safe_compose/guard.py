@@ -240,6 +240,9 @@ def _prepared(world: World, made: Plan, journal_run: Run, halted: "Halted") -> "
             may_stop=again.threat.stops,
         )
         kept = backup.before_deletion(world.engine, world.catalogue, journal_run, request, world.settings, halted)
+        with prompts.only_said():
+            if over := world.over_budget():
+                prompts.say(f"safe-compose: {over}")
     last = _last_look(world, again, kept)
     journal_run.step("running", **_way_back(again, kept))  # of `again`: by now the services are stopped
     return last, kept
@@ -312,6 +315,8 @@ def _with_details(world: World, made: Plan) -> Plan:
     if made.invocation.own.skip_backup:
         return made
     details = {"backup goes to": f"{world.catalogue.root} ({plan.size_text(world.catalogue.room())} free)"}
+    if over := world.over_budget():
+        details["store"] = over
     if made.threat.stops:
         names = ", ".join(c.name for c in made.threat.stops if c.lively)
         details["stopped for it"] = names or "nothing runs"

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -153,7 +153,15 @@ class Journal:
                 "compose_globals": redact(compose_globals),
                 "project": project,
             }
-            write(path, _line(head), self._access)
+            line = _line(head)
+            try:
+                write(path, line, self._access)
+            except FileExistsError:
+                raise
+            except OSError:
+                with suppress(OSError):  # half of a first line would be a damaged run; the first fault is the one to tell
+                    path.unlink()
+                raise
             sync_folder(self.folder)
         return Run(run_id, path, self._clock)
 

@@ -75,11 +75,23 @@ class World:
     def newest_verified(self) -> Mapping[str, str]:
         """Volume name -> id and level of its newest verified backup."""
         newest: dict[str, str] = {}
-        for kept in self.catalogue.backups():
+        for kept in self.catalogue.listed():
             if kept.verified:
                 for volume in kept.volumes:
-                    newest.setdefault(volume.name, f"{kept.id} ({kept.level})")
+                    newest.setdefault(volume, f"{kept.id} ({kept.level})")
         return newest
+
+    def over_budget(self) -> str | None:
+        """That the store holds more than `[store] max_size`, and how to see what could go; None while it does not."""
+        from safe_compose import retention
+        from safe_compose.plan import size_text
+
+        budget = self.settings.max_size
+        used = sum(kept.bytes for kept in self.catalogue.listed()) if budget is not None else 0
+        command = retention.over_budget(used, budget, self.settings.retention)
+        if budget is None or command is None:
+            return None
+        return f"the backups take {size_text(used)}, more than max_size ({size_text(budget)}); see what could go: {command}"
 
 
 def begin(invocation: Invocation) -> Begun:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_compose import __version__
-from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord, redact, slug
-from safe_compose.catalogue import locks, manifest, registry
+from safe_compose.artifacts import Artifact, Backup, Evidence, Listed, VolumeRecord, redact, slug
+from safe_compose.catalogue import index, locks, manifest, registry, trash
 from safe_compose.catalogue.manifest import Damaged
 from safe_compose.catalogue.recipe import recipe
-from safe_compose.durable import PRIVATE, Access, cause, make_folder, make_folders, own, sync_folder, told, write
+from safe_compose.durable import PRIVATE, Access, cause, make_folder, make_folders, own, read_regular, sync_folder, told, write
 from safe_compose.durable import replace as replace_file
-from safe_compose.errors import BackupFailed, UsageError
+from safe_compose.errors import BackupFailed, LookAgain, UsageError
 from safe_compose.policy import Rule, Tier
 from safe_compose.process import new_id, stamp, utc_now
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PIN = timedelta(days=30)
 """How long a backup made before a deletion is pinned."""
+_BEFORE_A_DELETION = frozenset({"pre-delete", "pre-restore"})
+"""Reasons of backups that are the last of something: what a restore writes over is deleted too."""
 _MANIFEST, _SUMS, _RECIPE, _VERIFICATION = "manifest.json", "SHA256SUMS", "RESTORE.md", "verification.json"
 _OURS = frozenset({_MANIFEST, _SUMS, _RECIPE, _VERIFICATION})
 _PROTECTIONS = "protections.json"
@@ -114,6 +116,7 @@ class Catalogue:
         with told(f"write to the store {self.root}"):
             with suppress(FileExistsError):
                 make_folder(self.root / "locks", self.access)
+            trash.prepare(self.root, self.access)
             ignore = self.root / ".gitignore"
             if not ignore.exists():  # a store inside of a work tree must never be committed
                 replace_file(ignore, b"*\n", self.access)
@@ -122,6 +125,7 @@ class Catalogue:
             probe.unlink()
 
     def _refuse_unsafe(self) -> None:
+        """Raises BackupFailed when others than its owner could change what is in the store."""
         with told(f"use the store {self.root}"):
             found = self.root.stat()
         ours = {os.geteuid()} | ({self.access.owner[0]} if self.access.owner is not None else set())
@@ -154,20 +158,26 @@ class Catalogue:
         return self.root / "locks" / f"{name}.lock"
 
     @contextmanager
-    def _hold(self, name: str) -> Iterator[None]:
-        with locks.held(self._lock_path(name), f"the {name} of {self.root}", access=self.access, wait=_STORE_WAIT):
+    def _hold(self, name: str, *, must_sign: bool = True) -> Iterator[None]:
+        what = f"the {name} of {self.root}"
+        with locks.held(self._lock_path(name), what, access=self.access, wait=_STORE_WAIT, must_sign=must_sign):
             yield
 
     @contextmanager
-    def lock(self, engine_id: str, project: str, *, wait: float = 0, command: Sequence[str] = ()) -> Iterator[None]:
+    def lock(
+        self, engine_id: str, project: str, *, wait: float = 0, command: Sequence[str] = (), full: bool = False
+    ) -> Iterator[None]:
         """Hold one project of one engine during the block.
 
         wait: seconds until LookAgain, which names the holder. command: what we run, shown to others without secrets.
+        full: the store is there and its disk may be full.
         """
-        self.ensure()
+        if not full:
+            self.ensure()
         name = f"{slug(project)}-{sha256(f'{engine_id} {project}'.encode()).hexdigest()[:12]}"
         words = redact(command)
-        with locks.held(self._lock_path(name), f"project {project}", access=self.access, wait=wait, command=words):
+        path, what = self._lock_path(name), f"project {project}"
+        with locks.held(path, what, access=self.access, wait=wait, command=words, must_sign=not full):
             yield
 
     # -- making a backup -----------------------------------------------------------------------------------------------
@@ -194,6 +204,8 @@ class Catalogue:
                 with told("make the backup"):
                     with suppress(FileExistsError):
                         make_folder(folder, self.access)
+                    if not stat.S_ISDIR(folder.lstat().st_mode):  # no list would show what lies behind a link
+                        raise BackupFailed(f"cannot make the backup: {folder} is not a folder of the store but a link or a file")
                     make_folder(partial, self.access)
                     yield draft
             finally:
@@ -212,7 +224,7 @@ class Catalogue:
                 draft,
                 seq=self._next_seq(),
                 tool_version=__version__,
-                pinned_until=stamp(self._clock() + PIN) if draft.reason == "pre-delete" else None,
+                pinned_until=stamp(self._clock() + PIN) if draft.reason in _BEFORE_A_DELETION else None,
             )
             final = Path(backup.path)
             if any(os.path.lexists(p / backup.id) for p in self._project_folders()):
@@ -279,14 +291,49 @@ class Catalogue:
         wanted = [b for b in found if project is None or b.project in (project, folders[0].name)]
         return sorted(wanted, key=lambda b: b.seq, reverse=True)
 
+    def listed(self, project: str | None = None) -> list[Listed]:
+        """The same as lists show it, in the same order, mostly from the index: to look at, never to decide on."""
+        folders = [self.folder_of(project)] if project is not None else self._project_folders()
+        known = index.read(self.root)
+        lines: dict[str, tuple[index.Key, Listed]] = {}
+        found: list[Listed] = []
+        read = 0
+        for folder in folders:
+            try:
+                entries = _entries(folder)
+            except BackupFailed as fault:
+                broken = Backup(folder.name, 0, "", project or folder.name, "", "", "", (), str(folder), broken=fault.message)
+                found.append(Listed.of(broken))
+                continue
+            for entry in entries:
+                name = f"{folder.name}/{entry.name}"
+                key = index.key_of(entry.path, (_MANIFEST, _VERIFICATION))
+                line = known.get(name)
+                if line is None or key is None or line[0] != key:
+                    backup = self._load(entry)
+                    line = (key or (), Listed.of(backup))
+                    if key is None or backup.broken or not index.is_settled(key):
+                        found.append(line[1])
+                        continue
+                    read += 1
+                lines[name] = line
+                found.append(line[1])
+        if read >= index.WORTH:
+            others = {} if project is None else {n: line for n, line in known.items() if n not in lines}
+            with suppress(OSError):  # a store that only reads is listed too, more slowly
+                index.write(self.root, {**others, **lines}, self.access)
+        wanted = [b for b in found if project is None or b.project in (project, folders[0].name)]
+        return sorted(wanted, key=lambda b: b.seq, reverse=True)
+
     def find(self, word: str, project: str | None = None) -> Backup:
         """A backup by its id, a unique beginning of it, or `latest`: the newest verified one.
 
         Raises UsageError that names the candidates.
         """
         if word == "latest":
-            every = self.backups(project)
-            newest = next((b for b in every if b.verified), None)
+            every = self.listed(project)
+            candidates = (self.at(line.path) for line in every if line.verified)
+            newest = next((b for b in candidates if b is not None and b.verified), None)
             if newest is None:
                 of = f" of project {project}" if project is not None else ""
                 there = f"; not verified: {_some(every)}" if every else ""
@@ -300,19 +347,24 @@ class Catalogue:
             return found[0]
         if found:
             raise UsageError(f"{word!r} is the beginning of {len(found)} backups: {_some(found)}", next_step="give more")
-        near = self.backups(project)
+        near = self.listed(project)
         there = f"; there are {_some(near)}" if near else f"; there is none in {self.root}"
         raise UsageError(f"there is no backup {word!r}{there}", next_step="safe-compose list")
 
     def _project_folders(self) -> list[Path]:
         return [Path(e.path) for e in _scan(self.root) if not e.name.startswith(".") and e.name not in _RESERVED]
 
+    def at(self, path: str) -> Backup | None:
+        """The backup in a folder that `listed` named, as its own files tell it; None when it has gone."""
+        folder = Path(path)
+        return next((self._load(entry) for entry in _entries(folder.parent) if entry.name == folder.name), None)
+
     def _load(self, entry: "os.DirEntry[str]") -> Backup:
         """One backup's folder; never raises for what is in it."""
         from safe_compose.catalogue import shapes
 
         try:
-            data = Path(entry.path, _MANIFEST).read_bytes()
+            data = read_regular(f"{entry.path}/{_MANIFEST}")
             digest = sha256(data).hexdigest()
             known = self._read.get(entry.path)
             if known is None or known[0] != digest:
@@ -324,7 +376,7 @@ class Catalogue:
             missing = isinstance(error, FileNotFoundError)
             return self._damaged(entry, "it has no manifest" if missing else f"its manifest cannot be read: {cause(error)}")
         try:
-            found = shapes.read_verification(Path(entry.path, _VERIFICATION).read_bytes(), digest)
+            found = shapes.read_verification(read_regular(f"{entry.path}/{_VERIFICATION}"), digest)
         except FileNotFoundError:
             return backup
         except Damaged as damage:
@@ -335,6 +387,60 @@ class Catalogue:
 
     def _damaged(self, entry: "os.DirEntry[str]", why: str) -> Backup:
         return Backup(entry.name, 0, "", Path(entry.path).parent.name, "", "", "", (), entry.path, broken=why)
+
+    def lacks(self, backup: Backup) -> str | None:
+        """What of a backup's files is not there as its manifest says, seen from outside: no byte is read. None: nothing."""
+        folder = Path(backup.path)
+        for record in backup.volumes:
+            for artifact in record.artifacts:
+                path = folder / artifact.file
+                try:
+                    linked = any(p.is_symlink() for p in (path, *path.parents) if p.is_relative_to(folder) and p != folder)
+                    found = path.lstat()
+                except OSError as error:
+                    missing = isinstance(error, FileNotFoundError)
+                    return f"{artifact.file} {'is missing' if missing else f'cannot be looked at: {cause(error)}'}"
+                if linked or not stat.S_ISREG(found.st_mode):
+                    return f"{artifact.file} is no file of the backup's own"
+                if found.st_size != artifact.bytes:
+                    return f"{artifact.file} has {found.st_size} bytes, {artifact.bytes} were written"
+        return None
+
+    # -- the way out ---------------------------------------------------------------------------------------------------
+
+    def forget(self, chosen: Collection[str], may_go: Callable[[Sequence[Backup]], Collection[str]]) -> list[Backup]:
+        """Take backups out of the store, each by one rename; `empty_trash` then frees their room. Works on a full disk.
+
+        chosen: their paths. may_go: which paths may go, asked once more of all that is there while nothing can be added and
+        nothing be found broken. Returns those that went. Raises LookAgain when one may not go any more (then none went),
+        BackupFailed.
+        """
+        self._refuse_unsafe()
+        with self._hold("store", must_sign=False), self._hold("verification", must_sign=False):
+            now = {b.path: b for b in self.backups()}
+            allowed = may_go(list(now.values()))
+            doubted = sorted(Path(path).name for path in chosen if path not in now or path not in allowed)
+            if doubted:
+                raise LookAgain(
+                    f"the store has changed since the plan: {', '.join(doubted)} must be looked at again; nothing was forgotten",
+                    next_step="safe-compose forget --dry-run",
+                )
+            with told("take a backup out of the store"):
+                trash.prepare(self.root, self.access)
+                for path in chosen:
+                    trash.take(self.root, Path(path))
+        return [now[path] for path in chosen]
+
+    def empty_trash(self) -> int:
+        """Remove what was forgotten, also by a run that was killed; how many backups that were. Raises BackupFailed."""
+        removed = 0
+        with told(f"empty {self.root / trash.NAME}"):
+            for path in trash.waiting(self.root):
+                # One at a time, so that others can number and name in between; one that has gone was another run's.
+                with self._hold("store", must_sign=False), suppress(FileNotFoundError):
+                    trash.remove(path)
+                    removed += 1
+        return removed
 
     # -- what is found out later ---------------------------------------------------------------------------------------
 
@@ -362,10 +468,10 @@ class Catalogue:
 
         folder = Path(backup.path)
         with self._hold("verification"), told(f"write what was found out about backup {backup.id}"):
-            described = (folder / _MANIFEST).read_bytes() if (folder / _MANIFEST).exists() else b""
+            described = read_regular(folder / _MANIFEST) if (folder / _MANIFEST).exists() else b""
             digest = sha256(described).hexdigest()
             try:
-                before = shapes.read_verification((folder / _VERIFICATION).read_bytes(), digest)
+                before = shapes.read_verification(read_regular(folder / _VERIFICATION), digest)
             except FileNotFoundError:
                 before = shapes.Verification(manifest_sha256=digest)
             except Damaged as damage:  # what it said is worth nothing any more
@@ -423,7 +529,7 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
     return [e for e in _scan(folder) if not e.name.startswith(".")]
 
 
-def _some(backups: Sequence[Backup]) -> str:
+def _some(backups: Sequence[Backup | Listed]) -> str:
     names = [f"{b.id} ({b.project})" for b in backups[:5]]
     return ", ".join(names) + (f" and {len(backups) - 5} more" if len(backups) > 5 else "")
 

@@ -1,5 +1,6 @@
 """Locks of the store: files that one process at a time holds, and that say who it is."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,18 @@ from safe_compose.process import Process, stamp, utc_now
 if TYPE_CHECKING:  # 10 ms, and reading the store needs no lock
     from filelock import BaseFileLock
 
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system without locks answers: network file systems differ in the word."""
+
 
 @contextmanager
-def held(path: Path, what: str, *, access: Access, wait: float, command: Sequence[str] = ()) -> Iterator[None]:
+def held(
+    path: Path, what: str, *, access: Access, wait: float, command: Sequence[str] = (), must_sign: bool = True
+) -> Iterator[None]:
     """Hold the lock file at `path` during the block.
 
     what: what is locked, in words, for the message. wait: seconds. command: who we are, already without secrets.
+    must_sign: False for what makes room: on a full disk it is held unsigned, and others are not told by whom.
     Raises LookAgain that names the holder, BackupFailed where the file system has no locks. The file stays: removing it
     would let two processes hold two files of one name.
     """
@@ -30,7 +37,11 @@ def held(path: Path, what: str, *, access: Access, wait: float, command: Sequenc
         )
     try:
         with told(f"lock {what}"):
-            _sign(path, access, command)
+            try:
+                _sign(path, access, command)
+            except OSError as error:
+                if must_sign or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
         yield
     finally:
         with suppress(OSError):  # only who holds it is told by the text, not whether it is held
@@ -59,6 +70,10 @@ def _acquired(lock: "BaseFileLock", what: str) -> bool:
             lock.acquire()
         except (Timeout, RuntimeError):  # Timeout is an OSError; RuntimeError: this very thread holds it
             return False
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), lock.lock_file) from error
+            raise
     return True
 
 

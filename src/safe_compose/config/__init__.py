@@ -15,14 +15,20 @@ The user's file, `$XDG_CONFIG_HOME/safe-compose/config.toml` (else `~/.config/..
     stop_timeout = 120               # seconds that a database gets to stop cleanly; also "2m"
     patience = "3m"                  # a backup that would take longer is said so before
     safety = "backup"                # "trash" and "both" are the other choices
+    [retention]                      # what `safe-compose forget` leaves of each volume; nothing is forgotten by itself
+    keep_last = 3                    # the newest verified backups
+    keep_daily = 7                   # the newest of each of so many days that have one; so for the next two
+    keep_weekly = 4
+    keep_monthly = 12
+    keep_within = "14d"              # those at most so much older than the newest; hours, days or weeks
 
 The project's `safe-compose.toml`, beside its compose file, takes the same except `[projects]`; instead of that one
 
     [project]
     tier = "disposable"              # of every volume of this project
 
-and a relative `store.path` is meant from the file's folder. The project's `[store]` and `[backup]` go before the user's;
-of the tiers the strictest word wins. An unknown key is a fault.
+and a relative `store.path` is meant from the file's folder. The project's `[store]` and `[backup]` go before the user's, key by
+key; its `[retention]` as a whole, and for this project alone. Of the tiers the strictest word wins. An unknown key is a fault.
 """
 
 import os
@@ -35,6 +41,7 @@ from typing import TYPE_CHECKING
 from safe_compose.durable import PRIVATE, SHARED, Access
 from safe_compose.errors import ConfigError
 from safe_compose.policy import Rule
+from safe_compose.retention import Policy
 
 if TYPE_CHECKING:
     from safe_compose.config.files import Words
@@ -66,6 +73,10 @@ class Settings:
     """Seconds."""
     safety: str = "backup"
     """`backup`, `trash` or `both`."""
+    retention: Policy | None = None
+    """What `forget` leaves; None: no file says."""
+    own_retention: bool = False
+    """The project's file says it, so it is about that project alone."""
     files: tuple[Path, ...] = ()
     """What was read."""
 
@@ -111,6 +122,8 @@ def load(project_dir: Path | None, environ: Mapping[str, str], *, uid: int | Non
         stop_timeout=next((w.stop_timeout for w in found if w.stop_timeout is not None), 120),
         patience=next((w.patience for w in found if w.patience is not None), 180),
         safety=next((w.safety for w in found if w.safety is not None), "backup"),
+        retention=next((w.retention for w in found if w.retention is not None), None),
+        own_retention=project is not None and project.retention is not None,
         files=tuple(w.path for w in found),
     )
 

@@ -4,13 +4,15 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass
+from datetime import timedelta
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from safe_compose.policy import Rule, Tier
+from safe_compose.retention import Policy, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Words:
     stop_timeout: int | None
     patience: int | None
     safety: str | None
+    retention: Policy | None
 
 
 _UNITS = {"": 1, "b": 1} | {
@@ -68,7 +71,15 @@ def _tier(value: object) -> Tier:
     raise ValueError('a tier is "critical", "important" or "disposable"')
 
 
+def _within(value: object) -> timedelta:
+    found = span(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('an age is a text such as "48h", "14d" or "8w", above 0 and at most 100 years')
+    return found
+
+
 _Tier = Annotated[Tier, BeforeValidator(_tier)]
+_Count = Annotated[int, Field(ge=1, le=100_000)]
 _Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -89,6 +100,24 @@ class _Backup(_Strict):
     safety: Literal["backup", "trash", "both"] | None = None
 
 
+class _Retention(_Strict):
+    keep_last: _Count | None = None
+    keep_daily: _Count | None = None
+    keep_weekly: _Count | None = None
+    keep_monthly: _Count | None = None
+    keep_within: Annotated[timedelta, BeforeValidator(_within)] | None = None
+
+    def policy(self) -> Policy | None:
+        policy = Policy(
+            last=self.keep_last or 0,
+            daily=self.keep_daily or 0,
+            weekly=self.keep_weekly or 0,
+            monthly=self.keep_monthly or 0,
+            within=self.keep_within,
+        )
+        return None if policy.empty else policy
+
+
 class _Project(_Strict):
     tier: _Tier | None = None
 
@@ -97,6 +126,7 @@ class _Common(_Strict):
     volumes: dict[_Name, _Tier] = {}
     store: _Store = _Store()
     backup: _Backup = _Backup()
+    retention: _Retention = _Retention()
 
 
 class _UserFile(_Common):
@@ -140,6 +170,7 @@ def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) 
         stop_timeout=kept.stop_timeout,
         patience=kept.patience,
         safety=kept.safety,
+        retention=model.retention.policy(),
     )
 
 
