@@ -3,10 +3,14 @@
 import errno
 import gzip
 import hashlib
+import itertools
 import os
+import random
 import resource
 import subprocess
 import sys
+import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +20,7 @@ import pytest
 from safe_compose.artifacts import Artifact
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods import stream
+from safe_compose.methods.postgres.scan import BadDump
 
 TEXT = b"".join(b"%d\tsome words %d\n" % (i, i * 7919 % 10007) for i in range(20000))
 
@@ -57,6 +62,67 @@ def test_an_empty_stream_and_one_larger_than_its_file_come_back_whole(tmp_path: 
         blocks = list(stream.unpack(folder, artifact))
         assert b"".join(blocks) == data
         assert max(map(len, blocks), default=0) <= stream.BLOCK
+
+
+def test_blocks_of_any_size_become_one_gzip_member_that_every_reader_takes(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    data = TEXT * 12 + chance.randbytes(3 << 20) + bytes(2 << 20)
+    cuts = [0, 1, 2, 40, stream.WINDOW - 1, 3 * stream.WINDOW, *sorted(chance.choices(range(len(data)), k=30)), len(data)]
+    blocks = (data[start:end] for start, end in itertools.pairwise(sorted(cuts)))
+    sums = stream.pack(blocks, tmp_path / "x.gz", subject="v", stage="test")
+    assert sums.uncompressed_sha256 == hashlib.sha256(data).hexdigest()
+    assert subprocess.run(["gzip", "--decompress", "--stdout", tmp_path / "x.gz"], capture_output=True, check=True).stdout == data
+    member = zlib.decompressobj(31)
+    assert member.decompress((tmp_path / "x.gz").read_bytes()) == data
+    assert member.eof and not member.unused_data
+    artifact = Artifact("x.gz", "archive", sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, "v")
+    assert b"".join(stream.unpack(tmp_path, artifact)) == data
+
+
+def test_memory_does_not_grow_with_the_stream(tmp_path: Path) -> None:
+    script = (
+        "import re, sys; from pathlib import Path\n"
+        "from safe_compose.artifacts import Artifact; from safe_compose.methods import stream\n"
+        "folder, blocks = Path(sys.argv[1]), (bytes([n & 255]) * stream.BLOCK for n in range(400))\n"
+        "sums = stream.pack(blocks, folder / 'x.gz', subject='v', stage='s')\n"
+        "artifact = Artifact('x.gz', 'list', sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, 'v')\n"
+        "size = sum(map(len, stream.unpack(folder, artifact)))\n"
+        "print(size >> 20, int(re.search(r'VmHWM: +(\\d+)', Path('/proc/self/status').read_text().expandtabs())[1]) >> 10)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    mebibytes, high_mark = map(int, done.stdout.split())
+    assert mebibytes == 400
+    assert high_mark < 80
+
+
+def test_a_consumer_that_objects_ends_it_with_its_own_words_and_no_file(tmp_path: Path) -> None:
+    def objects(block: bytes) -> None:
+        raise BadDump("it is not whole")
+
+    threads = threading.active_count()
+    with pytest.raises(BadDump, match="not whole"):
+        stream.pack(itertools.repeat(TEXT), tmp_path / "x.gz", subject="v", stage="t", consumer=objects)
+    assert not (tmp_path / "x.gz").exists()
+    assert threading.active_count() == threads
+
+
+def test_what_it_goes_through_sees_all_that_is_compressed_before_the_disk_does(tmp_path: Path) -> None:
+    class Turned:
+        def __init__(self, below: stream.Sink) -> None:
+            self._below = below
+
+        def write(self, piece: bytes, /) -> None:
+            self._below.write(bytes(255 - byte for byte in piece))
+
+        def close(self) -> None:
+            self._below.write(b"the end")
+            self._below.close()
+
+    sums = stream.pack(_blocks(TEXT), tmp_path / "x", subject="v", stage="t", through=Turned)
+    raw = (tmp_path / "x").read_bytes()
+    assert (sums.bytes, sums.sha256) == (len(raw), hashlib.sha256(raw).hexdigest())
+    assert raw.endswith(b"the end")
+    assert gzip.decompress(bytes(255 - byte for byte in raw.removesuffix(b"the end"))) == TEXT
 
 
 def test_a_consumer_sees_every_byte_and_progress_ends_at_the_size(tmp_path: Path) -> None:
@@ -168,10 +234,10 @@ def test_without_isal_the_standard_library_writes_the_same_kind_of_file(tmp_path
     script = (
         "import sys; sys.modules['isal'] = None\n"
         "from pathlib import Path; from safe_compose.artifacts import Artifact; from safe_compose.methods import stream\n"
-        "folder = Path(sys.argv[1]); sums = stream.pack([b'text' * 9999], folder / 'x.gz', subject='v', stage='s')\n"
+        "folder = Path(sys.argv[1]); sums = stream.pack([b'text' * 9999] * 2, folder / 'x.gz', subject='v', stage='s')\n"
         "artifact = Artifact('x.gz', 'list', sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, 'v')\n"
-        "print(stream.zlib.__name__, b''.join(stream.unpack(folder, artifact)) == b'text' * 9999)\n"
+        "print(stream.zlib.__name__, b''.join(stream.unpack(folder, artifact)) == b'text' * 19998)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout == "zlib True\n"
-    assert gzip.decompress((tmp_path / "x.gz").read_bytes()) == b"text" * 9999
+    assert gzip.decompress((tmp_path / "x.gz").read_bytes()) == b"text" * 19998
