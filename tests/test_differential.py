@@ -54,7 +54,8 @@ def line(*parts: st.SearchStrategy[list[str]] | str) -> st.SearchStrategy[list[s
     return st.tuples(*taken).map(lambda lists: [word for words in lists for word in words])
 
 
-ODD = rarely("--", "-h", "--help", "--help=false", "--unknown", "--unknown x", "-Z", "-", "--=", "---", "-test.v", "--vol")
+ODD = rarely("--", "-h", "--help", "--help=false", "--unknown", "--unknown x", "-Z", "-", "--=", "---", "-test.v", "--vol",
+             "a-b", "c--d")  # fmt: skip
 DOCKER = st.one_of(
     *[st.just([])] * 2,
     some("-D", "-l error", "-H HOST", "--config CONFIG", "-DHHOST", "--"),

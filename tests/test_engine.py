@@ -350,7 +350,7 @@ def test_tiers_in_the_file_are_read_and_an_unknown_word_is_critical(
     compose_project: Callable[..., ComposeProject], real_docker: str
 ) -> None:
     text = f"""
-x-safe-compose: {{tier: important, volumes: {{two: disposable, six: nonsense}}}}
+x-safe-compose: {{tier: important, volumes: {{two: disposable, six: nonsense, seven: [odd]}}}}
 services: {{a: {{{SERVICE}, volumes: ["one:/a", "two:/b", "six:/c"]}}}}
 volumes: {{one: {{x-safe-compose: disposable}}, two: {{x-safe-compose: {{tier: critical}}}}, six: {{}}}}
 """

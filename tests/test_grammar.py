@@ -89,6 +89,8 @@ DOORS = [
     ("volume remove -f x y", "volume_rm"),
     ("volume -- x rm y", "volume_rm"),
     ("-- -- x volume rm y", "volume_rm"),
+    ("volume a-b rm x", "volume_rm"),  # docker 20.10 takes a-b for a flag
+    ("a-b c--d=e system f-g prune --volumes", "system_prune_volumes"),
     ("-vD volume rm x", "volume_rm"),
     ("volume prune", "volume_prune"),
     ("volume prune -af --filter label=a", "volume_prune"),

@@ -292,6 +292,15 @@ def is_go_int(text: str) -> bool:
     return value <= (1 << 63) - (text[:1] != "-")
 
 
+def is_flag(word: str) -> bool:
+    """Whether cobra's `Traverse` steps over a word on its way to a sub-command.
+
+    Cobra before 1.7 takes a word for a flag as well when its second byte is a dash: docker 20.10 deletes for `volume a-b rm x`
+    (`isFlagArg`, run). Newer clients reject that, so nothing else is lost by believing it.
+    """
+    return len(word) > 1 and (word[0] == "-" or (word[1] == "-" and len(word) > 2))
+
+
 def accepts(kind: str, value: str) -> bool:
     """Whether a client accepts a value for a flag of this type (of `a|b`, newer ones may know more)."""
     match kind:
@@ -416,7 +425,7 @@ class Reading:
                 in_flag = True
             elif in_flag:
                 in_flag = False
-            elif not (word.startswith("-") and len(word) > 1):
+            elif not is_flag(word):
                 longer = (*path, word)
                 if (longer in VERBS or longer in GROUPS) and longer != ("compose",):
                     return before, word, list(words[index + 1 :])
@@ -713,6 +722,8 @@ def strip(words: Sequence[str], program: str, *, old: bool) -> tuple[tuple[str, 
         if verb is not None:
             if old or not verb.interspersed:
                 break
+            continue
+        if is_flag(word) and not old:
             continue
         path = (*path, word)
         verb = OLD_VERBS.get(path[1:]) if old else VERBS.get(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docker import APIClient
+from docker.errors import APIError, NotFound
 
 from lab.private_engine import PrivateEngine
 from lab.projects import wait_until
@@ -144,7 +145,7 @@ class Fixture:
         listed = {c["Names"][0].lstrip("/"): c for c in self._api.containers(all=True)}
         for name, found in listed.items():
             if not self._as_made(name, found):
-                self._api.remove_container(found["Id"], force=True, v=True)
+                self._remove(found["Id"])
                 self._mine.pop(name, None)
         for name in [n for n in self._mine if n not in listed]:
             del self._mine[name]
@@ -163,8 +164,23 @@ class Fixture:
     def _free(self, volume: str) -> None:
         """A container that was made anew on a volume that was made anew holds it, and so may one that we made."""
         for found in self._api.containers(all=True, filters={"volume": volume}):
-            self._api.remove_container(found["Id"], force=True, v=True)
+            self._remove(found["Id"])
             self._mine.pop(found["Names"][0].lstrip("/"), None)
+
+    def _remove(self, identity: str) -> None:
+        """Also one that is removing itself at this moment (`compose run --rm`)."""
+
+        def gone() -> bool:
+            try:
+                self._api.remove_container(identity, force=True, v=True)
+            except NotFound:
+                return True
+            except APIError as error:
+                if error.status_code != 409:  # in progress
+                    raise
+            return False
+
+        wait_until("a container that must go is gone", gone, timeout=20)
 
     def _as_made(self, name: str, found: Mapping[str, Any]) -> bool:
         if self._mine.get(name) != found["Id"]:

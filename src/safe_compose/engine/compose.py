@@ -401,7 +401,7 @@ def tiers_of(tops: Sequence[Any], volumes: Mapping[str, Any]) -> tuple[dict[str,
         word = body.get("tier") if isinstance(body, dict) else body
         if word is None:
             continue
-        if word not in TIERS:
+        if not isinstance(word, str) or word not in TIERS:
             warnings.append(
                 f"x-safe-compose of {f'volume {key}' if key else 'the project'} is none of {', '.join(strictest)}:"
                 " taken as critical"

@@ -28,6 +28,8 @@ READ_TIMEOUT = 60
 PROBE_TIMEOUT = 60.0
 """Seconds for docker's own answers; ssh to a far host is slow, a dead one must not hang a deploy job for ever."""
 _PLAIN_SOCKET = re.compile(r"unix:///[A-Za-z0-9_./+=@,-]+")
+MISREAD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+"""What docker-py and we stumble over when an answer has another shape than docker's (`KeyError: 'message'`)."""
 _SUN_PATH = 100
 """Bytes that fit `sockaddr_un.sun_path` (108, unix(7); 104 on BSD)."""
 
@@ -193,7 +195,7 @@ class Opening:
             api = APIClient(address, version="auto", timeout=READ_TIMEOUT)
             api.trust_env = False  # neither HTTP_PROXY nor .netrc have a say on a socket
             ours = str(api.info().get("ID", ""))
-        except (DockerException, RequestException) as error:
+        except (DockerException, RequestException, *MISREAD) as error:
             code, _, words = self._identity.answer()
             raise EngineUnavailable(
                 words.strip() if code and words.strip() else f"the daemon at {endpoint} cannot be inspected: {error}",

@@ -19,7 +19,7 @@ from safe_compose.engine import clients, look
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
 from safe_compose.engine.compose import Compose, Finding, Question
 from safe_compose.engine.compose_v1 import OldQuestion
-from safe_compose.engine.connect import Connection, Opening, Probe
+from safe_compose.engine.connect import MISREAD, Connection, Opening, Probe
 from safe_compose.engine.look import Image, Private
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, SafeComposeError
 from safe_compose.grammar import Invocation
@@ -183,7 +183,7 @@ class Engine:
     def api_version(self) -> tuple[int, int]:
         """The older of what the server speaks and what DOCKER_API_VERSION asks for."""
         versions = [self._way.api.api_version, self._environ.get("DOCKER_API_VERSION", "").removeprefix("v")]
-        return min((int(m[1]), int(m[2])) for v in versions if (m := re.fullmatch(r"(\d+)\.(\d+)", v)))
+        return min(((int(m[1]), int(m[2])) for v in versions if (m := re.fullmatch(r"(\d+)\.(\d+)", v))), default=(0, 0))
 
     @property
     def maker(self) -> str:
@@ -221,9 +221,9 @@ class Engine:
         takes_named = self._prune_probe(invocation)
         with _reading():
             listing = self._way.api.volumes()
-            bodies = self._way.api.containers(all=True)
-        volumes = tuple(sorted(map(look.volume_from, listing.get("Volumes") or ()), key=lambda v: v.name))
-        warnings = tuple(f"docker: {words}" for words in listing.get("Warnings") or ())
+            listed = [look.container_from_list(body) for body in self._way.api.containers(all=True)]
+            volumes = tuple(sorted(map(look.volume_from, listing.get("Volumes") or ()), key=lambda v: v.name))
+            warnings = tuple(f"docker: {words}" for words in listing.get("Warnings") or ())
         project = None
         if question is not None and not question.is_old():
             project, more = question.answer()
@@ -231,7 +231,6 @@ class Engine:
         elif invocation.verb[:1] == ("compose",):
             project, more = self._find_old(invocation, stdin, volumes)
             warnings += more
-        listed = [look.container_from_list(body) for body in bodies]
         if project is not None and not project.working_dir:
             project = _placed(project, listed)
         containers = []
@@ -808,12 +807,17 @@ def _words_of(answer: Any) -> str:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """A fault while the daemon is asked: EngineUnavailable."""
+    """A fault while the daemon is asked, or an answer that is none of docker's: EngineUnavailable."""
     try:
         yield
     except _network_errors() as error:
         raise EngineUnavailable(
             f"the daemon cannot be inspected: {error}", next_step="check that `docker info` answers with the same flags"
+        ) from error
+    except MISREAD as error:
+        raise EngineUnavailable(
+            f"the daemon's answer does not read ({type(error).__name__}: {error})",
+            next_step="check that `docker info` answers with the same flags, and that it is a docker engine",
         ) from error
 
 
@@ -824,3 +828,5 @@ def _acting(what: str) -> Iterator[None]:
         yield
     except _network_errors() as error:
         raise BackupFailed(f"docker could not {what}: {getattr(error, 'explanation', None) or error}") from error
+    except MISREAD as error:
+        raise BackupFailed(f"docker could not {what}: its answer does not read ({type(error).__name__}: {error})") from error
