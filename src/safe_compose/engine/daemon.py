@@ -697,7 +697,8 @@ class Engine:
                 made = api.create_container(
                     image, name=name, command=["safe-compose"], labels={**labels, HELPER_LABEL: self.run_id}, host_config=host
                 )
-            yield str(made["Id"])
+                identity = str(made["Id"])
+            yield identity
         finally:
             self._remove(name)
 
