@@ -84,6 +84,21 @@ def test_moments_are_told_as_people_tell_them(ago: timedelta, words: str) -> Non
     assert told.endswith(f" UTC, {words}")
 
 
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "words"),
+    [
+        (0, None, 12.3, "12 seconds"),
+        (0, 100, 0.0, "0 seconds"),
+        (663, 75 * MIB, 1.0, "1 second"),  # the head of a dump: a rate of it would promise hours
+        (50 * MIB, None, 10.0, "50.0 MiB, 5.0 MiB/s, 10 seconds"),
+        (50 * MIB, 100 * MIB, 10.0, "50.0 MiB, 5.0 MiB/s, about 10 seconds left"),
+        (50 * MIB, 40 * MIB, 10.0, "50.0 MiB, 5.0 MiB/s, 10 seconds"),  # it was more than was measured before
+    ],
+)
+def test_progress_tells_rate_and_time_left(done: int, total: int | None, seconds: float, words: str) -> None:
+    assert prompts.pace_text(done, total, seconds) == words
+
+
 # -- on a real engine --------------------------------------------------------------------------------------------------
 
 SHOP = """

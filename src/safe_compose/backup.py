@@ -4,7 +4,7 @@ Before a deletion the order loses nothing (design, section 7); by hand nothing i
 """
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,6 +49,8 @@ class Request:
     volumes: tuple[tuple[Volume, Verdict], ...]
     may_stop: tuple[Container, ...] = ()
     """What the command itself stops or removes. Nothing else is ever stopped."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the volumes, as far as the engine tells: for progress only."""
 
 
 class Was(NamedTuple):
@@ -113,7 +115,8 @@ class Halted:
 
         # A Ctrl-C between a thread's start and the pool's knowing of it would leave a stop behind that nobody waits for: it
         # would come after we found the container still running.
-        with signals_wait(), ThreadPoolExecutor(max_workers=8) as pool:
+        names = ", ".join(was.name for was in lively)
+        with prompts.progress(f"stop {names}"), signals_wait(), ThreadPoolExecutor(max_workers=8) as pool:
             for _ in pool.map(stop_one, lively):
                 continue
         self._run.step("stopped", containers=[was.name for was in lively])
@@ -199,13 +202,13 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
     was stopped is the caller's to start again (`halted.restore()`), whatever the outcome.
     """
     _nobody_else_writes(request)
-    _room_for(catalogue, engine, request)
+    request = replace(request, sizes=_room_for(catalogue, engine, request))
     servers = _servers(request)
     databases = _databases(request)
     halted.stop(c for c in request.may_stop if c.id not in databases)
     names = [v.name for v, _ in request.volumes]
     with _draft(engine, catalogue, request) as draft:
-        dumps = {name: _dump(engine, *serving, name, draft.path) for name, serving in servers.items()}
+        dumps = {name: _dump(engine, *serving, name, draft.path, request.sizes.get(name)) for name, serving in servers.items()}
         run.step("dumped", volumes=[name for name, dump in dumps.items() if dump is not None])
         late = {name for name, dump in dumps.items() if dump is not None and dump.written_since(engine)}
         with ExitStack() as stopping:
@@ -246,7 +249,8 @@ def _nobody_else_writes(request: Request) -> None:
                 )
 
 
-def _room_for(catalogue: Catalogue, engine: Engine, request: Request) -> None:
+def _room_for(catalogue: Catalogue, engine: Engine, request: Request) -> Mapping[str, int]:
+    """Bytes of each volume, as far as the engine tells. Raises BackupFailed when a backup of them would not fit."""
     sizes = engine.sizes([v.name for v, _ in request.volumes])
     need = plan.room_needed(sum(sizes.values()))
     free = catalogue.room()
@@ -256,6 +260,7 @@ def _room_for(catalogue: Catalogue, engine: Engine, request: Request) -> None:
             "nothing was deleted",
             next_step="make room there, or set SAFE_COMPOSE_HOME to a folder with more room",
         )
+    return sizes
 
 
 def _databases(request: Request) -> frozenset[str]:
@@ -275,9 +280,9 @@ def _servers(request: Request) -> Mapping[str, tuple[Database, Container]]:
     return found
 
 
-def _dump(engine: Engine, database: Database, container: Container, volume: str, into: Path) -> Dump | None:
+def _dump(engine: Engine, database: Database, container: Container, volume: str, into: Path, size: int | None) -> Dump | None:
     """Dump a server that runs and answers; None when it does not answer (its volume is archived cold all the same), or when
-    a dump would tell nothing that the archive does not."""
+    a dump would tell nothing that the archive does not. `size`: bytes of the volume, where known."""
     if not database.DUMPED_BEFORE_DELETION:
         return None
     try:
@@ -287,7 +292,7 @@ def _dump(engine: Engine, database: Database, container: Container, volume: str,
         return None
     for session in server.foreign_sessions:
         prompts.say(f"safe-compose: still connected to {container.name}: {session}")
-    with prompts.progress(f"dump {container.name} ({server.title})") as report:
+    with prompts.progress(f"dump {container.name} ({server.title})", total=size) as report:
         return database.dump(engine, server, volume, into, report)
 
 
@@ -316,7 +321,7 @@ def _archived(
             )
         if dump is None and database.DUMPED_BEFORE_DELETION:
             notes.append(f"no dump: server was not running or did not answer; {left.words}")
-    with prompts.progress(f"archive {volume.name}") as report:
+    with prompts.progress(f"archive {volume.name}", total=request.sizes.get(volume.name)) as report:
         artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report)
     if dump is None:
         return replace(_record(request, volume, verdict, "cold", artifacts), statistics=statistics, notes=tuple(notes))
@@ -370,9 +375,12 @@ def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_
     folder = Path(backup.path)
     evidence: list[Evidence] = []
     try:
-        with prompts.progress(f"verify {backup.id}", total=sum(a.uncompressed_bytes for a in _files(backup))):
+        with prompts.progress(f"verify {backup.id}", total=sum(a.uncompressed_bytes for a in _files(backup))) as report:
+            done = 0
             for record in backup.volumes:
-                evidence += check_files(folder, record)
+                evidence += check_files(folder, record, lambda read, before=done: report(before + read))  # type: ignore[misc]
+                done += sum(a.uncompressed_bytes for a in record.artifacts)
+                report(done)
         if run is not None:
             run.step("read-back", backup=backup.id)
         for record in backup.volumes:
@@ -384,11 +392,11 @@ def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_
     return catalogue.mark_verified(backup, evidence)
 
 
-def check_files(folder: Path, record: VolumeRecord) -> list[Evidence]:
-    """L2 for the archive, L3 for each dump, from the bytes on disk. Raises VerifyFailed."""
+def check_files(folder: Path, record: VolumeRecord, progress: Callable[[int], None] = lambda read: None) -> list[Evidence]:
+    """L2 for the archive, L3 for each dump, from the bytes on disk; `progress` gets bytes. Raises VerifyFailed."""
     evidence = []
     if any(a.kind == "archive" for a in record.artifacts):
-        evidence.append(archive.verify(folder, record.artifacts))
+        evidence.append(archive.verify(folder, record.artifacts, progress))
     if record.statistics is not None:
         evidence += database_of(record.statistics.kind).verify_dump(folder, record.artifacts, record.statistics)
     return evidence
@@ -457,7 +465,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
             engine_id=engine.id,
         )
         try:
-            _room_for(catalogue, engine, request)
+            request = replace(request, sizes=_room_for(catalogue, engine, request))
             servers = _servers(request)
             with _draft(engine, catalogue, request) as draft:
                 records = [_hot(engine, request, v, verdict, draft.path, servers.get(v.name)) for v, verdict in chosen]
@@ -481,7 +489,7 @@ def _hot(
         found = database.server(engine, server)  # Silent is a BackupFailed: there is no cold archive to fall back on
         count = len(found.databases)
         prompts.say(f"safe-compose: connected to {server.name}: {found.title}, {count} databases")
-        with prompts.progress(f"dump {server.name}") as report:
+        with prompts.progress(f"dump {server.name}", total=request.sizes.get(volume.name)) as report:
             dump = database.dump(engine, found, volume.name, into, report)
         record = _record(request, volume, verdict, "dump", dump.artifacts)
         return replace(record, statistics=dump.statistics, notes=dump.warnings)
@@ -492,7 +500,7 @@ def _hot(
             "would be silently wrong; no backup was made",
             next_step=f"stop it for the backup: docker stop {lively[0]}",
         )
-    with prompts.progress(f"archive {volume.name}") as report:
+    with prompts.progress(f"archive {volume.name}", total=request.sizes.get(volume.name)) as report:
         images = image_candidates(engine, request.observed, volume.name)
         artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report, live=bool(lively))
     return _record(request, volume, verdict, "live" if lively else "cold", artifacts)

@@ -121,11 +121,10 @@ def effort(doomed: Sequence[Doomed]) -> Effort | None:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds as people say them: `11 seconds`, `4 minutes`, `3 hours`, `2 days`."""
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    """Seconds as people say them: `1 second`, `11 seconds`, `4 minutes`, `3 hours`, `2 days`."""
+    unit, size = next(((u, s) for u, s in (("day", 86400), ("hour", 3600), ("minute", 60)) if seconds >= 2 * s), ("second", 1))
+    number = round(seconds / size)
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def moment_text(then: datetime, now: datetime) -> str:

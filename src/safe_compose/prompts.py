@@ -235,25 +235,34 @@ def question_for(plan: Plan) -> str:
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the bytes done so far. A bar with rate and time on a terminal, a line elsewhere."""
+    """Yields a function to call with the bytes done so far; `total` is about how many there will be.
+
+    A bar with rate and time left on a terminal, a line elsewhere.
+    """
     out = console()
     if not out.is_terminal:
         say(f"safe-compose: {description} ...")
         yield lambda done: None
         return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=out, transient=True) as bar:
+    class Pace(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(pace_text(int(task.completed), total, task.elapsed or 0))
+
+    with Progress(TextColumn("{task.description}"), BarColumn(20), Pace(), console=out, transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.update(task, completed=done)
     say(f"safe-compose: {description}: done")
+
+
+def pace_text(done: int, total: int | None, seconds: float) -> str:
+    """How far something is: `31.0 MiB, 22.1 MiB/s, about 2 seconds left`; only the time while too few bytes tell a rate."""
+    if done < 1 << 20 or seconds <= 0:
+        return time_text(seconds)
+    rate = done / seconds
+    left = f"about {time_text(max(1, (total - done) / rate))} left" if total is not None and total > done else time_text(seconds)
+    return f"{size_text(done)}, {size_text(int(rate))}/s, {left}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], **options: Any) -> None:

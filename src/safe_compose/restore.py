@@ -314,10 +314,10 @@ def _read_whole(world: World, way: Way) -> None:
     """Every file of the volumes, before the first byte goes anywhere. A damaged backup is marked, and raises VerifyFailed."""
     _trusted(way.kept)
     folder = Path(way.kept.path)
-    with prompts.progress(f"verify {way.kept.id}"):
+    with prompts.progress(f"verify {way.kept.id}") as report:
         for target in way.targets:
             try:
-                backup.check_files(folder, target.record)
+                backup.check_files(folder, target.record, report)
             except VerifyFailed as fault:
                 world.catalogue.mark_broken(way.kept, fault.message)
                 raise VerifyFailed(f"{fault.message}; nothing was touched", next_step=fault.next_step) from fault

@@ -116,7 +116,20 @@ def main(*, plugin: bool = False, python: str = "") -> int:
 
         if isinstance(error, SafeComposeError):
             return ended(error.code, error.message, error.next_step, about_docker=verb is None, report=error.report)
+        if isinstance(error, FileNotFoundError) and not stands_somewhere():
+            return ended(
+                77, "the folder that this runs in was deleted; nothing was done", "cd to another one", about_docker=verb is None
+            )
         return bug(about_docker=verb is None)
+
+
+def stands_somewhere() -> bool:
+    """Whether the current folder still exists: nearly everything but `docker ps` needs one."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def stand_before_plugin(words: "Sequence[str]") -> int:

@@ -143,6 +143,18 @@ class Catalogue:
                 f"cannot use {where}: others may write to it (mode {stat.S_IMODE(found.st_mode):04o})",
                 next_step=f"chmod {'o-w' if shared else 'go-w'} {self.root}",
             )
+        self._refuse_strange()
+
+    def _refuse_strange(self) -> None:
+        """A folder with things in it that is no store yet stays as it is: our `.gitignore` would hide them all from git."""
+        with told(f"look into {self.root}"):
+            names = {entry.name for entry in os.scandir(self.root)}
+        strange = sorted(name for name in names if not name.startswith(".") and name != "lost+found")
+        if strange and names.isdisjoint({"locks", "store.json"}):
+            raise BackupFailed(
+                f"cannot use the store {self.root}: it is no store, and other things are in it ({', '.join(strange[:3])}...)",
+                next_step=f"give it a folder of its own: SAFE_COMPOSE_HOME={self.root / 'safe-compose'}",
+            )
 
     def room(self) -> int:
         """Free bytes where backups go."""

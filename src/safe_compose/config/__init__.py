@@ -106,7 +106,8 @@ def load(project_dir: Path | None, environ: Mapping[str, str], *, uid: int | Non
     stores = [words.store for words in found if words.store is not None]
     named = environ.get("SAFE_COMPOSE_HOME", "")
     if named:
-        store = Path(os.path.abspath(named))  # noqa: PTH100  (`..` goes, symbolic links stay)
+        tilde = named == "~" or named.startswith("~/")  # from a CI file or a unit, where no shell replaces it
+        store = home / named[2:] if tilde else Path(os.path.abspath(named))  # noqa: PTH100  (`..` goes, symbolic links stay)
     else:
         store = stores[0] if stores else _base(environ, invoker, "XDG_DATA_HOME", ".local/share") / "safe-compose"
     shared = next((w.shared for w in found if w.shared is not None), False)
