@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
-from lab.projects import ComposeProject, docker, wait_until
+from lab.private_engine import private_engine
+from lab.projects import ComposeProject, docker, unique, wait_until
 from test_faults import JOB, at_step, kept, leavings, manifest, runs, start
 
 pytestmark = pytest.mark.engine
@@ -182,3 +183,62 @@ def test_a_kill_while_a_database_is_backed_up_costs_no_row_and_leaves_nothing_ha
         for backup in json.loads(safe_compose("list", "--json").stdout)["backups"]:
             listed = {p.name for p in Path(backup["path"]).iterdir()}
             assert {"manifest.json", "SHA256SUMS", "RESTORE.md"} <= listed, moment
+
+
+POWERLESS = """
+services:
+  db:
+    image: postgres:15
+    network_mode: none
+    environment: {POSTGRES_USER: shop, POSTGRES_PASSWORD: shop-password, POSTGRES_DB: shop}
+    healthcheck: {test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop], interval: 1s, retries: 60}
+    volumes: ["data:/var/lib/postgresql/data"]
+  app: {image: "busybox:latest", init: true, network_mode: none, command: [sleep, "100000"], volumes: ["uploads:/app/uploads"]}
+volumes: {data: , uploads: }
+"""
+
+
+def test_when_engine_and_all_lose_power_no_row_is_lost_and_what_was_stopped_starts_again(
+    lab: None, tmp_path: Path, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    folder = tmp_path / unique("power")
+    folder.mkdir()
+    (folder / "compose.yaml").write_text(POWERLESS)
+    name = folder.name
+    with private_engine(["postgres:15", "busybox:latest"]) as engine:
+        env = {"DOCKER_HOST": engine.host}
+
+        def sql(text: str) -> str:
+            argv = ("exec", "-i", f"{name}-db-1", "psql", "-XqtA", "-v", "ON_ERROR_STOP=1", "-U", "shop", "-d", "shop")
+            return engine.docker(*argv, input=text).stdout.strip()
+
+        def up() -> None:
+            engine.docker("compose", "up", "-d", "--wait", "--pull", "never", cwd=folder)
+
+        up()
+        sql("CREATE TABLE t (n int)")
+        for number, moment in enumerate(("stopped", "archived", "running")):
+            sql(f"INSERT INTO t VALUES ({number})")
+            before, count = len(json.loads(safe_compose("list", "--json").stdout)["backups"]), runs(sealed_environment)
+            guarded = start(*JOB, "compose", "down", "-v", cwd=folder, env=env)
+            at_step(sealed_environment, moment, since=count)
+            os.killpg(guarded.pid, signal.SIGKILL)
+            engine.lose_power()
+            guarded.communicate(timeout=30)
+            engine.start()
+            recovered = safe_compose("recover", cwd=folder, env=env)
+            assert recovered.returncode == 0, recovered.stderr
+            assert "was cut off" in recovered.stdout
+            if moment != "running":
+                state = engine.docker("inspect", "-f", "{{.State.Status}}", f"{name}-app-1").stdout.strip()
+                assert state == "running", "safe-compose had stopped it, and did not start it again"
+            if f"{name}_data" not in engine.volumes():
+                backups = json.loads(safe_compose("list", "--json").stdout)["backups"]
+                assert len(backups) > before and backups[0]["verified"]
+                undone = safe_compose("undo", cwd=folder, env=env)
+                assert undone.returncode == 0, undone.stderr
+            up()
+            assert sql("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t") == " ".join(map(str, range(number + 1)))
+            for run in (sealed_environment / "safe-compose" / "journal").glob("*.jsonl"):
+                label = f"label=io.github.safe-compose.helper={run.stem}"
+                assert engine.docker("ps", "-aq", "--filter", label).stdout == ""

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,54 @@ from lab.projects import Completed, real_docker, wait_until
 DOCKERD = ("dockerd", "/usr/sbin/dockerd", "/usr/bin/dockerd")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PrivateEngine:
     """A running dockerd of this test module alone."""
 
-    host: str
-    """`unix:///tmp/.../docker.sock`, for DOCKER_HOST or -H."""
+    folder: Path
+    argv: Sequence[str]
+    child: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def host(self) -> str:
+        """`unix:///tmp/.../docker.sock`, for DOCKER_HOST or -H."""
+        return f"unix://{self.folder / 'docker.sock'}"
+
+    def start(self) -> None:
+        """Start it, on what an earlier one may have left, and wait until it answers."""
+        log = self.folder / "log"
+        environment = {**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ.get('PATH', '')}"}
+        with log.open("ab") as out:
+            self.child = child = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True
+            )
+
+        def answers() -> bool:
+            assert child.poll() is None, f"the private dockerd ended:\n{log.read_text(errors='replace')[-3000:]}"
+            return (self.folder / "docker.sock").exists() and self.docker("version", check=False).returncode == 0
+
+        wait_until("the private dockerd answers", answers)
+
+    def lose_power(self) -> None:
+        """Kill the daemon, its containerd and everything that runs in containers, all at once and without a word."""
+        mark = str(self.folder).encode()
+        for _ in range(2):  # a shim that was about to start somebody
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdecimal() and int(entry.name) != os.getpid():
+                    with suppress(OSError):
+                        if mark in (entry / "cmdline").read_bytes() or self._is_inside(entry):
+                            os.kill(int(entry.name), signal.SIGKILL)
+        assert self.child is not None
+        self.child.wait(30)
+        (self.folder / "pid").unlink(missing_ok=True)
+        # what lies below /run does not outlive a boot; a containerd.pid that did would be believed
+        for mount in _mounts_below(self.folder):
+            subprocess.run(["umount", "--lazy", mount], check=False)
+        shutil.rmtree(self.folder / "exec")
+
+    def _is_inside(self, entry: Path) -> bool:
+        """Whether a process runs in a container of this engine: its root is made of layers below our folder."""
+        return f"={self.folder}/" in (entry / "mountinfo").read_text(errors="replace").split("\n", 1)[0]
 
     def docker(self, *argv: str, check: bool = True, input: str | None = None, cwd: Path | None = None) -> Completed:
         """Run the real docker against it."""
@@ -55,34 +97,26 @@ def private_engine(images: Sequence[str]) -> Iterator[PrivateEngine]:
     """
     # a socket's path has room for 107 bytes, and pytest's temporary folders are long
     folder = Path(tempfile.mkdtemp(prefix="sc-engine-", dir="/tmp"))
-    log = folder / "log"
-    socket = folder / "docker.sock"
     dockerd = next(found for name in DOCKERD if (found := shutil.which(name)))
     argv = [
         *([] if os.geteuid() == 0 else ["sudo", "--non-interactive"]),
         *(["setpriv", "--pdeathsig", "TERM"] if os.geteuid() == 0 else []),  # it must not outlive a killed pytest
         "unshare", "--net",
         dockerd, "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"),
-        "--host", f"unix://{socket}", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
+        "--host", f"unix://{folder / 'docker.sock'}",
+        "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
     ]  # fmt: skip
-    environment = {**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ.get('PATH', '')}"}
-    with log.open("wb") as out:
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True)
-    engine = PrivateEngine(f"unix://{socket}")
+    engine = PrivateEngine(folder, argv)
     try:
-
-        def answers() -> bool:
-            assert child.poll() is None, f"the private dockerd ended:\n{log.read_text(errors='replace')[-3000:]}"
-            return socket.exists() and engine.docker("version", check=False).returncode == 0
-
-        wait_until("the private dockerd answers", answers)
+        engine.start()
         with subprocess.Popen([real_docker(), "save", *images], stdout=subprocess.PIPE) as save:
             load = [real_docker(), "-H", engine.host, "load", "--quiet"]
             subprocess.run(load, stdin=save.stdout, stdout=subprocess.DEVNULL, check=True, timeout=120)
         assert save.returncode == 0, f"docker save {' '.join(images)} ended with {save.returncode}"
         yield engine
     finally:
-        if child.poll() is None:
+        child = engine.child
+        if child is not None and child.poll() is None:
             if containers := engine.docker("ps", "-aq", check=False).stdout.split():
                 engine.docker("rm", "--force", *containers, check=False)
             child.send_signal(signal.SIGTERM)
