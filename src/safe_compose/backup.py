@@ -213,6 +213,9 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
         late = {name for name, dump in dumps.items() if dump is not None and dump.written_since(engine)}
         with ExitStack() as stopping:
             settled = {name: stopping.enter_context(found.settled(engine, c)) for name, (found, c) in servers.items()}
+            for name, known in settled.items():
+                for session in getattr(known, "foreign_sessions", ()):
+                    prompts.say(f"safe-compose: still connected to {servers[name][1].name}: {session}")
             halted.stop((c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout)
         users = {c.id: c for name in names for u in request.observed.users(name) if (c := engine.container(u.id))}
         created = {name: v.created_at for name in names if (v := engine.volume(name)) is not None}

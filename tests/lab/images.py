@@ -39,7 +39,6 @@ BASE = _words(
 )
 
 
-
 @dataclass(frozen=True, slots=True)
 class Release:
     """A Debian release: all packages of an image come from one, so that they fit each other."""

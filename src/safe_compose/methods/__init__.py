@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from safe_compose.errors import VerifyFailed
-from safe_compose.methods import postgres
+from safe_compose.methods import postgres, redis
 from safe_compose.methods.database import Database
 
-DATABASES: Mapping[str, Database] = {"postgres": postgres}
+DATABASES: Mapping[str, Database] = {"postgres": postgres, "redis": redis}
 """Kind, as policy and manifests name it -> how such a database is handled."""
 
 

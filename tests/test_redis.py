@@ -1,0 +1,205 @@
+"""Redis in its three ways of keeping data: saved hot, settled before a stop, proved, tried, and brought back."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ProjectFactory, SafeCompose
+from lab.projects import ComposeProject, docker, wait_until
+from safe_compose.engine import Private
+from safe_compose.methods import redis
+from safe_compose.methods.redis.server import visibly_memory_only
+from safe_compose.observed import Container, Mount
+
+JOB = ("--non-interactive", "--backup-first")
+PASSWORD = "canary-7b02-password"
+
+# -- without an engine -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "at", "serves"),
+    [
+        ("redis:7", "/data", True),
+        ("valkey/valkey:8-alpine", "/data", True),
+        ("registry:5000/team/my-redis@sha256:1", "/data", True),
+        ("bitnami/redis:7.2", "/bitnami/redis/data", True),
+        ("redis:7", "/backups", False),
+        ("oliver006/redis_exporter:latest", "/data", False),
+        ("app:1", "/data", False),
+    ],
+)
+def test_a_server_is_recognised_by_its_image_and_mounts(image: str, at: str, serves: bool) -> None:
+    mounts = (Mount("volume", "v", "", at),)
+    container = Container(id="c", name="c", image=image, image_id="sha256:0", state="running", mounts=mounts)
+    assert redis.serves(container, "v") is serves
+    assert not redis.serves(container, "w")
+
+
+@pytest.mark.parametrize(
+    ("argv", "memory_only"),
+    [
+        (["redis-server", "--save", ""], True),
+        (["sh", "-c", "exec redis-server --save '' --requirepass $PW"], True),
+        (["redis-server", "--save", "", "--appendonly", "yes"], False),
+        (["redis-server", "--save", "60", "1"], False),
+        (["redis-server"], False),
+    ],
+)
+def test_a_command_line_tells_whether_data_is_kept_in_memory_alone(argv: list[str], memory_only: bool) -> None:
+    assert visibly_memory_only(Private(tuple(argv), {})) is memory_only
+
+
+def test_no_secret_shows_in_what_is_printed_of_a_way_in() -> None:
+    access = redis.Access("c", password=PASSWORD)
+    private = Private(("redis-server", "--requirepass", PASSWORD), {"REDIS_PASSWORD": PASSWORD})
+    assert PASSWORD not in f"{access!r} {private!r} {access} {private}"
+
+
+# -- with an engine ----------------------------------------------------------------------------------------------------
+
+PROJECT = f"""
+services:
+  rdb:
+    image: redis:7
+    command: [--enable-debug-command, local]
+    volumes: ["rdb:/data"]
+  aof:
+    image: redis:7
+    command: [redis-server, --appendonly, "yes", --requirepass, {PASSWORD}, --enable-debug-command, local]
+    volumes: ["aof:/data"]
+  mem:
+    image: redis:7
+    command: [sh, -c, 'exec redis-server --save "" --enable-debug-command local --requirepass "$$REDIS_PASSWORD"']
+    environment: {{REDIS_PASSWORD: "{PASSWORD} '2"}}
+    volumes: ["mem:/data"]
+volumes:
+  rdb:
+  aof:
+  mem:
+"""
+SERVICES = ("rdb", "aof", "mem")
+AUTH = {"rdb": "", "aof": PASSWORD, "mem": f"{PASSWORD} '2"}
+
+# One of every kind of value, two databases, a key that expires.
+FILL = """
+SET a 1
+SET b hello
+SETEX c 10000 hello
+LPUSH l 1 2 3
+SADD s 1 2 3
+SADD s2 a b c
+ZADD z 1.5 a 2 b
+HSET h f v g w
+XADD st 1-1 a 1
+XADD st 1-2 a 2
+XGROUP CREATE st g 0
+XREADGROUP GROUP g me COUNT 1 STREAMS st >
+PFADD hll a b c
+FUNCTION LOAD "#!lua name=mylib\\nredis.register_function('f', function(k,a) return 1 end)"
+EVAL "for i=1,3000 do redis.call('HSET','H',i,i..'x'); redis.call('ZADD','Z',i,i..'x'); redis.call('SADD','S',i..'x') end" 0
+EVAL "for i=1,3000 do redis.call('RPUSH','L',string.rep('y',200)); redis.call('SET','k'..i,i) end" 0
+EVAL "redis.call('SET','huge',string.rep('abc',900000))" 0
+SELECT 3
+SET x 1
+PEXPIRE x 100000000
+SET y 2
+"""
+
+
+def cli(project: ComposeProject, service: str, *words: str, input: str | None = None) -> str:
+    name = f"{project.name}-{service}-1"
+    auth = ("-e", f"REDISCLI_AUTH={AUTH[service]}") if AUTH[service] else ()
+    return docker("exec", "-i", *auth, name, "redis-cli", *words, input=input).stdout.strip()
+
+
+def answers(project: ComposeProject, *services: str) -> None:
+    for service in services:
+        wait_until(f"{service} answers", lambda s=service: "PONG" in cli(project, s, "ping"))  # type: ignore[misc]
+
+
+def digest(project: ComposeProject, service: str) -> str:
+    """The server's own digest of every key with its whole content, in all databases."""
+    found = cli(project, service, "DEBUG", "DIGEST")
+    assert re.fullmatch(r"[0-9a-f]{40}", found), found
+    return found
+
+
+@pytest.fixture
+def shop(compose_project: ProjectFactory) -> ComposeProject:
+    project = compose_project(PROJECT)
+    project.up()
+    answers(project, *SERVICES)
+    for service in SERVICES:
+        said = cli(project, service, input=FILL)
+        assert not re.search(r"^(ERR|NOAUTH)", said, re.M), said
+    return project
+
+
+def good(answer: "subprocess.CompletedProcess[str]") -> "subprocess.CompletedProcess[str]":
+    assert answer.returncode == 0, answer.stderr
+    return answer
+
+
+def in_volume(volume: str, *argv: str, image: str = "redis:7") -> str:
+    words = ("run", "--rm", "--network", "none", "-v", f"{volume}:/v", "--entrypoint", argv[0], image)
+    return docker(*words, *argv[1:]).stdout
+
+
+def newest(safe_compose: SafeCompose, project: ComposeProject) -> dict[str, Any]:
+    """The manifest of the project's newest backup."""
+    found = json.loads(good(safe_compose("list", "--project", project.name, "--json")).stdout)["backups"][0]
+    manifest: dict[str, Any] = json.loads((Path(found["path"]) / "manifest.json").read_text())
+    return manifest
+
+
+def keys_of(record: dict[str, Any]) -> dict[str, int]:
+    return {d["name"]: sum(t["rows"] for t in d["tables"]) for d in record["statistics"]["databases"]}
+
+
+@pytest.mark.engine
+def test_hot_cold_and_back_with_rdb_with_aof_and_with_neither(
+    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    before = {service: digest(shop, service) for service in SERVICES}
+    assert len({*before.values()}) == 1
+    started = docker("inspect", "-f", "{{.State.StartedAt}}", *shop.running()).stdout
+
+    hot = json.loads(good(safe_compose("backup", "--json", cwd=shop.folder)).stdout)["backup"]
+    assert hot["verified"]["level"] == "L3"
+    assert docker("inspect", "-f", "{{.State.StartedAt}}", *shop.running()).stdout == started, "something was stopped"
+    assert in_volume(f"{shop.name}_mem", "ls", "/v") == "", "a server that keeps nothing would load what a backup left there"
+    manifest = json.loads((Path(hot["path"]) / "manifest.json").read_text())
+    for record in manifest["volumes"]:
+        assert (record["method"], keys_of(record)) == ("dump", {"0": 3015, "3": 2}), record["name"]
+    assert "in memory alone" in json.dumps(manifest)
+    tried = good(safe_compose("verify", "--trial", hot["id"]))
+    assert "L4" in json.dumps(json.loads((Path(hot["path"]) / "verification.json").read_text())), tried.stderr
+
+    for service in SERVICES:
+        cli(shop, service, "SET", "last", "acknowledged just before the deletion")
+    later = {service: digest(shop, service) for service in SERVICES}
+    deleted = good(safe_compose(*JOB, "compose", "down", "-v", cwd=shop.folder))
+    assert "verified (L4)" in deleted.stderr and shop.volumes() == []
+    assert [keys_of(v) for v in newest(safe_compose, shop)["volumes"]] == [{"0": 3016, "3": 2}] * 3
+
+    good(safe_compose("undo", cwd=shop.folder))
+    answers(shop, *SERVICES)
+    assert {service: digest(shop, service) for service in SERVICES} == later
+
+    good(safe_compose("restore", hot["id"], "--confirm", shop.name, cwd=shop.folder))
+    answers(shop, *SERVICES)
+    assert {service: digest(shop, service) for service in SERVICES} == before
+    for service in ("rdb", "aof"):
+        cli(shop, service, "SET", "after", "the restore")
+    shop.docker("compose", "restart")
+    answers(shop, *SERVICES)
+    for service in ("rdb", "aof"):
+        assert cli(shop, service, "GET", "after") == "the restore"
+
+    written = [p.read_bytes() for p in (sealed_environment / "safe-compose").rglob("*") if p.suffix in (".json", ".jsonl", ".md")]
+    assert PASSWORD.encode() not in b"".join(written)
