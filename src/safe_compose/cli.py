@@ -373,10 +373,7 @@ def list_backups(project: ProjectName = None, as_json: AsJson = False) -> None:
         _print_json({"backups": [_listed(b) for b in backups]})
         return
     columns = ["id", "project", "created", "reason", "size", "volumes", "verified"]
-    rows = [
-        (b.id, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(b.volumes), _verdict(b))
-        for b in backups
-    ]
+    rows = [(b.id, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(b.volumes), _verdict(b)) for b in backups]
     prompts.table("backups", columns, rows)
 
 

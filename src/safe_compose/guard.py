@@ -253,10 +253,13 @@ def _leave(world: World, journal_run: Run, halted: "Halted", code: int | None) -
 
     A run that could not start everything again stays open, so that `recover` and the next run try it once more.
     """
-    whole = halted.restore()
+    restored = whole = halted.restore()
     with prompts.only_said():
         if code is None:
+            whole = False  # until they are gone
             world.engine.sweep()
+            whole = restored
+    with prompts.only_said():
         if whole:
             journal_run.step("ended", outcome="docker was not run" if code is None else f"docker exited with {code}")
         else:

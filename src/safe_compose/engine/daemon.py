@@ -813,7 +813,7 @@ def _reading() -> Iterator[None]:
         yield
     except _network_errors() as error:
         raise EngineUnavailable(
-            f"the daemon cannot be inspected: {error}", next_step="check that `docker info` answers with the same flags"
+            f"the daemon cannot be inspected: {_plain(error)}", next_step="check that `docker info` answers with the same flags"
         ) from error
     except MISREAD as error:
         raise EngineUnavailable(
@@ -828,6 +828,20 @@ def _acting(what: str) -> Iterator[None]:
     try:
         yield
     except _network_errors() as error:
-        raise BackupFailed(f"docker could not {what}: {getattr(error, 'explanation', None) or error}") from error
+        raise BackupFailed(f"docker could not {what}: {getattr(error, 'explanation', None) or _plain(error)}") from error
     except MISREAD as error:
         raise BackupFailed(f"docker could not {what}: its answer does not read ({type(error).__name__}: {error})") from error
+
+
+def _plain(error: Exception) -> str:
+    """Why it failed, without the exceptions that requests and urllib3 pack around the cause."""
+    inner: BaseException | None = error
+    seen = 0
+    while inner is not None and seen < 10:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        packed = [a for a in (*inner.args, getattr(inner, "reason", None)) if isinstance(a, BaseException)]
+        packed += [a for arg in inner.args if isinstance(arg, tuple) for a in arg if isinstance(a, BaseException)]
+        inner = packed[0] if packed else inner.__cause__
+        seen += 1
+    return str(error)
