@@ -133,6 +133,42 @@ def test_no_acknowledged_commit_is_lost_while_everybody_writes(
     assert leavings(sealed_environment) == []
 
 
+RESTARTED = """
+services:
+  db:
+    image: postgres:15
+    restart: always
+    environment: {POSTGRES_USER: shop, POSTGRES_PASSWORD: shop-password, POSTGRES_DB: shop}
+    healthcheck: {test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop], interval: 1s, retries: 60}
+    volumes: ["data:/var/lib/postgresql/data"]
+volumes: {data: }
+"""
+
+
+def test_a_server_that_restarts_in_mid_dump_is_dumped_anew_and_lost_rows_are_told(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(RESTARTED)
+    project.up()
+    rows = "SELECT g, md5(g::text) || repeat('x', 900) AS filling FROM generate_series(1, {}) g"
+    project.psql(f"CREATE TABLE big AS {rows.format(200_000)}", user="shop", database="shop")
+    earlier = safe_compose("backup", cwd=project.folder)
+    assert earlier.returncode == 0, earlier.stderr
+    project.psql("DELETE FROM big WHERE g > 90000", user="shop", database="shop")
+
+    guarded = start(*JOB, "compose", "down", "-v", cwd=project.folder)
+    copying = "SELECT count(*) FROM pg_stat_activity WHERE application_name <> 'psql' AND query LIKE 'COPY%'"
+    wait_until("the dump runs", lambda: project.psql(copying, user="shop", database="shop") != "0")
+    os.kill(int(docker("inspect", "-f", "{{.State.Pid}}", f"{project.name}-db-1").stdout), signal.SIGKILL)
+    _, said = guarded.communicate(timeout=300)
+    assert guarded.returncode == 0, said
+    assert "its dump begins anew" in said
+    newest, oldest = kept(safe_compose, project)
+    assert f"90000 rows, 200000 before: see backup {oldest['id']}" in said
+    [record] = manifest(newest).values()
+    assert record["method"] == "dump+cold" and f"see backup {oldest['id']}" in str(record["notes"])
+
+
 # -- killed ------------------------------------------------------------------------------------------------------------
 
 SHOP = """

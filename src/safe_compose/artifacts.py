@@ -65,6 +65,19 @@ class ServerStatistics:
     `dir`, `dbfilename`, `appendonly`, ...; never a secret."""
 
 
+    @property
+    def rows(self) -> int:
+        return sum(d.rows for d in self.databases)
+
+
+def shrunk(before: ServerStatistics, now: ServerStatistics) -> str | None:
+    """That databases went or more than half of the rows did since an earlier backup, in words; None where nothing of the kind."""
+    gone = sorted({d.name for d in before.databases} - {d.name for d in now.databases})
+    if gone:
+        return f"database {', '.join(gone)} is not there any more"
+    return f"{now.rows} rows, {before.rows} before" if now.rows * 2 < before.rows else None
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """That one artifact, or one volume of a backup, is good."""

@@ -3,15 +3,17 @@
 Before a deletion the order loses nothing (design, section 7); by hand nothing is stopped and databases are dumped hot.
 """
 
+import shutil
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safe_compose import plan, prompts, threat
-from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord
+from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord, shrunk, slug
 from safe_compose.catalogue import Catalogue, Draft
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
@@ -32,6 +34,15 @@ _PLAIN = frozenset({"files", "certificates", "metrics", "cache", "logs", "secret
 
 DEFAULT_STOP_SECONDS = 30
 """For containers that are no database servers."""
+
+FILES_PER_VOLUME = 16
+"""What a backup of one volume makes of files and folders, and some."""
+
+ANEW_SECONDS = 60.0
+"""How long a server that was restarted in mid-dump may take until it answers."""
+
+NOTICED_SECONDS = 2.0
+"""How long the engine may take to notice that a container has ended."""
 
 HEALTH_SECONDS = 60.0
 """How long one that is started again may take to be healthy."""
@@ -225,7 +236,7 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
             record = _archived(engine, request, volume, verdict, draft.path, dump, known, stopped=volume.name in servers)
             records.append(replace(record, dump_older_than_archive=volume.name in late))
             run.step("archived", volume=volume.name)
-        backup = draft.commit(records)
+        backup = draft.commit(_compared(catalogue, engine, records))
     run.step("backed-up", backup=backup.id, path=backup.path)
     backup = prove(engine, catalogue, backup, trial_limit=settings.trial_limit, run=run)
     if not backup.verified:
@@ -257,10 +268,10 @@ def _room_for(catalogue: Catalogue, engine: Engine, request: Request) -> Mapping
     sizes = engine.sizes([v.name for v, _ in request.volumes])
     need = plan.room_needed(sum(sizes.values()))
     free = catalogue.room()
-    if free < need:
+    if free.bytes < need or (free.inodes is not None and free.inodes < FILES_PER_VOLUME * (1 + len(request.volumes))):
+        room = f"{free.bytes >> 20} MiB" if free.bytes < need else f"that, but only {free.inodes} files"
         raise BackupFailed(
-            f"no room for the backup: about {need >> 20} MiB are needed in {catalogue.root}, {free >> 20} MiB are free; "
-            "nothing was deleted",
+            f"no room for the backup: about {need >> 20} MiB are needed in {catalogue.root}, {room} are free; nothing was deleted",
             next_step="make room there, or set SAFE_COMPOSE_HOME to a folder with more room",
         )
     return sizes
@@ -295,8 +306,31 @@ def _dump(engine: Engine, database: Database, container: Container, volume: str,
         return None
     for session in server.foreign_sessions:
         prompts.say(f"safe-compose: still connected to {container.name}: {session}")
+    try:
+        with prompts.progress(f"dump {container.name} ({server.title})", total=size) as report:
+            return database.dump(engine, server, volume, into, report)
+    except BackupFailed:
+        if (server := _restarted(engine, database, container)) is None:
+            raise
+    prompts.say(f"safe-compose: {container.name} was restarted meanwhile: its dump begins anew, once")
+    shutil.rmtree(into / slug(volume))
     with prompts.progress(f"dump {container.name} ({server.title})", total=size) as report:
         return database.dump(engine, server, volume, into, report)
+
+
+def _restarted(engine: Engine, database: Database, container: Container) -> Any:
+    """The server as it answers after a restart of its container; None when that was not restarted, or does not answer."""
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < ANEW_SECONDS:
+        now = engine.container(container.id)
+        same = now is not None and now.state == "running" and now.started_at == container.started_at
+        if now is None or not now.lively or (same and waited > NOTICED_SECONDS):
+            return None
+        with suppress(Silent):
+            if not same:
+                return database.server(engine, now)
+        time.sleep(0.2)  # between two questions; the end is bounded
+    return None
 
 
 def _archived(
@@ -330,6 +364,23 @@ def _archived(
         return replace(_record(request, volume, verdict, "cold", artifacts), statistics=statistics, notes=tuple(notes))
     record = _record(request, volume, verdict, "dump+cold", (*artifacts, *dump.artifacts))
     return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings))
+
+
+def _compared(catalogue: Catalogue, engine: Engine, records: Iterable[VolumeRecord]) -> list[VolumeRecord]:
+    """The records, with a note, which is said as well, where much less is there than in the last verified backup: then that
+    earlier one may be what somebody will want."""
+    earlier = catalogue.newest_of(engine.id, [r.name for r in records if r.statistics is not None])
+    noted = []
+    for record in records:
+        before = earlier.get(record.name)
+        old = next((r.statistics for r in before.volumes if r.name == record.name), None) if before else None
+        less = shrunk(old, record.statistics) if old and record.statistics and old.kind == record.statistics.kind else None
+        if less and before:
+            words = f"{less}: see backup {before.id} of {before.created}"
+            prompts.say(f"safe-compose: warning: {record.name}: {words}")
+            record = replace(record, notes=(*record.notes, words))
+        noted.append(record)
+    return noted
 
 
 def _record(request: Request, volume: Volume, verdict: Verdict, method: str, artifacts: tuple[Artifact, ...]) -> VolumeRecord:
@@ -472,7 +523,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
             servers = _servers(request)
             with _draft(engine, catalogue, request) as draft:
                 records = [_hot(engine, request, v, verdict, draft.path, servers.get(v.name)) for v, verdict in chosen]
-                kept = draft.commit(records)
+                kept = draft.commit(_compared(catalogue, engine, records))
             run.step("backed-up", backup=kept.id, path=kept.path)
             kept = prove(None, catalogue, kept, trial_limit=0)  # no trial: `verify --trial` does that
             run.step("ended", outcome=f"backup {kept.id}")

@@ -129,7 +129,7 @@ def _store(attention: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         attention.append(fault.message)
         return {"fault": fault.message}, []
     broken = [b.id for b in backups if b.broken]
-    facts |= {"free": catalogue.room(), "bytes": sum(b.bytes for b in backups), "backups": len(backups), "broken": broken}
+    facts |= {"free": catalogue.room().bytes, "bytes": sum(b.bytes for b in backups), "backups": len(backups), "broken": broken}
     facts["unfinished"] = [run.id for run in unfinished]
     if facts["free"] < ROOM:
         attention.append(f"the store has {size_text(facts['free'])} left ({catalogue.root})")

@@ -317,7 +317,7 @@ def _ask(made: Plan, terminal: prompts.Terminal) -> None:
 def _with_details(world: World, made: Plan) -> Plan:
     if made.invocation.own.skip_backup:
         return made
-    details = {"backup goes to": f"{world.catalogue.root} ({plan.size_text(world.catalogue.room())} free)"}
+    details = {"backup goes to": f"{world.catalogue.root} ({plan.size_text(world.catalogue.room().bytes)} free)"}
     if over := world.over_budget():
         details["store"] = over
     if made.threat.stops:

@@ -156,9 +156,9 @@ class Catalogue:
                 next_step=f"give it a folder of its own: SAFE_COMPOSE_HOME={self.root / 'safe-compose'}",
             )
 
-    def room(self) -> int:
-        """Free bytes where backups go."""
-        return room(self.root).bytes
+    def room(self) -> Room:
+        """What is free where backups go. Raises BackupFailed."""
+        return room(self.root)
 
     def folder_of(self, project: str) -> Path:
         """Where a project's backups lie, whether or not there are any."""
@@ -336,6 +336,17 @@ class Catalogue:
                 index.write(self.root, {**others, **lines}, self.access)
         wanted = [b for b in found if project is None or b.project in (project, folders[0].name)]
         return sorted(wanted, key=lambda b: b.seq, reverse=True)
+
+    def newest_of(self, engine_id: str, volumes: Collection[str]) -> dict[str, Backup]:
+        """Of each of these volumes of an engine its newest verified backup, read from its own files; none where there is none."""
+        found: dict[str, Backup] = {}
+        if not volumes:
+            return found
+        for line in self.listed():
+            wanted = set(volumes).intersection(line.volumes) - found.keys()
+            if wanted and line.verified and (backup := self.at(line.path)) and backup.verified and backup.engine_id == engine_id:
+                found |= dict.fromkeys(wanted, backup)
+        return found
 
     def find(self, word: str, project: str | None = None) -> Backup:
         """A backup by its id, a unique beginning of it, or `latest`: the newest verified one.
