@@ -4,6 +4,7 @@ Nothing of ours stands on stdout, and stdin is docker's. Before docker runs ever
 exit code is docker's.
 """
 
+import gc
 import json
 import os
 import signal
@@ -67,6 +68,8 @@ def _stand(invocation: Invocation, begun: Begun | None, case: consent.Case) -> i
     except EngineUnavailable:  # Podman and nerdctl do not answer what docker is asked first: say who it was
         podman.refuse_impostor(shim.real_docker(invocation.program))
         raise
+    gc.freeze()  # what has been imported stays; see `shim.wake`
+    gc.enable()
     if "podman" in world.engine.maker.lower():  # docker's own client, at Podman's socket
         podman.refuse("Podman")
     if invocation.doubt is not None and _client_rejects(world.engine, invocation):

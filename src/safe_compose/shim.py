@@ -219,8 +219,16 @@ def stand(words: "Sequence[str]", program: str, *, shim: bool) -> int:
 
 
 def wake() -> None:
-    """Start again, same process, with the packages that the other rooms need: a shim's interpreter runs without `site`."""
+    """Get ready for the other rooms. A shim's interpreter runs without `site`, so it starts again, same process, with the
+    packages that they need.
+
+    Until the card is painted nothing that is imported becomes garbage, and looking for some takes 20 ms: `guard` collects
+    again once it has a world.
+    """
     if not (Place.python and sys.flags.no_site):
+        import gc
+
+        gc.disable()
         return
     from safe_compose.errors import DockerNotFound
 

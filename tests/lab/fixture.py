@@ -131,14 +131,17 @@ class Fixture:
         listed = self._api.volumes().get("Volumes") or []
         return {v["Name"]: (v.get("Labels") or {}).get(SERIAL, "") for v in listed}
 
-    def settle(self) -> None:
-        """Wait until a --rm container that was stopped has gone, and its volumes with it."""
+    def settle(self, *, killed: bool) -> None:
+        """Wait until a --rm container that was stopped has gone, and its volumes with it.
+
+        `killed`: a signal is on its way to it, while it still counts as running.
+        """
 
         def settled() -> bool:
             listed = self._api.containers(all=True, filters={"name": "^/passing$"})
-            return not listed or listed[0]["State"] == "running"
+            return not listed or (listed[0]["State"] == "running" and not killed)
 
-        wait_until("the --rm container is gone or running", settled, timeout=20)
+        wait_until("the --rm container is gone or running", settled, timeout=40)
 
     def mend(self) -> None:
         """Put back what is missing or another one, and remove what is new."""

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safe_compose.errors import DockerNotFound, EngineUnavailable
 
@@ -45,6 +45,8 @@ class Connection:
     remote: bool
     """The daemon may run on another machine: its paths and its localhost are not ours."""
     bridge: "Bridge | None"
+    maker: str
+    """Who made the server: `Engine` is docker's own name for itself, `Podman Engine` answers on Podman's socket."""
 
     def close(self) -> None:
         self.api.close()
@@ -187,12 +189,22 @@ class Opening:
         from docker.errors import DockerException
         from requests.exceptions import RequestException
 
+        class Client(APIClient):
+            """Keeps what it was told for `version="auto"`: a daemon takes 10 ms for that answer (it asks runc)."""
+
+            told: dict[str, Any]
+
+            def version(self, api_version: bool = True) -> dict[str, Any]:
+                self.told = super().version(api_version)
+                return self.told
+
         endpoint = _endpoint(*self._context.answer())
         if not _PLAIN_SOCKET.fullmatch(endpoint):
             self._bridge = Bridge((*self._command, "system", "dial-stdio"), self._environ)
         try:
             address = f"unix://{self._bridge.path}" if self._bridge else endpoint
-            api = APIClient(address, version="auto", timeout=READ_TIMEOUT)
+            api = Client(address, version="auto", timeout=READ_TIMEOUT)
+            maker = str((api.told.get("Components") or [{}])[0].get("Name", ""))
             api.trust_env = False  # neither HTTP_PROXY nor .netrc have a say on a socket
             ours = str(api.info().get("ID", ""))
         except (DockerException, RequestException, *MISREAD) as error:
@@ -214,7 +226,7 @@ class Opening:
                 next_step="check `docker context inspect`, DOCKER_HOST and DOCKER_CONTEXT",
             )
         remote = not endpoint.startswith(("unix://", "npipe://"))
-        return Connection(api=api, endpoint=endpoint, engine_id=ours, remote=remote, bridge=self._bridge)
+        return Connection(api=api, endpoint=endpoint, engine_id=ours, remote=remote, bridge=self._bridge, maker=maker)
 
 
 def _endpoint(code: int, out: bytes, words: str) -> str:

@@ -187,10 +187,8 @@ class Engine:
 
     @property
     def maker(self) -> str:
-        """Who made the server: `Engine` is docker's own name for itself, `Podman Engine` answers on Podman's socket."""
-        with _reading():
-            components = self._way.api.version().get("Components") or [{}]
-        return str(components[0].get("Name", ""))
+        """Who made the server: `Engine`, `Podman Engine`, ..."""
+        return self._way.maker
 
     def client_versions(self) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
         """Versions of the docker client and of compose; None for one that does not tell."""
