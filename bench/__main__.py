@@ -10,11 +10,12 @@ import time
 import card
 import guarded
 import launcher
+import store
 import table
 import ways
 from stage import docker, stage
 
-PARTS = ("launcher", "card", "ways", "guarded")
+PARTS = ("launcher", "card", "store", "ways", "guarded")
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
     measures = {
         "launcher": ("a command that deletes nothing, against bare docker", launcher.rows, asked.rounds),
         "card": ("Enter to the card's first paint", card.rows, max(asked.rounds // 2, 5)),
+        "store": ("lists of a store with very many backups", store.rows, max(asked.rounds // 4, 5)),
         "ways": ("ways of copying the database's data", ways.rows, asked.long_rounds),
         "guarded": ("delete and undo, end to end", guarded.rows, asked.long_rounds),
     }

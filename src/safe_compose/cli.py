@@ -47,6 +47,7 @@ Confirm = Annotated[
 Silent = Annotated[
     bool, typer.Option("--non-interactive", envvar="SAFE_COMPOSE_NON_INTERACTIVE", help="Never ask: refuse instead.")
 ]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for another safe-compose of this project.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 
 
@@ -344,12 +345,11 @@ def make_backup(
     project: ProjectName = None,
     files: ComposeFile = None,
     volume: VolumeName = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for another safe-compose of this project.")] = 60.0,
+    wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Back up the volumes of a project while it runs: databases by dump, the rest as archives. Verified afterwards."""
-    if not math.isfinite(wait) or wait < 0:
-        raise UsageError(f"--wait takes seconds from 0 on, not {wait}")
+    _check_wait(wait)
     invocation = _invocation(project, files)
     world = enter(invocation)
     kept = backup.by_hand(world, invocation, names=volume or (), wait=wait)
@@ -363,6 +363,11 @@ def make_backup(
             rows = [(d.name, str(len(d.tables)), str(d.rows), size_text(d.bytes)) for d in record.statistics.databases]
             prompts.table(record.name, ["database", "tables", "rows", "size"], rows)
     sys.stdout.write(f"{kept.path}  {size_text(kept.bytes)}  verified {kept.level}\n")
+
+
+def _check_wait(seconds: float) -> None:
+    if not math.isfinite(seconds) or seconds < 0:
+        raise UsageError(f"--wait takes seconds from 0 on, not {seconds}")
 
 
 @app.command("list")
@@ -497,9 +502,11 @@ def forget(
     silent: Silent = False,
     yes: Yes = False,
     dry_run: DryRun = False,
+    wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Forget backups: those that no rule keeps, or the named ones. Shows the plan with a reason for each first."""
+    _check_wait(wait)
     settings = config.load(Path.cwd(), dict(os.environ))
     catalogue, now = Catalogue(settings.store, settings.access), utc_now()
     flags = any(rule is not None for rule in (last, daily, weekly, monthly, within))
@@ -524,7 +531,7 @@ def forget(
     if act:
         sys.stdout.flush()
         _agree_to_forget(going, yes=yes, confirm=confirm, ask=not silent)
-        upkeep.forget(catalogue, Journal(settings.store, settings.access), going, ("forget", *(ids or ())))
+        upkeep.forget(catalogue, Journal(settings.store, settings.access), going, ("forget", *(ids or ())), wait=wait)
     elif not dry_run and catalogue.root.exists():
         catalogue.empty_trash()  # of a run that was killed
     if as_json:

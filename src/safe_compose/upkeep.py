@@ -23,10 +23,6 @@ from safe_compose.journal import Journal, Run
 from safe_compose.plan import size_text
 from safe_compose.retention import Judgement, Policy
 
-LOCK_SECONDS = 60.0
-"""How long another safe-compose of a project is waited for."""
-
-
 # -- forgetting --------------------------------------------------------------------------------------------------------
 
 
@@ -118,11 +114,12 @@ def _sound(catalogue: Catalogue, found: Sequence[Backup] | None = None) -> list[
     return [replace(b, broken=lacks) if b.verified and (lacks := catalogue.lacks(b)) else b for b in backups]
 
 
-def forget(catalogue: Catalogue, journal: Journal, going: Forgetting, words: Sequence[str]) -> None:
+def forget(catalogue: Catalogue, journal: Journal, going: Forgetting, words: Sequence[str], *, wait: float) -> None:
     """Do it: take the doomed ones out under every lock that matters, write it down, free their room.
 
-    words: our own command, for the journal. On a full disk it is written down after room was made. Raises LookAgain when
-    another safe-compose uses a project (named), or when one of them may not go any more; BackupFailed.
+    words: our own command, for the journal. wait: seconds for another safe-compose of a project. On a full disk it is written
+    down after room was made. Raises LookAgain when another safe-compose uses a project (named), or when one of them may not go
+    any more; BackupFailed.
     """
     doomed = [j.backup for j in going.doomed]
     held = {j.backup.path: set(j.held) for j in going.doomed}
@@ -139,7 +136,7 @@ def forget(catalogue: Catalogue, journal: Journal, going: Forgetting, words: Seq
     with ExitStack() as locks:
         for engine_id, project in sorted({(b.engine_id, b.project) for b in doomed}):
             command = ("safe-compose", "forget")
-            locks.enter_context(catalogue.lock(engine_id, project, wait=LOCK_SECONDS, command=command, full=True))
+            locks.enter_context(catalogue.lock(engine_id, project, wait=wait, command=command, full=True))
         run: Run | None = None
         try:
             try:

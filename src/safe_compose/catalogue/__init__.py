@@ -32,8 +32,8 @@ _BEFORE_A_DELETION = frozenset({"pre-delete", "pre-restore"})
 """Reasons of backups that are the last of something: what a restore writes over is deleted too."""
 _MANIFEST, _SUMS, _RECIPE, _VERIFICATION = "manifest.json", "SHA256SUMS", "RESTORE.md", "verification.json"
 _OURS = frozenset({_MANIFEST, _SUMS, _RECIPE, _VERIFICATION})
-_PROTECTIONS = "protections.json"
-_RESERVED = frozenset({"locks", "journal", "trash", "store.json", _PROTECTIONS})
+_PROTECTIONS, _COUNTER = "protections.json", "store.json"
+_RESERVED = frozenset({"locks", "journal", "trash", _COUNTER, _PROTECTIONS})
 _PARTIAL = ".partial-"
 _STORE_WAIT = 60.0
 """Seconds; the store's own lock is only ever held for moments."""
@@ -254,18 +254,27 @@ class Catalogue:
 
     def _next_seq(self) -> int:
         """The next number, written down before it is used; the store's lock is held."""
-        path = self.root / "store.json"
-        try:
-            found = json.loads(path.read_bytes())
-            number = found.get("next_seq") if isinstance(found, dict) else None
-            if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > _FORMAT:
-                raise BackupFailed(f"the store {self.root} was made by a newer safe-compose (format {found['format']})")
-        except (FileNotFoundError, ValueError):
-            number = None
+        number = self._counter()
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             number = 1 + max((b.seq for b in self.backups()), default=0)  # lost or damaged: counted again
-        replace_file(path, json.dumps({"format": _FORMAT, "next_seq": number + 1}).encode(), self.access)
+        text = json.dumps({"format": _FORMAT, "next_seq": number + 1})
+        replace_file(self.root / _COUNTER, text.encode(), self.access)
         return number
+
+    def _counter(self) -> object:
+        """What the store says is its next number; None when that is lost. Raises BackupFailed when we are too old for it."""
+        try:
+            found = json.loads(read_regular(self.root / _COUNTER))
+        except (FileNotFoundError, ValueError):
+            return None
+        if not isinstance(found, dict):
+            return None
+        if isinstance(found.get("format"), int) and found["format"] > _FORMAT:
+            raise BackupFailed(
+                f"the store {self.root} was made by a newer safe-compose (format {found['format']}); nothing was changed in it",
+                next_step="install the newer safe-compose again",
+            )
+        return found.get("next_seq")
 
     def sweep(self) -> tuple[str, ...]:
         """Remove the drafts of runs that are certainly dead; their ids. Whatever is in doubt stays."""
@@ -439,6 +448,8 @@ class Catalogue:
         BackupFailed.
         """
         self._refuse_unsafe()
+        with told(f"read {self.root / _COUNTER}"):
+            self._counter()
         with self._hold("store", must_sign=False), self._hold("verification", must_sign=False):
             now = {b.path: b for b in self.backups()}
             allowed = may_go(list(now.values()))
