@@ -523,7 +523,7 @@ def test_a_disk_that_reports_an_error_or_has_no_locks_is_73_and_the_volume_lives
     said: Mapping[tuple[str, str, str], str] = {
         ("fsync", "data.tar.gz", "EIO"): os.strerror(errno.EIO),
         ("close", "data.tar.gz", "EDQUOT"): os.strerror(errno.EDQUOT),
-        ("fsync", "/.partial-", "EIO"): "the disk reports an input/output error",
+        ("fsync", "/SHA256SUMS", "EIO"): "the disk reports an input/output error",
         ("close", "/manifest.json", "ENOSPC"): "no space is left on that file system",
         ("rename", "/.partial-", "EIO"): "the disk reports an input/output error",
         ("flock", "safe-compose/locks", "ENOLCK"): "that file system has no locks",
