@@ -318,17 +318,24 @@ def _ask(made: Plan, terminal: prompts.Terminal) -> None:
 
 
 def _with_details(world: World, made: Plan) -> Plan:
-    if made.invocation.own.skip_backup:
-        return made
-    details = {"backup goes to": f"{world.catalogue.root} ({plan.size_text(world.catalogue.room().bytes)} free)"}
-    if over := world.over_budget():
-        details["store"] = over
-    if made.threat.stops:
-        names = ", ".join(c.name for c in made.threat.stops if c.lively)
-        details["stopped for it"] = names or "nothing runs"
-    if made.threat.kind == "compose_down_volumes":
-        details["safer"] = "the same command without -v keeps every named volume"
+    details = {}
+    if not made.invocation.own.skip_backup:
+        details["backup goes to"] = f"{world.catalogue.root} ({plan.size_text(world.catalogue.room().bytes)} free)"
+        if over := world.over_budget():
+            details["store"] = over
+        if made.threat.stops:
+            names = ", ".join(c.name for c in made.threat.stops if c.lively)
+            details["stopped for it"] = names or "nothing runs"
+    if milder := _without_volumes(made.invocation):
+        details["safer"] = f"{milder} keeps every volume with a name"
     return replace(made, details=details, patience=world.settings.patience)
+
+
+def _without_volumes(invocation: Invocation) -> str | None:
+    """The same command as it would be without its flag for volumes; None where that is another command, or not sure."""
+    words = [word for word in invocation.argv if word not in ("-v", "--volumes", "--volume")]
+    harmless = grammar.parse(words, invocation.program).kind == "none"
+    return " ".join([invocation.program, *words]) if harmless and invocation.kind == "compose_down_volumes" else None
 
 
 def _measured(world: World, made: Plan) -> Iterator[Sequence[Doomed]]:
