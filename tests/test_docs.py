@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -174,6 +174,8 @@ def keys_of(model: Any, prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
             yield from keys_of(field.annotation, f"{name}.")
+        elif of_tables := [a for a in get_args(field.annotation) if hasattr(a, "model_fields")]:
+            yield from keys_of(of_tables[0], f"{prefix}{name}.NAME.")
         else:
             yield f"{prefix}{name}.NAME" if not prefix else f"{prefix}{name}"
 

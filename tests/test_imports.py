@@ -8,9 +8,11 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "safe_compose"
 
-PURE = {"grammar", "observed", "artifacts", "threat", "policy", "plan", "retention"}
-EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals"}
-ROADS = {"shim", "guard", "measure", "restore", "backup", "world", "ways", "doctor", "consent", "hook", "hold", "upkeep", "cli"}
+PURE = {"grammar", "observed", "artifacts", "threat", "policy", "plan", "retention", "destination"}
+ROADS = {
+    "shim", "guard", "measure", "restore", "backup", "copies", "world", "ways", "doctor", "consent", "hook", "hold", "upkeep", "cli"
+}  # fmt: skip
+EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite"}
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
 
@@ -28,9 +30,10 @@ ALLOWED: dict[str, set[str]] = {
     "process": {"errors"},
     "world": PURE | EFFECTS | TOOLS | {"shim"},
     "backup": PURE | EFFECTS | TOOLS | {"world"},
+    "copies": PURE | EFFECTS | TOOLS | {"backup"},
     "consent": PURE | EFFECTS | TOOLS | {"world"},
     "measure": PURE | EFFECTS | TOOLS | {"world", "backup"},
-    "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "measure", "consent", "podman", "hold"},
+    "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "copies", "measure", "consent", "podman", "hold"},
     "hold": PURE | EFFECTS | TOOLS | {"world"},
     "hook": PURE | TOOLS | {"shim", "shell_line"},
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
@@ -45,6 +48,7 @@ OUTSIDERS = {
     "urllib3": {"engine"},
     "ruamel": {"engine"},
     "psycopg": {"methods"},
+    "obstore": {"offsite"},
     "isal": {"methods"},
     "questionary": {"prompts"},
     "rich": {"prompts"},

@@ -94,6 +94,26 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """What is known of one off-site copy of a backup."""
+
+    name: str
+    """The destination, as the settings call it."""
+    url: str
+    """Without credentials, since it never has any."""
+    pushed: str | None = None
+    """UTC; when it was last sent whole, or fetched from there."""
+    verified: str | None = None
+    """UTC; when every byte of it was last read back and found good."""
+    fault: str | None = None
+    """Why the last push or verification failed, or None."""
+
+    @property
+    def state(self) -> str:
+        return "failed" if self.fault is not None else "verified" if self.verified is not None else "unknown"
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeRecord:
     """One volume as it was, with everything needed to make it again."""
 
@@ -140,6 +160,8 @@ class Backup:
     warnings: tuple[str, ...] = ()
     broken: str | None = None
     """Why it must not be trusted, or None. A broken one is kept, shown, and never chosen by itself."""
+    offsite: tuple[Copy, ...] = ()
+    """One for each destination that it was sent to, or that could not be reached for it."""
 
     @property
     def bytes(self) -> int:
@@ -186,6 +208,7 @@ class Listed:
     """When it was last read back; empty when it never was, or is broken."""
     pinned_until: str | None
     broken: str | None
+    offsite: tuple[Copy, ...] = ()
 
     @classmethod
     def of(cls, backup: Backup) -> "Listed":
@@ -205,6 +228,7 @@ class Listed:
             verified_at=max((e.at for e in backup.evidence), default=""),
             pinned_until=backup.pinned_until,
             broken=backup.broken,
+            offsite=backup.offsite,
         )
 
 

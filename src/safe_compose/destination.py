@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass, replace
 
 _URL = re.compile(r"(?P<kind>s3|sftp|file)://(?P<place>[^/?#]*)(?P<path>/[^?#\0\n]*)?")
-_HOST = re.compile(r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9_.-]*|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+_HOST = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9_.-]*|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?/?")
 FORMS = "s3://BUCKET/PREFIX, sftp://USER@HOST:PORT/PATH or file:///PATH"

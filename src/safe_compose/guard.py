@@ -177,7 +177,7 @@ def _guarded(world: World, made: Plan, case: consent.Case) -> int:
                 next_step=made.refusal,
             )
     if not own.skip_backup:
-        _store_outlives_us(world.settings)
+        _backup_outlives_us(world.settings)
         world.catalogue.ensure()
     terminal = None if own.non_interactive or own.confirm is not None or approval else prompts.Terminal.open()
     if terminal is None and approval is None:
@@ -227,13 +227,15 @@ def _act(world: World, made: Plan, approval: str | None) -> int:
 
 def _prepared(world: World, made: Plan, journal_run: Run, halted: "Halted") -> "tuple[Plan, Kept | None]":
     """Everything that must be true before docker may run. Returns the last look and the backup."""
-    from safe_compose import backup
+    from safe_compose import backup, copies
 
     backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
     again = look(world, made.invocation)
     _same(made, again)
     kept = None
     if again.backed_up and not made.invocation.own.skip_backup:
+        required = world.required_copies(again.observed)
+        copies.reachable(required)
         request = backup.Request(
             project=again.project or "volumes",
             reason="pre-delete",
@@ -246,6 +248,9 @@ def _prepared(world: World, made: Plan, journal_run: Run, halted: "Halted") -> "
         with prompts.only_said():
             if over := world.over_budget():
                 prompts.say(f"safe-compose: {over}")
+        if required:
+            copies.send_required(world.catalogue, kept.backup, required)
+            journal_run.step("copied", backup=kept.id, to=[to.name for to in required])
     last = _last_look(world, again, kept)
     journal_run.step("running", **_way_back(again, kept))  # of `again`: by now the services are stopped
     return last, kept
@@ -279,11 +284,11 @@ def _way_back(made: Plan, kept: "Kept | None") -> dict[str, object]:
     }
 
 
-def _store_outlives_us(settings: config.Settings) -> None:
-    if os.environ.get("CI") and not settings.store_configured:
+def _backup_outlives_us(settings: config.Settings) -> None:
+    if os.environ.get("CI") and not settings.store_configured and not settings.required_copies:
         raise BackupFailed(
             "CI is set and the backup would be kept in this runner's home, which dies with it; nothing was deleted",
-            next_step="set SAFE_COMPOSE_HOME, or [store] path in safe-compose.toml, or an off-site copy",
+            next_step="set SAFE_COMPOSE_HOME, or [store] path in safe-compose.toml, or an off-site copy with required = true",
         )
 
 
@@ -323,6 +328,8 @@ def _with_details(world: World, made: Plan) -> Plan:
         details["backup goes to"] = f"{world.catalogue.root} ({plan.size_text(world.catalogue.room().bytes)} free)"
         if over := world.over_budget():
             details["store"] = over
+        if required := world.required_copies(made.observed):
+            details["copied off-site"] = ", ".join(f"{to.name} ({to.url})" for to in required)
         if made.threat.stops:
             names = ", ".join(c.name for c in made.threat.stops if c.lively)
             details["stopped for it"] = names or "nothing runs"

@@ -163,16 +163,26 @@ def undo(world: World, *, project: str | None, confirm: str | None, ask: bool = 
 
 
 def restore(
-    world: World, kept: Backup, *, names: Sequence[str], confirm: str | None, ask: bool = True, dry_run: bool = False
+    world: World,
+    kept: Backup,
+    *,
+    names: Sequence[str],
+    confirm: str | None,
+    ask: bool = True,
+    dry_run: bool = False,
+    elsewhere: bool = False,
 ) -> dict[str, Any]:
     """Put the volumes of one backup back, all of them or those named. What runs on them is stopped and started again.
 
+    elsewhere: it was fetched from off-site for this engine, be it another one than it was made on: that machine may be lost.
     Raises as `undo` does.
     """
     if missing := sorted(set(names) - {r.name for r in kept.volumes}):
         raise UsageError(f"backup {kept.id} holds no volume {', '.join(missing)}", next_step=f"safe-compose show {kept.id}")
     _trusted(kept)
-    if kept.engine_id != world.engine.id:
+    if kept.engine_id != world.engine.id and elsewhere:
+        prompts.say(f"safe-compose: backup {kept.id} was made on another engine ({kept.endpoint}); it is restored to this one")
+    elif kept.engine_id != world.engine.id:
         raise Refused(
             f"backup {kept.id} was made on another engine ({kept.endpoint}); nothing was restored",
             next_step="set DOCKER_HOST or DOCKER_CONTEXT to that engine, or follow RESTORE.md in " + kept.path,

@@ -32,7 +32,7 @@ OWN_FLAGS = frozenset({"--non-interactive", "--backup-first", "--confirm", "--sk
 OWN_VERBS = frozenset(
     {
         "commands", "about", "shell", "volumes", "protect", "unprotect", "backup", "list", "show", "verify", "restore",
-        "undo", "journal", "recover", "approve", "hook", "doctor", "forget",
+        "undo", "journal", "recover", "approve", "hook", "doctor", "forget", "offsite",
     }
 )  # fmt: skip
 """Ours as the first word, in the `safe-compose` executable only."""

@@ -16,6 +16,7 @@ from safe_compose.process import hold_standard_descriptors, new_id, utc_now
 if TYPE_CHECKING:  # the rooms behind these are imported while docker and compose think about the first questions
     from safe_compose.catalogue import Catalogue
     from safe_compose.config import Settings
+    from safe_compose.destination import Destination
     from safe_compose.journal import Journal
     from safe_compose.observed import Observed, Volume
     from safe_compose.policy import Rule, Verdict
@@ -55,13 +56,21 @@ class World:
         one's compose file counts, as far as its containers tell where that is. What this folder says of its own `data` says
         nothing of theirs.
         """
+        return (*self._settings_of(observed).rules, *self.catalogue.protections())
+
+    def _settings_of(self, observed: "Observed") -> "Settings":
         from safe_compose import config
 
-        settings, project = self.settings, observed.project
+        project = observed.project
         theirs = Path(project.working_dir) if project is not None and project.working_dir else None
         if project is not None and (theirs is None or theirs.resolve() != self.folder.resolve()):
-            settings = config.load(theirs, dict(os.environ))
-        return (*settings.rules, *self.catalogue.protections())
+            return config.load(theirs, dict(os.environ))
+        return self.settings
+
+    def required_copies(self, observed: "Observed") -> "tuple[Destination, ...]":
+        """The off-site destinations without whose copy nothing is deleted: of this folder's settings and of the project's."""
+        both = (*self.settings.required_copies, *self._settings_of(observed).required_copies)
+        return tuple({to.url: to for to in both}.values())
 
     def judge(self, volume: "Volume", observed: "Observed", rules: Sequence["Rule"]) -> "Verdict":
         """The verdict on one volume; its content is read only when no word and no image rule knows it (design, section 5)."""

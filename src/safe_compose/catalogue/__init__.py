@@ -13,13 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_compose import __version__
-from safe_compose.artifacts import Artifact, Backup, Evidence, Listed, VolumeRecord, redact, slug
+from safe_compose.artifacts import Artifact, Backup, Copy, Evidence, Listed, VolumeRecord, redact, slug
 from safe_compose.catalogue import index, locks, manifest, registry, trash
 from safe_compose.catalogue.manifest import Damaged
 from safe_compose.catalogue.recipe import recipe
-from safe_compose.durable import PRIVATE, Access, cause, make_folder, make_folders, own, read_regular, sync_folder, told, write
+from safe_compose.durable import (
+    PRIVATE,
+    Access,
+    cause,
+    make_folder,
+    make_folders,
+    own,
+    read_regular,
+    sync_folder,
+    told,
+    write,
+    write_all,
+)
 from safe_compose.durable import replace as replace_file
-from safe_compose.errors import BackupFailed, LookAgain, UsageError
+from safe_compose.errors import BackupFailed, LookAgain, UsageError, VerifyFailed
 from safe_compose.policy import Rule, Tier
 from safe_compose.process import new_id, stamp, utc_now
 
@@ -57,6 +69,16 @@ def room(path: Path) -> Room:
     return Room(free.f_bavail * free.f_frsize, free.f_favail if free.f_files else None)
 
 
+def read_copy(described: bytes, backup_id: str, where: str) -> Backup:
+    """A backup as the manifest of a copy elsewhere tells it; `broken` says why that does not read. where: becomes its path."""
+    from safe_compose.catalogue import shapes
+
+    try:
+        return shapes.read_manifest(described, backup_id, where)
+    except Damaged as damage:
+        return Backup(backup_id, 0, "", where.partition("/")[0], "", "", "", (), where, broken=str(damage))
+
+
 class Draft:
     """A backup while it is made: a hidden folder that gets its name by `commit`, or disappears with its `with` block."""
 
@@ -91,6 +113,49 @@ class Draft:
             raise BackupFailed("a backup of no volume is none; nothing was kept")
         with told(f"keep backup {self.id}"):
             self.backup = self._catalogue._keep(self.path, replace(self._draft, volumes=volumes, warnings=tuple(warnings)))
+        return self.backup
+
+
+class Adoption:
+    """A backup from elsewhere while it is fetched."""
+
+    def __init__(
+        self, catalogue: "Catalogue", path: Path, backup: Backup, digests: Mapping[str, str], described: bytes, summed: bytes
+    ) -> None:
+        self._catalogue = catalogue
+        self._described = described
+        self._summed = summed
+        self.path = path
+        """Where its files are written."""
+        self.backup = backup
+        """As its manifest tells it, with the path that it will have."""
+        self.files = {name: digest for name, digest in digests.items() if name != _MANIFEST}
+        """What must be fetched: name -> sha256."""
+        self.kept = False
+
+    def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        """One file, as the blocks come. Raises BackupFailed, and what the blocks raise."""
+        path = self.path / name
+        with told(f"keep {name} of backup {self.backup.id}"):
+            for folder in reversed([p for p in path.relative_to(self.path).parents if p.name]):
+                with suppress(FileExistsError):
+                    make_folder(self.path / folder, self._catalogue.access)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                for block in blocks:
+                    write_all(descriptor, block)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def commit(self) -> Backup:
+        """Everything to disk, then the name. Raises BackupFailed when a file is missing, and for every file fault."""
+        for volume in self.backup.volumes:
+            for artifact in volume.artifacts:
+                _check(self.path, artifact)
+        with told(f"keep backup {self.backup.id}"):
+            self._catalogue._settle_adopted(self.path, self.backup, self._described, self._summed)
+        self.kept = True
         return self.backup
 
 
@@ -227,6 +292,79 @@ class Catalogue:
                 with suppress(OSError):  # nobody else ever uses this name: one that stays is only untidy
                     lock.unlink()
 
+    @contextmanager
+    def copying(self, backup_id: str) -> Iterator[None]:
+        """Hold one backup while it is sent elsewhere or fetched, so that no two runs do it at once. Raises LookAgain."""
+        self.ensure()
+        with locks.held(self._lock_path(f"copy-{backup_id}"), f"backup {backup_id}", access=self.access, wait=0):
+            yield
+
+    def sums(self, backup: Backup) -> dict[str, str]:
+        """File -> sha256 of every file of a backup but `SHA256SUMS` itself, the manifest included. Raises VerifyFailed."""
+        try:
+            return manifest.read_sums(Path(backup.path, _SUMS).read_bytes())
+        except (OSError, Damaged) as error:
+            why = cause(error) if isinstance(error, OSError) else str(error)
+            raise VerifyFailed(f"backup {backup.id} is damaged in the store: SHA256SUMS: {why}") from error
+
+    def read_sums(self, summed: bytes, backup_id: str) -> dict[str, str]:
+        """The same of a copy that lies elsewhere, `SHA256SUMS` itself included. Raises VerifyFailed."""
+        try:
+            return {**manifest.read_sums(summed), _SUMS: sha256(summed).hexdigest()}
+        except Damaged as damage:
+            raise VerifyFailed(f"backup {backup_id} there: {damage}") from damage
+
+    @contextmanager
+    def adopt(self, backup_id: str, described: bytes, summed: bytes) -> Iterator["Adoption"]:
+        """A draft for a backup that was made before and comes from elsewhere: its own manifest and sums, its own number.
+
+        The block writes the other files into `Adoption.path` and calls `Adoption.commit` when all of them were judged; leaving
+        it without that removes everything. Raises VerifyFailed when manifest and sums do not belong together, UsageError when
+        there is a backup of that id, BackupFailed.
+        """
+        from safe_compose.catalogue import shapes
+
+        try:
+            found = shapes.read_manifest(described, backup_id, "")
+            digests = manifest.read_sums(summed)
+        except Damaged as damage:
+            raise VerifyFailed(f"backup {backup_id} there: {damage}; nothing was kept") from damage
+        needed = {_MANIFEST, _RECIPE, *(a.file for v in found.volumes for a in v.artifacts)}
+        wrong = needed - digests.keys() or digests.keys() & {_SUMS, _VERIFICATION}
+        if wrong or digests[_MANIFEST] != sha256(described).hexdigest():
+            raise VerifyFailed(f"backup {backup_id} there: manifest and SHA256SUMS do not belong together; nothing was kept")
+        self.ensure()
+        folder = self.folder_of(found.project)
+        partial = folder / f"{_PARTIAL}{backup_id}"
+        with locks.held(self._lock_path(f"draft-{backup_id}"), f"draft {backup_id}", access=self.access, wait=0):
+            if any(os.path.lexists(p / backup_id) for p in self._project_folders()):
+                raise UsageError(f"backup {backup_id} is in the store already", next_step=f"safe-compose show {backup_id}")
+            adoption = Adoption(self, partial, replace(found, path=str(folder / backup_id)), digests, described, summed)
+            try:
+                with told(f"fetch backup {backup_id}"):
+                    with suppress(FileExistsError):
+                        make_folder(folder, self.access)
+                    if partial.exists():  # of a run that was cut off: the lock is ours
+                        shutil.rmtree(partial)
+                    make_folder(partial, self.access)
+                    yield adoption
+            finally:
+                if not adoption.kept:
+                    shutil.rmtree(partial, ignore_errors=True)
+                with suppress(OSError):
+                    self._lock_path(f"draft-{backup_id}").unlink()
+
+    def _settle_adopted(self, partial: Path, backup: Backup, described: bytes, summed: bytes) -> None:
+        """Sync and name what was fetched; later backups get higher numbers. Raises OSError, BackupFailed."""
+        write(partial / _SUMS, summed, self.access)
+        _settle(partial, self.access)
+        with self._hold("store"):
+            self._next_seq(after=backup.seq)
+            write(partial / _MANIFEST, described, self.access)
+            sync_folder(partial)
+            partial.rename(backup.path)
+            sync_folder(partial.parent)
+
     def _keep(self, partial: Path, draft: Backup) -> Backup:
         """Number, describe, sync and name a draft. Raises OSError, BackupFailed."""
         digests = _checked(partial, draft.volumes)
@@ -252,11 +390,12 @@ class Catalogue:
             sync_folder(final.parent)
         return backup
 
-    def _next_seq(self) -> int:
-        """The next number, written down before it is used; the store's lock is held."""
+    def _next_seq(self, *, after: int = 0) -> int:
+        """The next number, written down before it is used, and higher than `after`; the store's lock is held."""
         number = self._counter()
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             number = 1 + max((b.seq for b in self.backups()), default=0)  # lost or damaged: counted again
+        number = max(number, after + 1)
         text = json.dumps({"format": _FORMAT, "next_seq": number + 1})
         replace_file(self.root / _COUNTER, text.encode(), self.access)
         return number
@@ -415,7 +554,7 @@ class Catalogue:
             return replace(backup, broken=str(damage))
         except OSError as error:
             return replace(backup, broken=f"its verification.json cannot be read: {cause(error)}")
-        return replace(backup, evidence=found.evidence, broken=found.broken)
+        return replace(backup, evidence=found.evidence, broken=found.broken, offsite=found.offsite)
 
     def _damaged(self, entry: "os.DirEntry[str]", why: str) -> Backup:
         return Backup(entry.name, 0, "", Path(entry.path).parent.name, "", "", "", (), entry.path, broken=why)
@@ -497,6 +636,14 @@ class Catalogue:
         """Say that a backup must not be trusted. It is kept, and never chosen by itself. Raises BackupFailed."""
         return self._amend(backup, lambda before: before.model_copy(update={"evidence": (), "broken": why}))
 
+    def mark_copied(self, backup: Backup, copy: Copy) -> Backup:
+        """Note what is known of a copy elsewhere, in the place of what was known before. Raises BackupFailed."""
+
+        def note(before: "Verification") -> "Verification":
+            return before.model_copy(update={"offsite": (*(c for c in before.offsite if c.name != copy.name), copy)})
+
+        return self._amend(backup, note)
+
     def _amend(self, backup: Backup, change: Callable[["Verification"], "Verification"]) -> Backup:
         from safe_compose.catalogue import shapes
 
@@ -512,7 +659,7 @@ class Catalogue:
                 before = shapes.Verification(manifest_sha256=digest, broken=str(damage))
             after = change(before).model_copy(update={"manifest_sha256": digest})
             replace_file(folder / _VERIFICATION, shapes.write_verification(after), self.access)
-        return replace(backup, evidence=after.evidence, broken=after.broken)
+        return replace(backup, evidence=after.evidence, broken=after.broken, offsite=after.offsite)
 
     # -- protections ---------------------------------------------------------------------------------------------------
 

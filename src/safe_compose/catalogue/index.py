@@ -9,10 +9,10 @@ import os
 import stat
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
-from safe_compose.artifacts import Listed
+from safe_compose.artifacts import Copy, Listed
 from safe_compose.durable import Access, read_regular, replace
 
 NAME = ".index.json"
@@ -62,6 +62,7 @@ def read(root: Path) -> Lines:
         for name, (key, values) in found["lines"].items():
             facts = dict(zip(_NAMES, values, strict=True))
             facts["volumes"] = tuple(facts["volumes"])
+            facts["offsite"] = tuple(Copy(**copy) for copy in facts["offsite"])
             lines[name] = (tuple(key), Listed(path=str(root / name), **facts))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # it is made again from the manifests, which is slow and right
@@ -71,5 +72,5 @@ def read(root: Path) -> Lines:
 def write(root: Path, lines: Lines, access: Access) -> None:
     """Put a new index in the place of the old. Raises OSError."""
     shape = {name: (key, [getattr(listed, field) for field in _NAMES]) for name, (key, listed) in lines.items()}
-    text = json.dumps({"format": _FORMAT, "names": _NAMES, "lines": shape}, separators=(",", ":"))
+    text = json.dumps({"format": _FORMAT, "names": _NAMES, "lines": shape}, separators=(",", ":"), default=asdict)
     replace(root / NAME, text.encode("ascii"), access)

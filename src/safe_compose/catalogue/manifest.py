@@ -1,6 +1,7 @@
 """The files that describe a backup: `manifest.json`, `SHA256SUMS`, `verification.json`, as bytes. They are read by `shapes`."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import PurePosixPath
@@ -12,6 +13,11 @@ FORMAT = 1
 """Goes up when an older safe-compose could misread a newer one's files; keys alone are only ever added."""
 
 
+_SUM = re.compile(r"(\\?)([0-9a-f]{64})  (.+)", re.DOTALL)
+_ESCAPED = re.compile(r"\\[\\nr]")
+_UNESCAPED = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+
+
 class Damaged(Exception):
     """A file of ours does not read; the message says why."""
 
@@ -19,7 +25,7 @@ class Damaged(Exception):
 def write_manifest(backup: Backup) -> bytes:
     """The manifest's bytes: sorted keys, ASCII only, no evidence, no place, no secret."""
     shape = asdict(backup)
-    for elsewhere in ("evidence", "path", "broken"):
+    for elsewhere in ("evidence", "path", "broken", "offsite"):
         del shape[elsewhere]
     return as_bytes(shape | {"format": FORMAT})
 
@@ -37,6 +43,20 @@ def sums(digests: Mapping[str, str]) -> bytes:
         escaped = file.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
         lines.append(f"{'' if escaped == file else chr(92)}{digests[file]}  {escaped}\n")
     return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def read_sums(data: bytes) -> dict[str, str]:
+    """Path inside the folder -> sha256 in hex, of what `sums` wrote. Raises Damaged."""
+    digests: dict[str, str] = {}
+    for line in data.decode("utf-8", "surrogateescape").split("\n")[:-1]:
+        match = _SUM.fullmatch(line)
+        if match is None:
+            raise Damaged("its SHA256SUMS does not read")
+        file = _ESCAPED.sub(lambda found: _UNESCAPED[found[0]], match[3]) if match[1] else match[3]
+        if not is_inside(file) or file in digests:
+            raise Damaged(f"its SHA256SUMS names an impossible file: {file!r}")
+        digests[file] = match[2]
+    return digests
 
 
 def without_secrets(record: VolumeRecord) -> VolumeRecord:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from safe_compose.artifacts import Backup, Evidence, VolumeRecord
+from safe_compose.artifacts import Backup, Copy, Evidence, VolumeRecord
 from safe_compose.catalogue.manifest import FORMAT, Damaged, as_bytes, is_inside
 
 
@@ -37,6 +37,7 @@ class Verification(_Model):
     """Evidence is about these bytes of `manifest.json` and no others."""
     evidence: tuple[Evidence, ...] = ()
     broken: str | None = None
+    offsite: tuple[Copy, ...] = ()
 
 
 def read_manifest(data: bytes, folder: str, path: str) -> Backup:

@@ -21,6 +21,11 @@ The user's file, `$XDG_CONFIG_HOME/safe-compose/config.toml` (else `~/.config/..
     keep_weekly = 4
     keep_monthly = 12
     keep_within = "14d"              # those at most so much older than the newest; hours, days or weeks
+    [offsite.NAME]                   # where copies go; credentials come from the environment, ~/.aws or ssh, never from here
+    url = "sftp://me@host:22/copies" # or "s3://bucket/prefix", "file:///mnt/disk"
+    required = false                 # true: a deletion waits until the copy is there and was read back
+    endpoint = "https://minio:9000"  # s3 only: a server that is not Amazon's
+    region = "eu-central-1"          # s3 only
 
 The project's `safe-compose.toml`, beside its compose file, takes the same except `[projects]`; instead of that one
 
@@ -28,7 +33,8 @@ The project's `safe-compose.toml`, beside its compose file, takes the same excep
     tier = "disposable"              # of every volume of this project
 
 and a relative `store.path` is meant from the file's folder. The project's `[store]` and `[backup]` go before the user's, key by
-key; its `[retention]` as a whole, and for this project alone. Of the tiers the strictest word wins. An unknown key is a fault.
+key; its `[retention]` as a whole, and for this project alone. Of the tiers the strictest word wins; destinations of both
+files count. An unknown key is a fault.
 """
 
 import os
@@ -38,6 +44,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safe_compose.destination import Destination
 from safe_compose.durable import PRIVATE, SHARED, Access
 from safe_compose.errors import ConfigError
 from safe_compose.policy import Rule
@@ -77,8 +84,15 @@ class Settings:
     """What `forget` leaves; None: no file says."""
     own_retention: bool = False
     """The project's file says it, so it is about that project alone."""
+    offsite: tuple[Destination, ...] = ()
+    """Where copies go. Of two with one name the project's."""
     files: tuple[Path, ...] = ()
     """What was read."""
+
+    @property
+    def required_copies(self) -> tuple[Destination, ...]:
+        """The destinations without whose copy nothing is deleted."""
+        return tuple(d for d in self.offsite if d.required)
 
 
 def load(project_dir: Path | None, environ: Mapping[str, str], *, uid: int | None = None) -> Settings:
@@ -125,6 +139,7 @@ def load(project_dir: Path | None, environ: Mapping[str, str], *, uid: int | Non
         safety=next((w.safety for w in found if w.safety is not None), "backup"),
         retention=next((w.retention for w in found if w.retention is not None), None),
         own_retention=project is not None and project.retention is not None,
+        offsite=tuple({d.name: d for w in reversed(found) for d in w.offsite}.values()),
         files=tuple(w.path for w in found),
     )
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from safe_compose import destination
 from safe_compose.policy import Rule, Tier
 from safe_compose.retention import Policy, span
 
@@ -29,6 +30,7 @@ class Words:
     patience: int | None
     safety: str | None
     retention: Policy | None
+    offsite: tuple[destination.Destination, ...]
 
 
 _UNITS = {"": 1, "b": 1} | {
@@ -118,6 +120,13 @@ class _Retention(_Strict):
         return None if policy.empty else policy
 
 
+class _Offsite(_Strict):
+    url: _Name
+    required: bool = False
+    endpoint: _Name | None = None
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+
+
 class _Project(_Strict):
     tier: _Tier | None = None
 
@@ -127,6 +136,7 @@ class _Common(_Strict):
     store: _Store = _Store()
     backup: _Backup = _Backup()
     retention: _Retention = _Retention()
+    offsite: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")], _Offsite] = {}
 
 
 class _UserFile(_Common):
@@ -159,6 +169,9 @@ def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) 
     except ValueError as error:
         faults.append(f"{path}: store.path: {error}")
         return None
+    copies = _offsite(path, model, faults)
+    if copies is None:
+        return None
     kept = model.backup
     return Words(
         path=path,
@@ -171,6 +184,7 @@ def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) 
         patience=kept.patience,
         safety=kept.safety,
         retention=model.retention.policy(),
+        offsite=copies,
     )
 
 
@@ -198,6 +212,17 @@ def _store(path: Path, model: _Common, home: Path) -> Path | None:
     if isinstance(model, _ProjectFile) and not named.startswith("~"):
         return Path(normpath(path.parent / named))
     raise ValueError("must begin with / or ~/")
+
+
+def _offsite(path: Path, model: _Common, faults: list[str]) -> tuple[destination.Destination, ...] | None:
+    """The destinations; None when one of them has a fault, which is then added without the URL: it may hold a password."""
+    found = []
+    for name, said in model.offsite.items():
+        try:
+            found.append(destination.parse(name, said.url, endpoint=said.endpoint, region=said.region, required=said.required))
+        except ValueError as error:
+            faults.append(f"{path}: offsite.{name}: {error}")
+    return tuple(found) if len(found) == len(model.offsite) else None
 
 
 def _rules(path: Path, model: _Common) -> list[Rule]:

@@ -127,6 +127,7 @@ def push(place: Place, folder: Path, key: str, every: list[Item], progress: Prog
         raise VerifyFailed(f"another backup with the id {backup_id} is there already; nothing was sent")
     if not whole:
         there = place.files(at)
+    place.check(sum(item.bytes for item in every if there.get(item.name) != item.bytes))
     sent = []
     for item in every:
         if _matches(place, at, item, there, progress):

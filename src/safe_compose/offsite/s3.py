@@ -12,15 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from configparser import ConfigParser, Error
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from safe_compose.artifacts import hide_secrets
 from safe_compose.destination import Destination
 from safe_compose.errors import BackupFailed, SafeComposeError
 from safe_compose.offsite import BLOCK, MANIFEST, Missing, unusable
-
-if TYPE_CHECKING:
-    from obstore.store import S3Store
 
 PART = 8 << 20
 """Bytes of one part of an upload; larger where a file would else have more than `PARTS` (S3 allows 10,000)."""
@@ -54,7 +51,7 @@ class Bucket:
         found = _found(destination, os.environ)
         config: dict[str, Any] = {name: value for name, value in found.items() if value}
         endpoint = config.get("endpoint", "")
-        client: dict[str, Any] = {
+        client: Any = {
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": "20s",
             "read_timeout": "5m",  # of one read; the whole of a file may take as long as it takes
@@ -63,14 +60,14 @@ class Bucket:
         if bundle := os.environ.get("AWS_CA_BUNDLE"):
             client["root_certificate"] = _text(destination, Path(bundle))
         try:
-            self._store: S3Store = S3Store(
+            self._store = S3Store(
                 destination.host,
                 prefix=destination.path or None,
-                client_options=client,  # type: ignore[arg-type]
+                client_options=client,
                 retry_config={"max_retries": 4, "retry_timeout": timedelta(minutes=3)},
                 **config,
             )
-        except Exception as error:  # noqa: BLE001  (whatever a wrong endpoint or region makes of it)
+        except Exception as error:  # whatever a wrong endpoint or region makes of it
             raise self._fault(error) from error
 
     def check(self, need: int) -> None:
@@ -150,7 +147,7 @@ class Bucket:
         if code is not None:
             said = f"{code[1]}: {message[1]}" if message is not None else code[1]
         else:
-            said = re.sub(r"\?\S*", "", whole.split("\n")[0])
+            said = re.sub(r"\?\S*", "", whole.split("\n")[0]).rpartition(" - ")[2]
         at = self._to.endpoint or f"S3 ({self._to.region or 'default region'})"
         return unusable(
             self._to,

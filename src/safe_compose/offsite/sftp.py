@@ -61,7 +61,7 @@ class Server:
         words = [ssh, *(w for option in _OPTIONS for w in ("-o", option))]
         words += ["-p", str(destination.port)] if destination.port else []
         words += ["-l", destination.user] if destination.user else []
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the session)
         try:
             self._ssh = subprocess.Popen(
                 [*words, "-s", "--", destination.host, "sftp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
@@ -129,9 +129,7 @@ class Server:
         with self._told("written"):
             self._make_folders(parent)
             # mode 0600, whatever its umask
-            handle = self._handle(
-                _OPEN, _text(self._path(draft)) + struct.pack(">III", _FOR_WRITING, _HAS_MODE, 0o600)
-            )
+            handle = self._handle(_OPEN, _text(self._path(draft)) + struct.pack(">III", _FOR_WRITING, _HAS_MODE, 0o600))
             self._write(handle, blocks)
             if b"fsync@openssh.com" in self._extensions:
                 self._ask(_EXTENDED, _text(b"fsync@openssh.com") + _text(handle))
@@ -170,11 +168,7 @@ class Server:
         return os.fsencode(f"{self._to.path}/{name}".rstrip("/") or "/")
 
     def _folders(self, folder: str) -> list[str]:
-        return [
-            name
-            for name, _, mode in self._entries(folder)
-            if mode & _KIND == _FOLDER and not name.startswith((".", PARTIAL))
-        ]
+        return [name for name, _, mode in self._entries(folder) if mode & _KIND == _FOLDER and not name.startswith((".", PARTIAL))]
 
     def _entries(self, folder: str) -> list[tuple[str, int, int]]:
         """Name, size, mode of what is in a folder, without the dots."""
