@@ -51,6 +51,7 @@ class Bucket:
         found = _found(destination, os.environ)
         config: dict[str, Any] = {name: value for name, value in found.items() if value}
         endpoint = config.get("endpoint", "")
+        self._at = endpoint or f"S3 ({config['region']})"
         client: Any = {
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": "20s",
@@ -148,10 +149,9 @@ class Bucket:
             said = f"{code[1]}: {message[1]}" if message is not None else code[1]
         else:
             said = re.sub(r"\?\S*", "", whole.split("\n")[0]).rpartition(" - ")[2]
-        at = self._to.endpoint or f"S3 ({self._to.region or 'default region'})"
         return unusable(
             self._to,
-            f"bucket {self._to.host} at {at}: {hide_secrets(said)}",
+            f"bucket {self._to.host} at {self._at}: {hide_secrets(said)}",
             next_step="look at the endpoint, the region and the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID), then try again",
         )
 
