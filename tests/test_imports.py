@@ -9,10 +9,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "safe_compose"
 
 PURE = {"grammar", "observed", "artifacts", "threat", "policy", "plan", "retention", "destination"}
+EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite"}
 ROADS = {
     "shim", "guard", "measure", "restore", "backup", "copies", "world", "ways", "doctor", "consent", "hook", "hold", "upkeep", "cli"
 }  # fmt: skip
-EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite"}
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
 

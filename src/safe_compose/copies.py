@@ -263,7 +263,8 @@ def _sums_there(place: offsite.Place, kept: Backup) -> bytes:
 
 
 def _in_store(catalogue: Catalogue, backup_id: str) -> list[Backup]:
-    return [b for b in catalogue.backups() if b.id == backup_id]
+    found = (catalogue.at(b.path) for b in catalogue.listed() if b.id == backup_id)
+    return [b for b in found if b is not None]
 
 
 # -- fetch -------------------------------------------------------------------------------------------------------------
