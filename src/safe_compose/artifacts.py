@@ -64,7 +64,6 @@ class ServerStatistics:
     """What its data needs or means: settings without which no server starts on it (`max_prepared_transactions`), for Redis
     `dir`, `dbfilename`, `appendonly`, ...; never a secret."""
 
-
     @property
     def rows(self) -> int:
         return sum(d.rows for d in self.databases)

@@ -304,7 +304,7 @@ def _pull(
     if kept.broken is not None:
         raise VerifyFailed(f"backup {kept.id} at {source.name} is not good: {kept.broken}; nothing was fetched")
     sizes = place.files(kept.path)
-    need, free = sum(sizes.values()), catalogue.room()
+    need, free = sum(sizes.values()), catalogue.room().bytes
     if free < need + MARGIN:
         raise BackupFailed(
             f"no room for backup {kept.id}: {size_text(need)} are needed in {catalogue.root}, {size_text(free)} are free",
