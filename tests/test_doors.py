@@ -323,6 +323,26 @@ def test_compose_rm_without_stop_leaves_running_containers_and_asks_nothing(shop
     assert shop.anonymous == anonymous and shop.read("hidden") == "kept"
 
 
+@pytest.mark.parametrize("words", [("kill",), ("down", "--remove-orphans")])
+def test_what_a_one_off_container_with_rm_held_is_kept_when_compose_ends_it(
+    words: tuple[str, ...], shop: Shop, safe_compose: SafeCompose, box: Box
+) -> None:
+    before = box.engine.volumes()
+    shop.compose("run", "--rm", "-d", "app", "sh", "-c", "echo kept >/hidden/f; exec sleep 1000")
+    [made] = [v for v in box.engine.volumes() - before if len(v) == 64]
+    wait_until("the one-off container has written", lambda: box.read(made).strip() == "kept")
+    done = safe_compose("compose", *words, cwd=shop.folder, env=shop.env)
+    assert done.returncode == 0, done.stderr
+    assert made in done.stderr
+    assert box.read(made).strip() == "kept"
+
+
+def test_compose_kill_without_a_one_off_container_is_no_matter(shop: Shop, safe_compose: SafeCompose) -> None:
+    done = safe_compose("compose", "kill", "--signal", "CONT", cwd=shop.folder, env=shop.env)
+    assert (done.returncode, "safe-compose" in done.stderr) == (0, False), done.stderr
+    assert shop.read("hidden") == "kept"
+
+
 @pytest.mark.parametrize(("words", "answer"), [(("up", "-d", "-y"), None), (("up", "-d"), "y\n"), (("create", "--yes"), None)])
 def test_a_volume_whose_definition_changed_is_backed_up_before_compose_recreates_it(
     words: tuple[str, ...], answer: str | None, shop: Shop, safe_compose: SafeCompose, box: Box

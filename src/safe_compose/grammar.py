@@ -85,9 +85,11 @@ VERBS_V2 = (
     Verb(
         ("compose", "down"),
         "remove-orphans timeout/t:int volumes/v rmi:all|local",
-        (("volumes", "compose_down_volumes"),),
+        # Without -v as well: one-off containers count as orphans, and those of `compose run --rm` take theirs along (run).
+        (("volumes", "compose_down_volumes"), ("remove-orphans", "autoremove_anon")),
         spellings=(("volume", "volumes"),),
     ),
+    Verb(("compose", "kill"), "remove-orphans signal/s:any", (("", "autoremove_anon"),)),  # one-off containers as well (run)
     Verb(("compose", "rm"), "force/f stop/s volumes/v all/a", (("volumes", "compose_rm_anon"),)),
     Verb(
         ("compose", "up"),

@@ -346,9 +346,12 @@ def takes_nothing(invocation: "Invocation") -> bool:
     """
     if invocation.kind not in ("autoremove_anon", "container_rm_anon") or invocation.own.explain:
         return False
+    path = real_docker(invocation.program)
+    if invocation.verb[:1] == ("compose",):  # takes along what `compose run --rm` left running, if anything
+        words = [*invocation.docker_globals, "container", "ls", "--filter", "label=com.docker.compose.oneoff=True"]
+        return invocation.doubt is None and len(answer_of(path, words).splitlines()) == 1  # the line of headings alone
     if invocation.doubt is not None or invocation.is_set("link") or not invocation.operands:
         return False
-    path = real_docker(invocation.program)
     words = [*invocation.docker_globals, "container", "inspect", "--format", MOUNTS, "--", *invocation.operands]
     answers = answer_of(path, words).splitlines()
     removes = invocation.kind == "container_rm_anon"

@@ -279,8 +279,15 @@ def _autoremove(invocation: Invocation, observed: Observed) -> Threat:
 
     Wider than the truth: `kill` with a signal that the program survives counts too, but does not count as stopping it.
     `rm -f` without -v left them in two of two runs; it races with the daemon (docker-facts, section 1).
+    `compose kill` and `compose down --remove-orphans` end the one-off containers of `compose run --rm` (run with 2.40.3).
     """
-    meant = _meant(invocation.operands, observed)
+    project = observed.project
+    if invocation.verb[:1] == ("compose",):
+        named = invocation.operands
+        theirs = (c for c in observed.containers if project is not None and project.owns(c) and _is_oneoff(c))
+        meant = tuple(c for c in theirs if not named or c.service in named)
+    else:
+        meant = _meant(invocation.operands, observed)
     leaving = [c for c in meant if c.auto_remove]
     spared: dict[str, str] = {}
     names = {name for c in leaving for name in _dying_with(c, spared)}

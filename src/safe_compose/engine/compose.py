@@ -20,7 +20,7 @@ from safe_compose.errors import Refused
 from safe_compose.grammar import Invocation
 from safe_compose.observed import DeclaredMount, DeclaredVolume, Project
 
-BY_LABEL = frozenset({"down", "rm"})
+BY_LABEL = frozenset({"down", "kill", "rm"})
 """Verbs of section 4 that go by labels when `-p` stands without `-f`, or when the file does not load (`projectOrName`)."""
 TIERS = frozenset({"critical", "important", "disposable"})
 DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
