@@ -136,6 +136,8 @@ def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "x.gz").write_bytes(b"old")
     with pytest.raises(BackupFailed, match=r"volume v: test: x\.gz"):
         _packed(tmp_path)
+    with pytest.raises(BackupFailed), stream.whole(tmp_path / "x.gz"):
+        _packed(tmp_path)
     assert (tmp_path / "x.gz").read_bytes() == b"old"
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
+from safe_compose.engine.pipe import AT, NeverOpened, Pipe
 from safe_compose.errors import BackupFailed
 from safe_compose.observed import HELPER_LABEL
 
@@ -21,6 +22,8 @@ TAIL = 8192
 """Bytes of stderr that are kept."""
 CHUNK = 256 * 1024
 DEFAULT_CAPABILITIES = ("default",)
+_NOT_STARTED = (125, 126, 127)
+"""`docker run` ends so when the container, or the program in it, could not be started."""
 
 
 class HelperFailed(BackupFailed):
@@ -43,6 +46,9 @@ class Helper:
     """Image id, so that nothing can be pulled."""
     argv: tuple[str, ...] = ()
     """One bare argv, never a shell pipeline; empty means what the image itself starts."""
+    piped: tuple[str, ...] = ()
+    """The same program writing into (or, where it is fed, reading from) the file `pipe.AT` instead of its stdout (stdin): for
+    what is big, where the daemon shares our file system. Empty: there is no such way."""
     network: str = "none"
     """Or `container:ID`."""
     volumes: tuple[tuple[str, str, bool], ...] = ()
@@ -61,10 +67,9 @@ class Helper:
 class Stream:
     """The running client of a helper or an exec."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", name: str, what: str, abort: Callable[[], None]) -> None:
-        assert child.stdout is not None
-        self.stdout: IO[bytes] = child.stdout
-        self.stdin: IO[bytes] | None = child.stdin
+    def __init__(self, stdout: IO[bytes], stdin: IO[bytes] | None, name: str, what: str, abort: Callable[[], None]) -> None:
+        self.stdout = stdout
+        self.stdin = stdin
         """Writable when `stdin=subprocess.PIPE` was asked; closing it tells the program that the input ends."""
         self.name = name
         """The container's name."""
@@ -74,17 +79,22 @@ class Stream:
         """Kill the container, then the client; leaving the block then raises."""
 
 
-def run_words(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str], *, stdin: bool) -> list[str]:
-    """The words after `docker <globals>` that run a helper in the foreground."""
+def run_words(
+    helper: Helper, name: str, run_id: str, image_volumes: Sequence[str], *, stdin: bool, pipe: Pipe | None = None
+) -> list[str]:
+    """The words after `docker <globals>` that run a helper in the foreground, its bytes through `pipe` where there is one."""
     words = ["run", "--rm", "--log-driver", "none", *_shared(helper, name, run_id, image_volumes)]
-    return [*words, *(["--interactive"] if stdin else []), *_program(helper)]
+    if pipe is not None:
+        mount = _csv(["type=bind", f"source={pipe.path}", f"target={AT}"])
+        return [*words, "--mount", mount, *_program(helper.image, helper.piped)]
+    return [*words, *(["--interactive"] if stdin else []), *_program(helper.image, helper.argv)]
 
 
 def serve_words(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str]) -> list[str]:
     """The same for one that serves in the background. It keeps a small log and stays when it dies, to tell why it did."""
     words = ["run", "--detach", "--log-driver", "local", "--log-opt", "max-size=1m", "--log-opt", "max-file=1"]
     words += ["--log-opt", "compress=false"]  # 20.10 refuses a single file that it should compress (run)
-    return [*words, *_shared(helper, name, run_id, image_volumes), *_program(helper)]
+    return [*words, *_shared(helper, name, run_id, image_volumes), *_program(helper.image, helper.argv)]
 
 
 def exec_words(
@@ -124,10 +134,10 @@ def _shared(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str]
     return words
 
 
-def _program(helper: Helper) -> list[str]:
-    if not helper.argv:
-        return [helper.image]
-    return ["--entrypoint", helper.argv[0], helper.image, *helper.argv[1:]]
+def _program(image: str, argv: Sequence[str]) -> list[str]:
+    if not argv:
+        return [image]
+    return ["--entrypoint", argv[0], image, *argv[1:]]
 
 
 def _csv(fields: Sequence[str]) -> str:
@@ -146,6 +156,8 @@ def client(
     stdin: IO[bytes] | int | None,
     discard: bool,
     clean: Callable[[], None],
+    pipe: Pipe | None = None,
+    patience: float | None = None,
 ) -> Iterator[Stream]:
     """Run one docker client for the length of the block.
 
@@ -153,15 +165,21 @@ def client(
     block writes; a file: copied to it by a thread), whether its stdout is thrown away, and what removes its container.
     Leaving the block normally ends its input, waits for its exit and raises HelperFailed unless that is 0. On any exception,
     Ctrl-C included, the client is killed first (a terminated one would still wait for its container) and `clean` is called.
+
+    With a `pipe` its bytes go through that, in or out as `stdin` tells. NeverOpened is then raised, before any byte was
+    read or asked for, when the container could not use it within `patience` seconds; the pipe's name is removed.
     """
+    attached = None if pipe is not None else stdin
     child = subprocess.Popen(
         list(argv),
-        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdin=subprocess.DEVNULL if attached is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=dict(environ),
         start_new_session=True,
     )
+    assert child.stdout is not None
+    stdout, into = child.stdout, child.stdin
     tail = bytearray()
     faults: list[BaseException] = []
 
@@ -171,20 +189,34 @@ def client(
         child.kill()
 
     threads = [threading.Thread(target=_keep_tail, args=(child.stderr, tail), daemon=True)]
-    if stdin is not None and not isinstance(stdin, int):
-        threads.append(threading.Thread(target=_feed, args=(stdin, child.stdin, faults, abort), daemon=True))
-    if discard:
+    if attached is not None and not isinstance(attached, int):
+        threads.append(threading.Thread(target=_feed, args=(attached, child.stdin, faults, abort), daemon=True))
+    if discard or pipe is not None:
         threads.append(threading.Thread(target=_discard, args=(child.stdout,), daemon=True))
     try:
         for thread in threads:
             thread.start()
-        yield Stream(child, name, what, abort)
-        if stdin == subprocess.PIPE and child.stdin is not None:
+        if pipe is not None:
+            try:
+                if stdin is None:
+                    stdout = pipe.reader(lambda: child.poll() is not None, patience)
+                else:
+                    into = pipe.writer(lambda: child.poll() is not None, patience)
+            except NeverOpened:
+                if child.poll() is None or child.returncode in (0, *_NOT_STARTED):
+                    raise
+                threads[0].join()
+                if AT.encode() in tail:
+                    raise
+                raise HelperFailed(what, child.returncode, bytes(tail).decode("utf-8", "replace")) from None
+            finally:
+                pipe.remove()
+        yield Stream(stdout, into, name, what, abort)
+        if stdin == subprocess.PIPE and into is not None:
             # a program that has gone tells its reason by its exit code, which comes next
             with contextlib.suppress(BrokenPipeError):
-                child.stdin.close()
-        if not discard and child.stdout is not None and not child.stdout.closed:
-            _discard(child.stdout)
+                into.close()
+        unread = not stdout.closed and (stdout is not child.stdout or not discard) and _discard(stdout)
         code = child.wait()
         for thread in threads:
             thread.join()
@@ -192,20 +224,24 @@ def client(
             raise faults[0]
         if code:
             raise HelperFailed(what, code, bytes(tail).decode("utf-8", "replace"))
+        if stdout is not child.stdout and (unread or stdout.read(1)):
+            raise HelperFailed(what, code, "it went on writing after the end of its output")
     except BaseException:
         if child.poll() is None:
-            if not discard and child.stdout is not None and not child.stdout.closed:
+            if stdout is not child.stdout:
+                pass  # the daemon has nothing to wait for: a killed program leaves a pipe at once
+            elif not discard and not stdout.closed:
                 # While nobody reads, the engine waits for the client to take the rest, and a removal waits for the engine
-                threading.Thread(target=_discard, args=(child.stdout,), daemon=True).start()
+                threading.Thread(target=_discard, args=(stdout,), daemon=True).start()
             abort()
             child.wait()
         clean()  # once more: the client may have been about to create the container
         raise
     finally:
-        for pipe in (child.stdin, child.stdout, child.stderr):
-            if pipe is not None:
+        for end in (into, stdout, child.stdin, child.stdout, child.stderr):
+            if end is not None:
                 with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+                    end.close()
 
 
 def _keep_tail(source: IO[bytes], tail: bytearray) -> None:
@@ -214,9 +250,12 @@ def _keep_tail(source: IO[bytes], tail: bytearray) -> None:
         del tail[:-TAIL]
 
 
-def _discard(source: IO[bytes]) -> None:
+def _discard(source: IO[bytes]) -> bool:
+    """Read to the end; whether there was anything."""
+    found = False
     while source.read(CHUNK):
-        pass
+        found = True
+    return found
 
 
 def _feed(source: IO[bytes], target: IO[bytes], faults: list[BaseException], abort: Callable[[], None]) -> None:

@@ -44,6 +44,8 @@ class Connection:
     engine_id: str
     remote: bool
     """The daemon may run on another machine: its paths and its localhost are not ours."""
+    kernel: str
+    """The release of the kernel that it runs on."""
     bridge: "Bridge | None"
     maker: str
     """Who made the server: `Engine` is docker's own name for itself, `Podman Engine` answers on Podman's socket."""
@@ -206,7 +208,8 @@ class Opening:
             api = Client(address, version="auto", timeout=READ_TIMEOUT)
             maker = str((api.told.get("Components") or [{}])[0].get("Name", ""))
             api.trust_env = False  # neither HTTP_PROXY nor .netrc have a say on a socket
-            ours = str(api.info().get("ID", ""))
+            info = api.info()
+            ours, kernel = str(info.get("ID", "")), str(info.get("KernelVersion", ""))
         except (DockerException, RequestException, *MISREAD) as error:
             code, _, words = self._identity.answer()
             raise EngineUnavailable(
@@ -226,7 +229,8 @@ class Opening:
                 next_step="check `docker context inspect`, DOCKER_HOST and DOCKER_CONTEXT",
             )
         remote = not endpoint.startswith(("unix://", "npipe://"))
-        return Connection(api=api, endpoint=endpoint, engine_id=ours, remote=remote, bridge=self._bridge, maker=maker)
+        way = self._bridge
+        return Connection(api=api, endpoint=endpoint, engine_id=ours, remote=remote, kernel=kernel, bridge=way, maker=maker)
 
 
 def _endpoint(code: int, out: bytes, words: str) -> str:

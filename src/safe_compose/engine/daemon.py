@@ -3,14 +3,16 @@
 import io
 import itertools
 import json
+import os
 import re
 import secrets
 import shutil
+import sys
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +23,7 @@ from safe_compose.engine.compose import Compose, Finding, Question
 from safe_compose.engine.compose_v1 import OldQuestion
 from safe_compose.engine.connect import MISREAD, Connection, Opening, Probe
 from safe_compose.engine.look import Image, Private
+from safe_compose.engine.pipe import NeverOpened, Pipe
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, SafeComposeError
 from safe_compose.grammar import Invocation
 from safe_compose.observed import (
@@ -39,6 +42,9 @@ from safe_compose.observed import (
 PARKED_AT = "/volume"
 """Where a volume is mounted in a created container; so members of an archive of it are `volume/...`."""
 EMPTY_IMAGE = "safe-compose/empty"
+PIPE_PATIENCE = 90.0
+"""Seconds in which a first helper has to open its pipe: more than a dump waits for a lock. One that runs behind another kernel
+would wait for ever."""
 ROOT_LISTING_LIMIT = 8 * 1024 * 1024
 """Bytes of a volume's archive that are read at most to list its root."""
 CONFIG_FILES_LABEL = "com.docker.compose.project.config_files"
@@ -118,6 +124,8 @@ class Engine:
         self._versions: tuple[tuple[int, ...] | None, tuple[int, ...] | None] | None = None
         self._numbers = itertools.count(1)
         self._images: dict[str, Image] = {}
+        self._pipes_work: bool | None = None
+        """A helper has used a pipe of ours, or could not; None: none has tried."""
         self._old_reaches_us = False
         """The docker-compose is 1.x, and was seen to go to this engine."""
 
@@ -408,17 +416,34 @@ class Engine:
         source = io.BytesIO(stdin) if stdin is not None else None
         return self._whole(self.stream(helper, stdin=source), timeout)
 
-    def stream(
-        self, helper: Helper, *, stdin: IO[bytes] | int | None = None, discard: bool = False
-    ) -> AbstractContextManager[Stream]:
+    @contextmanager
+    def stream(self, helper: Helper, *, stdin: IO[bytes] | int | None = None, discard: bool = False) -> Iterator[Stream]:
         """Run a helper for the length of a block and read its `stdout` there.
 
         `stdin` is a file that is copied to it, or `subprocess.PIPE` to write to its `stdin` in the block; `discard` throws
         its stdout away (without, a block that writes much must also read). Leaving the block waits for its end and raises
         HelperFailed unless that is 0; any exception removes the container with its anonymous volumes.
+
+        A helper that tells how its bytes can go through a pipe of this host has them go there where that works; where it
+        does not, they go through the daemon, from their first byte on.
         """
+        with ExitStack() as stack:
+            opened: Stream | None = None
+            if helper.piped and not discard and (stdin is None or isinstance(stdin, int)) and self._shares_pipes():
+                pipe = Pipe()
+                stack.callback(pipe.remove)
+                try:
+                    opened = stack.enter_context(self._client(helper, stdin=stdin, discard=False, pipe=pipe))
+                    self._pipes_work = True
+                except NeverOpened:
+                    self._pipes_work = False
+            yield opened or stack.enter_context(self._client(helper, stdin=stdin, discard=discard))
+
+    def _client(
+        self, helper: Helper, *, stdin: IO[bytes] | int | None, discard: bool, pipe: Pipe | None = None
+    ) -> AbstractContextManager[Stream]:
         name = self._name()
-        words = clients.run_words(helper, name, self.run_id, self._image_volumes(helper), stdin=stdin is not None)
+        words = clients.run_words(helper, name, self.run_id, self._image_volumes(helper), stdin=stdin is not None, pipe=pipe)
         return clients.client(
             (self.docker, *self.docker_globals, *words),
             {**self._environ, **helper.environment},
@@ -427,7 +452,15 @@ class Engine:
             stdin=stdin,
             discard=discard,
             clean=lambda: self._remove(name),
+            pipe=pipe,
+            patience=None if self._pipes_work else PIPE_PATIENCE,
         )
+
+    def _shares_pipes(self) -> bool:
+        """Whether a pipe of ours may reach a helper: a local socket and our own kernel. Only trying tells whether the daemon
+        sees our files as well (it may run in a container, in a mount namespace, or behind a forwarded socket)."""
+        here = sys.platform == "linux" and self.endpoint.startswith("unix://") and self._way.kernel == os.uname().release
+        return here and self._pipes_work is not False
 
     def execute(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, TableCount, slug
-from safe_compose.engine import Engine
+from safe_compose.engine import PIPE, Engine
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, BadDump, Scanner
 from safe_compose.methods.postgres.server import (
@@ -20,7 +20,7 @@ from safe_compose.methods.postgres.server import (
     session,
     stream,
 )
-from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack
+from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, whole
 
 LOCK_SECONDS = 60
 """How long a dump waits for a table that somebody changes; then it fails rather than hangs."""
@@ -129,12 +129,15 @@ def _streamed(
     progress: Callable[[int], None],
 ) -> Artifact:
     stage = "dump of the globals" if database is None else f"dump of database {database}"
-    try:
-        with fault(volume, stage, next_step="repeat the command"), stream(engine, server.address, argv) as made:
-            sums = pack(blocks_of(made.stdout), path, subject=volume, stage=stage, consumer=scanner.feed, progress=progress)
-        scanner.finish()
-    except BadDump as error:
-        raise BackupFailed(f"volume {volume}: {stage}: {error}", next_step="repeat the command") from error
+    # A pipe cannot be synced, and pg_dump takes that for a failure; releases before 10 neither sync nor know the flag.
+    piped = () if server.version.startswith("9.") else (argv[0], f"--file={PIPE}", "--no-sync", *argv[1:])
+    with whole(path):
+        try:
+            with fault(volume, stage, next_step="repeat the command"), stream(engine, server.address, argv, piped=piped) as made:
+                sums = pack(blocks_of(made.stdout), path, subject=volume, stage=stage, consumer=scanner.feed, progress=progress)
+            scanner.finish()
+        except BadDump as error:
+            raise BackupFailed(f"volume {volume}: {stage}: {error}", next_step="repeat the command") from error
     return Artifact(
         file=path.relative_to(into).as_posix(),
         kind="globals" if database is None else "database",

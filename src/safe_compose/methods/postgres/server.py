@@ -243,19 +243,26 @@ def run(engine: Engine, address: Address, argv: Sequence[str], *, timeout: float
 
 @contextmanager
 def stream(
-    engine: Engine, address: Address, argv: Sequence[str], *, stdin: int | None = None, discard: bool = False
+    engine: Engine,
+    address: Address,
+    argv: Sequence[str],
+    *,
+    piped: Sequence[str] = (),
+    stdin: int | None = None,
+    discard: bool = False,
 ) -> Iterator[Stream]:
-    """Run a client program and read (and write) while it runs. Raises HelperFailed at the end unless it ended with 0."""
+    """Run a client program and read (and write) while it runs; `piped` as of a Helper, for a side container only. Raises
+    HelperFailed at the end unless it ended with 0."""
     if address.side:
-        with engine.stream(_side(address, argv), stdin=stdin, discard=discard) as opened:
+        with engine.stream(_side(address, argv, piped), stdin=stdin, discard=discard) as opened:
             yield opened
     else:
         with engine.execute_stream(address.container, tuple(argv), stdin=stdin, discard=discard) as opened:
             yield opened
 
 
-def _side(address: Address, argv: Sequence[str]) -> Helper:
-    return Helper(image=address.image, argv=tuple(argv), network=f"container:{address.container}")
+def _side(address: Address, argv: Sequence[str], piped: Sequence[str] = ()) -> Helper:
+    return Helper(image=address.image, argv=tuple(argv), piped=tuple(piped), network=f"container:{address.container}")
 
 
 @contextmanager
