@@ -613,6 +613,26 @@ def test_a_store_that_cannot_hold_the_backup_is_73_and_services_run_as_before(
     assert states(app) == before and content(f"{app.name}_uploads") == "a photo"
 
 
+def test_a_backup_that_rots_before_it_is_read_back_is_65_kept_and_never_counted(
+    app: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    app.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=60")
+    guarded = start(*JOB, "compose", "down", "-v", cwd=app.folder)
+    at_step(sealed_environment, "archived")
+    [path] = store(sealed_environment).rglob("data.tar.gz")
+    with path.open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        file.write(b"rot")
+    _, said = guarded.communicate(timeout=120)
+    assert guarded.returncode == 65, said
+    assert "docker was not run (65)" in said and "data.tar.gz" in said
+    assert content(f"{app.name}_uploads") == "a photo" and states(app) == {f"{app.name}-app-1": "running"}
+    assert kept(safe_compose, app) == []
+    [backup] = json.loads(safe_compose("list", "--json").stdout)["backups"]
+    assert backup["verified"] is False
+    assert leavings(sealed_environment) == []
+
+
 def test_closed_and_full_descriptors_change_nothing_but_what_is_heard(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
