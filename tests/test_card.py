@@ -26,13 +26,19 @@ MIB = 1 << 20
 
 
 def painted(
-    *, bytes: int | None = 100 * MIB, measuring: bool = False, width: int = 120, patience: int = 180, words: str = ""
+    *,
+    bytes: int | None = 100 * MIB,
+    measuring: bool = False,
+    width: int = 120,
+    patience: int = 180,
+    words: str = "",
+    owner: str | None = None,
 ) -> str:
     """The card of a `down -v` with one critical volume and one running container."""
     app = Container("c1", "shop-app-1", "busybox:latest", "sha256:1", "running")
     volume = Volume("shop_uploads_with_a_rather_long_name")
     verdict = Verdict(volume.name, Tier.CRITICAL, "nobody knows it", "files", explicit=False)
-    doomed = [Doomed(volume, verdict, (app,), bytes=bytes)]
+    doomed = [Doomed(volume, verdict, (app,), owner, bytes=bytes)]
     observed = Observed("unix:///var/run/docker.sock", "engine", project=Project("shop", "folder", "config"))
     threat = Threat("compose_down_volumes", (volume,), (), (app,), ())
     made = replace(plan.make(parse([*words.split(), "compose", "down", "-v"]), observed, threat, doomed), patience=patience)
@@ -59,6 +65,14 @@ def test_a_backup_that_takes_longer_than_patience_is_remarked() -> None:
     assert "more than 5 seconds (backup.patience)" in painted(patience=5)
     assert "patience" not in painted(patience=5, words="--skip-backup")
     assert "services down" not in painted(words="--skip-backup")
+
+
+def test_no_word_of_others_commands_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """A label, or the answer of a server, that would clear the screen or hide what stands on the card."""
+    text = painted(owner="evil\x1b[2J\x1b[8m")
+    assert "\x1b" not in text and "evil\\x1b[2J" in text
+    prompts.say("the server said \x1b[2J\x07, and more\n  next: look")
+    assert capfd.readouterr().err == "the server said \\x1b[2J\\x07, and more\n  next: look\n"
 
 
 @pytest.mark.parametrize("width", [24, 40, 71])

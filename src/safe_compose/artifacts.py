@@ -278,6 +278,12 @@ def redact(argv: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
+def visible(text: str) -> str:
+    """A text whose control characters, but for line ends, are written out: labels, names and answers of servers are other
+    people's words, and a terminal obeys some of them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def slug(name: str) -> str:
     """A name for files and folders: the name itself when it is plain, else its plain letters and a short hash of all of it.
 

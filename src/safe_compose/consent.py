@@ -16,7 +16,7 @@ from typing import Any
 
 from safe_compose import prompts
 from safe_compose.approvals import HOLDS, WAITS, Approvals, Asked, Request, identity_text
-from safe_compose.artifacts import hide_secrets, redact
+from safe_compose.artifacts import hide_secrets, redact, visible
 from safe_compose.errors import Refused, SafeComposeError
 from safe_compose.grammar import Invocation
 from safe_compose.journal import Journal
@@ -234,4 +234,4 @@ def _card(request: Request) -> list[str]:
     for volume in shown["volumes"]:
         other = f"; BELONGS TO PROJECT {volume['other_project']}" if volume.get("other_project") else ""
         lines.append(f"deletes  {volume['name']}: {volume['tier']}, {volume['why']}{other}")
-    return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines]
+    return [visible(line.replace("\n", "\\n")) for line in lines]

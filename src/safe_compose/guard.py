@@ -18,6 +18,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from safe_compose import config, consent, grammar, hold, plan, podman, policy, prompts, shim, threat
+from safe_compose.artifacts import visible
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, Interrupted, LookAgain, Refused, SafeComposeError
 from safe_compose.grammar import Invocation
@@ -121,7 +122,7 @@ def look(world: World, invocation: Invocation) -> Plan:
 
 
 def _explain(made: Plan) -> None:
-    text = json.dumps(plan.to_json(made), ensure_ascii=False) if made.invocation.own.json else plan.as_text(made)
+    text = json.dumps(plan.to_json(made), ensure_ascii=False) if made.invocation.own.json else visible(plan.as_text(made))
     sys.stdout.write(text + "\n")
 
 

@@ -13,9 +13,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as RichText
 
-from safe_compose.artifacts import Listed
+from safe_compose.artifacts import Listed, visible
 from safe_compose.errors import Refused, SafeComposeError
 from safe_compose.plan import Doomed, Effort, Plan, effort, size_text, time_text
 from safe_compose.policy import Tier
@@ -25,6 +25,17 @@ NARROW = 72
 MANY_ROWS = 500
 """Above that a table is printed plainly."""
 _TIER_STYLE = {Tier.CRITICAL: "bold red", Tier.IMPORTANT: "yellow", Tier.DISPOSABLE: "dim"}
+
+
+class Text(RichText):
+    """Words, shown and never obeyed."""
+
+    def __init__(self, text: str = "", style: str = "") -> None:
+        super().__init__(visible(text), style=style)
+
+    def append(self, text: RichText | str, style: Any = None) -> "Text":
+        super().append(visible(text) if isinstance(text, str) else text, style)
+        return self
 
 
 class _Stderr(io.TextIOBase):
@@ -67,7 +78,7 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """One plain line on stderr."""
-    print(text, file=_Stderr(), flush=True)
+    print(visible(text), file=_Stderr(), flush=True)
 
 
 @contextmanager
@@ -110,7 +121,7 @@ class Terminal:
         """One line typed after the question, without its newline. End of input: Refused."""
         try:
             with self._canonical():
-                os.write(self.fd, question.encode(errors="replace"))
+                os.write(self.fd, visible(question).encode(errors="replace"))
                 line = b""
                 while not line.endswith(b"\n"):
                     more = os.read(self.fd, 4096)
