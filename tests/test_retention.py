@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_compose import retention
-from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord
+from safe_compose.artifacts import Artifact, Backup, DatabaseStatistics, Evidence, ServerStatistics, TableCount, VolumeRecord
 from safe_compose.process import stamp
 from safe_compose.retention import Judgement, Policy
 
@@ -143,6 +143,25 @@ def test_a_broken_one_is_not_the_first_of_its_day() -> None:
     day = NOW - DAY
     kept = [backup(1, day, broken="x", pinned=NOW + DAY), *(backup(n, day, pinned=NOW + DAY) for n in (2, 3, 4)), backup(5)]
     assert goes(retention.judge(kept, Policy(last=1), NOW)) == [3]
+
+
+def with_rows(seq: int, rows: int, **more: object) -> Backup:
+    """A backup of a database of so many rows."""
+    made = backup(seq, NOW - (20 - seq) * DAY, **more)  # type: ignore[arg-type]
+    database = DatabaseStatistics("app", 0, (TableCount("public", "users", rows),))
+    statistics = ServerStatistics("postgres", "15", "app", databases=(database,))
+    return replace(made, volumes=(replace(made.volumes[0], statistics=statistics),))
+
+
+def test_the_last_backup_before_rows_went_outlives_the_rules_for_thirty_days() -> None:
+    """A volume that was emptied unnoticed: a few days of backups of nothing must not push out what was there."""
+    kept = [with_rows(1, 90), with_rows(2, 100), *(with_rows(n, 3) for n in range(3, 10))]
+    judged = retention.judge(kept, Policy(last=2), NOW)
+    assert goes(judged) == [1, 3, 4, 5, 6, 7] and "in b3 3 rows, 100 before" in why(judged, 2)
+    assert retention.phrase(by_id(kept, 2)) == "forget b2" and retention.phrase(by_id(kept, 1)) is None
+    assert goes(retention.judge(kept, Policy(last=2), NOW + 20 * DAY)) == [1, 2, 3, 4, 5, 6, 7]
+    files = [with_rows(1, 90), *(with_rows(n, 60) for n in range(2, 5))]
+    assert goes(retention.judge(files, Policy(last=1), NOW)) == [1, 2, 3], "it went down by less than half"
 
 
 def test_one_project_is_looked_at_and_the_whole_store_counts() -> None:

@@ -5,7 +5,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from safe_compose.artifacts import Backup
+from safe_compose.artifacts import Backup, ServerStatistics, shrunk
+
+LOOK_BACK = timedelta(days=30)
+"""For so long after much of a volume's content went its last backup with all of it is held: nobody may have noticed yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,8 @@ def judge(backups: Sequence[Backup], policy: Policy, now: datetime, *, project: 
 
     for (_, volume), line in verified.items():
         keep(line[0], "newest verified", volume)
-        for backup in _pinned(line, now):
-            keep(backup, f"pinned until {backup.pinned_until}, made before a deletion", volume)
+        for backup, held in _held(line, volume, now):
+            keep(backup, held, volume)
         for backup, rule in _by_rules(line, policy):
             keep(backup, rule, volume)
     judged = []
@@ -114,8 +117,8 @@ def one_by_one(backups: Sequence[Backup], chosen: Collection[str], now: datetime
             held.setdefault(line[0].path, []).append(
                 f"the newest verified backup of {volume}" if left else f"without it no verified backup of {volume} is left"
             )
-        for backup in _pinned(line, now):
-            held.setdefault(backup.path, []).append(f"pinned until {backup.pinned_until}, made before a deletion")
+        for backup, reason in _held(line, volume, now):
+            held.setdefault(backup.path, []).append(f"{reason} ({volume})")
     for key, line in unverified.items():
         if key not in verified:
             held.setdefault(line[0].path, []).append(f"there is no verified backup of {key[1]}, and this is the newest other")
@@ -171,6 +174,22 @@ def _by_rules(line: Sequence[Backup], policy: Policy) -> list[tuple[Backup, str]
     if policy.within is not None and dated:
         newest = dated[0][1]
         found += [(b, f"within {_span(policy.within)}") for b, at in dated if newest - at <= policy.within]
+    return found
+
+
+def _held(line: Sequence[Backup], volume: str, now: datetime) -> list[tuple[Backup, str]]:
+    """Which of one volume's verified backups, the newest first, are held for a while whatever the rules say, and why."""
+    found = [(backup, f"pinned until {backup.pinned_until}, made before a deletion") for backup in _pinned(line, now)]
+    newer: tuple[Backup, ServerStatistics] | None = None
+    for backup in line:
+        statistics = next((r.statistics for r in backup.volumes if r.name == volume), None)
+        if statistics is None:
+            continue
+        if newer is not None and newer[1].kind == statistics.kind and (less := shrunk(statistics, newer[1])):
+            noticed = _moment(newer[0].created)
+            if noticed is None or noticed + LOOK_BACK > now:
+                found.append((backup, f"the last one with all of it: in {newer[0].id} {less}"))
+        newer = backup, statistics
     return found
 
 

@@ -110,7 +110,7 @@ def by_id(catalogue: Catalogue, ids: Sequence[str], now: datetime, project: str 
 
 def _sound(catalogue: Catalogue, found: Sequence[Backup] | None = None) -> list[Backup]:
     """Every backup, those as broken whose files are not there: whatever was once proved, they replace nothing."""
-    backups = catalogue.backups() if found is None else found
+    backups = catalogue.backups(bare=True) if found is None else found
     return [replace(b, broken=lacks) if b.verified and (lacks := catalogue.lacks(b)) else b for b in backups]
 
 

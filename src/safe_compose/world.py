@@ -82,10 +82,10 @@ class World:
         return verdict
 
     def newest_verified(self) -> Mapping[str, str]:
-        """Volume name -> id and level of its newest verified backup."""
+        """Volume name -> id and level of its newest verified backup; another engine's volume of that name is another volume."""
         newest: dict[str, str] = {}
         for kept in self.catalogue.listed():
-            if kept.verified:
+            if kept.verified and kept.engine_id == self.engine.id:
                 for volume in kept.volumes:
                     newest.setdefault(volume, f"{kept.id} ({kept.level})")
         return newest

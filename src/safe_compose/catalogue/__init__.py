@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_compose import __version__
-from safe_compose.artifacts import Artifact, Backup, Copy, Evidence, Listed, VolumeRecord, redact, slug
+from safe_compose.artifacts import Artifact, Backup, Copy, Evidence, Listed, TableCount, VolumeRecord, redact, slug
 from safe_compose.catalogue import index, locks, manifest, registry, trash
 from safe_compose.catalogue.manifest import Damaged
 from safe_compose.catalogue.recipe import recipe
@@ -439,13 +439,16 @@ class Catalogue:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def backups(self, project: str | None = None) -> list[Backup]:
-        """Every backup, or every one of a project, the newest first. A damaged one comes last with `broken` set."""
+    def backups(self, project: str | None = None, *, bare: bool = False) -> list[Backup]:
+        """Every backup, or every one of a project, the newest first. A damaged one comes last with `broken` set.
+
+        bare: without what takes most of the memory, when there are thousands: to count them, never to restore from.
+        """
         folders = [self.folder_of(project)] if project is not None else self._project_folders()
         found: list[Backup] = []
         for folder in folders:
             try:
-                found += [self._load(entry) for entry in _entries(folder)]
+                found += [_bare(self._load(entry, keep=False)) if bare else self._load(entry) for entry in _entries(folder)]
             except BackupFailed as fault:
                 found.append(Backup(folder.name, 0, "", project or folder.name, "", "", "", (), str(folder), broken=fault.message))
         wanted = [b for b in found if project is None or b.project in (project, folders[0].name)]
@@ -530,8 +533,8 @@ class Catalogue:
         folder = Path(path)
         return next((self._load(entry) for entry in _entries(folder.parent) if entry.name == folder.name), None)
 
-    def _load(self, entry: "os.DirEntry[str]") -> Backup:
-        """One backup's folder; never raises for what is in it."""
+    def _load(self, entry: "os.DirEntry[str]", *, keep: bool = True) -> Backup:
+        """One backup's folder; never raises for what is in it. keep: in memory, for the next time."""
         from safe_compose.catalogue import shapes
 
         try:
@@ -539,7 +542,9 @@ class Catalogue:
             digest = sha256(data).hexdigest()
             known = self._read.get(entry.path)
             if known is None or known[0] != digest:
-                known = self._read[entry.path] = (digest, shapes.read_manifest(data, entry.name, entry.path))
+                known = (digest, shapes.read_manifest(data, entry.name, entry.path))
+                if keep:
+                    self._read[entry.path] = known
             backup = known[1]
         except Damaged as damage:
             return self._damaged(entry, str(damage))
@@ -590,7 +595,7 @@ class Catalogue:
         with told(f"read {self.root / _COUNTER}"):
             self._counter()
         with self._hold("store", must_sign=False), self._hold("verification", must_sign=False):
-            now = {b.path: b for b in self.backups()}
+            now = {b.path: b for b in self.backups(bare=True)}
             allowed = may_go(list(now.values()))
             doubted = sorted(Path(path).name for path in chosen if path not in now or path not in allowed)
             if doubted:
@@ -708,6 +713,19 @@ def _scan(folder: Path) -> list["os.DirEntry[str]"]:
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
     return [e for e in _scan(folder) if not e.name.startswith(".")]
+
+
+def _bare(backup: Backup) -> Backup:
+    """What is asked of thousands at once: which volumes, files of which size, proved how far, how many rows."""
+
+    def less(record: VolumeRecord) -> VolumeRecord:
+        files = tuple(replace(a, sha256="", uncompressed_sha256="", detail={}) for a in record.artifacts)
+        found = record.statistics
+        if found is not None:
+            found = replace(found, databases=tuple(replace(d, tables=(TableCount("", "", d.rows),)) for d in found.databases))
+        return replace(record, options={}, labels={}, users=(), notes=(), artifacts=files, statistics=found)
+
+    return replace(backup, volumes=tuple(map(less, backup.volumes)), command=(), warnings=())
 
 
 def _some(backups: Sequence[Backup | Listed]) -> str:
