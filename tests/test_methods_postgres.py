@@ -14,12 +14,13 @@ from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistic
 from safe_compose.engine import Engine, HelperFailed, connect
 from safe_compose.errors import BackupFailed, LookAgain, Refused, VerifyFailed
 from safe_compose.methods import archive, postgres, stream
-from safe_compose.methods.database import Silent
+from safe_compose.methods.database import NoCopy, Silent
 from safe_compose.observed import HELPER_LABEL, Container, Mount
 
 IMAGE = "postgres:15"
 PASSWORD = "canary-5e0c1d"
 DATA = "/var/lib/postgresql/data"
+PSQL = "/usr/lib/postgresql/15/bin/psql"
 ODD = ("--help", 'a b"c', "x=y", "Ünï %s'; --")
 
 
@@ -355,6 +356,26 @@ def test_a_rebuilt_volume_serves_the_same_rows_roles_and_settings(full: tuple[La
 
 
 @pytest.mark.engine
+def test_a_psql_that_is_older_than_the_dump_is_named(full: tuple[Lab, Path, postgres.Dump], engine: Engine) -> None:
+    """Releases before August 2025 know no \\restrict: here one whose words for it were taken away."""
+    lab, folder, dump = full
+    name = f"lab-old-psql-{uuid.uuid4().hex[:10]}"
+    lab.call("run", "--name", name, "--entrypoint", "sed", IMAGE, "-i", "s/restrict/restrixx/g", PSQL)
+    try:
+        lab.call("commit", "--change", 'ENTRYPOINT ["docker-entrypoint.sh"]', "--change", 'CMD ["postgres"]', name, name)
+        lab.call("volume", "create", name)
+        record = _record(lab, dump.artifacts, dump.statistics)
+        image = engine.image(name)
+        assert image is not None
+        with pytest.raises(BackupFailed, match="invalid command") as fault:
+            postgres.rebuild(engine, folder, replace(record, users=({**record.users[0], "image_id": image.id},)), name)
+        assert "latest minor release" in str(fault.value.next_step)
+    finally:
+        for argv in (("rm", "-fv", name), ("rmi", "-f", name), ("volume", "rm", name)):
+            subprocess.run([lab.docker, *argv], capture_output=True, check=False)
+
+
+@pytest.mark.engine
 def test_a_database_that_is_not_empty_is_never_dropped_for_a_dump(full: tuple[Lab, Path, postgres.Dump], engine: Engine) -> None:
     lab, folder, dump = full
     address = replace(dump.server.address, side=False)
@@ -431,6 +452,17 @@ def test_without_tcp_the_dump_goes_by_exec_over_the_socket(start: Start, engine:
     assert {a.detail["by"] for a in dump.artifacts} == {"exec"}
     assert len(postgres.verify_dump(tmp_path, dump.artifacts, dump.statistics)) == 3
     assert "PostgreSQL 15" in str(postgres.summary(engine, lab.container, timeout=10))
+
+
+@pytest.mark.engine
+def test_a_server_that_lets_nobody_replicate_gives_no_copy_and_keeps_its_dump(start: Start, engine: Engine, tmp_path: Path) -> None:
+    lab = start("postgres", "-c", "max_wal_senders=0", "-c", "wal_level=minimal")
+    found = postgres.server(engine, lab.container)
+    with pytest.raises(NoCopy, match="pg_basebackup"):
+        postgres.copy(engine, found, lab.name, tmp_path)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    dump = postgres.dump(engine, found, lab.name, tmp_path)
+    assert len(postgres.verify_dump(tmp_path, dump.artifacts, dump.statistics)) == 3
 
 
 @pytest.mark.engine

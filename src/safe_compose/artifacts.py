@@ -13,7 +13,8 @@ class Artifact:
     file: str
     """Path relative to the backup's folder, `/` separated."""
     kind: str
-    """`archive` (tar.gz of a volume), `globals` (pg_dumpall --globals-only), `database` (one plain dump), `list`."""
+    """`archive` (tar.gz of a volume), `globals` (pg_dumpall --globals-only), `database` (one plain dump), `base` (tar.gz of a
+    running server's files, by pg_basebackup), `list`."""
     bytes: int
     sha256: str
     uncompressed_bytes: int
@@ -126,12 +127,13 @@ class VolumeRecord:
     """`postgres`, `files`, ..."""
     anonymous: bool
     method: str
-    """`dump`, `cold` (every user stopped), `dump+cold`, `live` (users were running)."""
+    """`dump`, `physical`, `cold` (every user stopped), `dump+cold`, `live` (users were running)."""
     users: tuple[Mapping[str, str], ...] = ()
     """`container`, `service`, `image`, `image_id`, `destination` of each container that mounted it."""
     artifacts: tuple[Artifact, ...] = ()
     statistics: ServerStatistics | None = None
     dump_older_than_archive: bool = False
+    """Or older than the physical copy: then the counts are no measure for what it holds."""
     notes: tuple[str, ...] = ()
 
 
@@ -173,11 +175,12 @@ class Backup:
 
     @property
     def unproved(self) -> tuple[str, ...]:
-        """The files that lack the evidence a deletion asks for: L3 for each dump, L2 for each archive and the globals."""
+        """The files that lack the evidence a deletion asks for: L3 for each dump and physical copy, L2 for each archive and
+        the globals."""
         proved: dict[str, str] = {}
         for evidence in self.evidence:
             proved[evidence.subject] = max(evidence.level, proved.get(evidence.subject, ""))
-        asked = {"archive": "L2", "globals": "L2", "database": "L3"}
+        asked = {"archive": "L2", "globals": "L2", "database": "L3", "base": "L3"}
         files = [a for v in self.volumes for a in v.artifacts]
         return tuple(a.file for a in files if proved.get(a.file, "") < asked.get(a.kind, ""))
 

@@ -19,8 +19,8 @@ from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
 from safe_compose.grammar import Invocation
 from safe_compose.journal import Journal, Run, RunRecord
-from safe_compose.methods import DATABASES, archive, database_of
-from safe_compose.methods.database import Database, Dump, Silent
+from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of
+from safe_compose.methods.database import Database, Dump, NoCopy, Silent, Stopped
 from safe_compose.observed import Container, Observed, Volume
 from safe_compose.policy import Tier, Verdict
 
@@ -233,7 +233,8 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
         records = []
         for volume, verdict in request.volumes:
             dump, known = dumps.get(volume.name), settled.get(volume.name)
-            record = _archived(engine, request, volume, verdict, draft.path, dump, known, stopped=volume.name in servers)
+            stopped, limit = volume.name in servers, settings.trial_limit
+            record = _archived(engine, request, volume, verdict, draft.path, dump, known, stopped=stopped, limit=limit)
             records.append(replace(record, dump_older_than_archive=volume.name in late))
             run.step("archived", volume=volume.name)
         backup = draft.commit(_compared(catalogue, engine, records))
@@ -343,7 +344,9 @@ def _archived(
     settled: Any,
     *,
     stopped: bool,
+    limit: int,
 ) -> VolumeRecord:
+    """`limit`: bytes up to which a volume without a dump is copied, started and dumped."""
     images = image_candidates(engine, request.observed, volume.name)
     notes: list[str] = []
     statistics = None
@@ -360,10 +363,40 @@ def _archived(
             notes.append(f"no dump: server was not running or did not answer; {left.words}")
     with prompts.progress(f"archive {volume.name}", total=request.sizes.get(volume.name)) as report:
         artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report)
+    served = None
+    if dump is None and verdict.kind in STOPPED:
+        dump, served, note = _dumped_from_copy(engine, request, volume, verdict, into, artifacts, images, limit)
+        notes.append(note)
     if dump is None:
         return replace(_record(request, volume, verdict, "cold", artifacts), statistics=statistics, notes=tuple(notes))
     record = _record(request, volume, verdict, "dump+cold", (*artifacts, *dump.artifacts))
-    return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings))
+    users = (served, *record.users) if served is not None else record.users
+    return replace(record, users=users, statistics=dump.statistics, notes=(*notes, *dump.warnings))
+
+
+def _dumped_from_copy(
+    engine: Engine,
+    request: Request,
+    volume: Volume,
+    verdict: Verdict,
+    into: Path,
+    artifacts: tuple[Artifact, ...],
+    images: tuple[str, ...],
+    limit: int,
+) -> tuple[Dump | None, Mapping[str, str] | None, str]:
+    """The dump of a volume that was archived without one, what served it, and a note. Where there is none, a note says why:
+    the archive is the backup, this is more than is asked of it."""
+    if sum(a.uncompressed_bytes for a in artifacts) > limit:
+        return None, None, f"nor was a copy of it dumped: it is larger than trial_limit ({limit >> 20} MiB)"
+    project = request.observed.project
+    declared = tuple(m for m in project.mounts if m.volume == volume.name) if project is not None else ()
+    stopped = Stopped(volume.name, request.observed.users(volume.name), declared, images)
+    try:
+        with prompts.progress(f"dump a copy of {volume.name}"):
+            dump, served = STOPPED[verdict.kind](engine, into, artifacts, volume.name, stopped)
+    except (BackupFailed, VerifyFailed, LookAgain) as fault:
+        return None, None, f"nor was a copy of it dumped: {fault.message}"
+    return dump, served, "the dump was made by a server of ours on a copy of the volume"
 
 
 def _compared(catalogue: Catalogue, engine: Engine, records: Iterable[VolumeRecord]) -> list[VolumeRecord]:
@@ -522,7 +555,8 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
             request = replace(request, sizes=_room_for(catalogue, engine, request))
             servers = _servers(request)
             with _draft(engine, catalogue, request) as draft:
-                records = [_hot(engine, request, v, verdict, draft.path, servers.get(v.name)) for v, verdict in chosen]
+                method = world.settings.method
+                records = [_hot(engine, request, v, verdict, draft.path, servers.get(v.name), method) for v, verdict in chosen]
                 kept = draft.commit(_compared(catalogue, engine, records))
             run.step("backed-up", backup=kept.id, path=kept.path)
             kept = prove(None, catalogue, kept, trial_limit=0)  # no trial: `verify --trial` does that
@@ -536,17 +570,36 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
 
 
 def _hot(
-    engine: Engine, request: Request, volume: Volume, verdict: Verdict, into: Path, serving: tuple[Database, Container] | None
+    engine: Engine,
+    request: Request,
+    volume: Volume,
+    verdict: Verdict,
+    into: Path,
+    serving: tuple[Database, Container] | None,
+    method: str,
 ) -> VolumeRecord:
     if serving is not None:
         database, server = serving
         found = database.server(engine, server)  # Silent is a BackupFailed: there is no cold archive to fall back on
         count = len(found.databases)
         prompts.say(f"safe-compose: connected to {server.name}: {found.title}, {count} databases")
+        notes: tuple[str, ...] = ()
+        if method == "physical" and (copy := PHYSICAL.get(verdict.kind)) is not None:
+            try:
+                with prompts.progress(f"copy {server.name}", total=request.sizes.get(volume.name)) as report:
+                    made = copy(engine, found, volume.name, into, report)
+                record = _record(request, volume, verdict, "physical", made.artifacts)
+                late = made.written_since(engine)
+                for warning in made.warnings:
+                    prompts.say(f"safe-compose: {server.name}: {warning}")
+                return replace(record, statistics=made.statistics, notes=made.warnings, dump_older_than_archive=late)
+            except NoCopy as reason:
+                notes = (f"no physical copy ({reason.message}): dumped instead",)
+                prompts.say(f"safe-compose: {server.name}: {notes[0]}")
         with prompts.progress(f"dump {server.name}", total=request.sizes.get(volume.name)) as report:
             dump = database.dump(engine, found, volume.name, into, report)
         record = _record(request, volume, verdict, "dump", dump.artifacts)
-        return replace(record, statistics=dump.statistics, notes=dump.warnings)
+        return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings))
     lively = [u.name for u in request.observed.users(volume.name) if u.lively]
     if lively and verdict.kind not in _PLAIN:
         raise BackupFailed(

@@ -121,6 +121,8 @@ class DeclaredMount:
     volume: str
     """The volume's real name."""
     destination: str
+    pgdata: str = ""
+    """PGDATA as the service sets it; only known of `declared_mounts`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,7 @@ _CONTENT = (
     (frozenset({"WiredTiger", "WiredTiger.wt", "storage.bson"}), "mongodb"),
     (frozenset({"dump.rdb", "appendonlydir", "appendonly.aof"}), "redis"),
 )
+_PGDATA_FOLDER = re.compile(r"1[89]|[2-9][0-9]|pgdata")
 _SQLITE_NAME = re.compile(r".*\.(?:sqlite3?|db3?)(?:-wal)?", re.DOTALL)
 
 
@@ -320,7 +321,7 @@ def _known(volume: Volume, observed: Observed, content: Sequence[str] | None) ->
             use = strangers[0]
             known.append(_Claim(_C, "unknown", f"image {use.image}, which nobody here knows, writes to it too"))
         return _strictest(known)
-    found = _of_content(content or ())
+    found = _of_content(content or (), orphan=not uses)
     if found is not None:
         return _strictest([found, *known])
     if strangers or not known:
@@ -427,10 +428,13 @@ def _of_path(use: _Use) -> _Claim | None:
     return None
 
 
-def _of_content(content: Sequence[str]) -> _Claim | None:
+def _of_content(content: Sequence[str], *, orphan: bool) -> _Claim | None:
     names = frozenset(content)
     for marks, kind in _CONTENT:
         if found := sorted(names & marks):
             return _Claim(_C, kind, f"it holds {found[0]}: {kind} data")
+    # Images of PostgreSQL from 18 on lay it out so, and compose files that set PGDATA below the mount. Others may, too.
+    if orphan and len(names) == 1 and _PGDATA_FOLDER.fullmatch(min(names)):
+        return _Claim(_C, "postgres", f"it holds {min(names)} alone, where postgres images keep their data")
     sqlite = sorted(name for name in names if _SQLITE_NAME.fullmatch(name))
     return _Claim(_C, "sqlite", f"it holds {sqlite[0]}: a SQLite database") if sqlite else None

@@ -14,7 +14,7 @@ from typing import Any
 
 from safe_compose import backup, prompts, shim
 from safe_compose.artifacts import HIDDEN, Artifact, Backup, DatabaseStatistics, VolumeRecord
-from safe_compose.engine import Engine, connect
+from safe_compose.engine import Engine, connect, declared_mounts
 from safe_compose.errors import (
     BackupFailed,
     EngineUnavailable,
@@ -27,9 +27,9 @@ from safe_compose.errors import (
 )
 from safe_compose.grammar import parse
 from safe_compose.journal import Run, RunRecord
-from safe_compose.methods import archive, database_of
+from safe_compose.methods import archive, database_of, postgres
 from safe_compose.methods.database import Database
-from safe_compose.observed import PROJECT_LABEL, Container, Observed, Volume
+from safe_compose.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier, Verdict
 from safe_compose.world import World
@@ -52,12 +52,16 @@ class Target:
     now: Volume | None
     holds: bool = False
     """There is content now that would be replaced: it is backed up first, and a person types the phrase."""
+    server: str = ""
+    """The image of another major version that serves the volume now: then `record` is how its dump goes into that one."""
 
     @property
     def source(self) -> str:
         if self.forgets:
             return "nothing"
-        return "archive" if _archive_of(self.record) is not None else "dump"
+        if _archive_of(self.record) is not None:
+            return "archive"
+        return "physical copy" if self.record.method == "physical" else "dump"
 
     @property
     def forgets(self) -> bool:
@@ -77,9 +81,10 @@ class Target:
         if self.forgets:
             what = "made again, empty" if self.now is None else "left as it is"
             return f"{what}: a tmpfs keeps its content only while a container runs on it"
+        source = f"{self.source}{f', because {self.server} serves it now' if self.server else ''}"
         if self.now is None:
-            return f"made again, from its {self.source}"
-        return f"{'replaced' if self.holds else 'empty now: filled'} from its {self.source}"
+            return f"made again, from its {source}"
+        return f"{'replaced' if self.holds else 'empty now: filled'} from its {source}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,8 @@ class Way:
     kept: Backup
     observed: Observed
     targets: tuple[Target, ...]
+    declared: tuple[DeclaredMount, ...] = ()
+    """What the compose file says of today's services."""
 
     @property
     def occupied(self) -> tuple[Target, ...]:
@@ -147,7 +154,9 @@ def undo(world: World, *, project: str | None, confirm: str | None, ask: bool = 
     kept = world.catalogue.find(str(deletion.backup))
     engine = _same_engine(world, deletion)
     gone = _gone(deletion)
-    way = _look(engine, kept, [r for r in kept.volumes if r.name in gone])
+    command = _compose_command(world, deletion)
+    _, declared = declared_mounts(command, dict(os.environ), deletion.cwd) if command else ("", ())
+    way = _look(engine, kept, [r for r in kept.volumes if r.name in gone], declared)
     prompts.say(f"safe-compose: undo of '{deletion.program} {' '.join(deletion.command)}' ({deletion.started})")
     if lost := sorted(gone - {r.name for r in kept.volumes}):
         prompts.say(f"safe-compose: not in the backup, because disposable: {', '.join(lost)}")
@@ -187,7 +196,9 @@ def restore(
             f"backup {kept.id} was made on another engine ({kept.endpoint}); nothing was restored",
             next_step="set DOCKER_HOST or DOCKER_CONTEXT to that engine, or follow RESTORE.md in " + kept.path,
         )
-    way = _look(world.engine, kept, [r for r in kept.volumes if not names or r.name in names])
+    project, declared = declared_mounts((world.docker, "compose"), dict(os.environ))
+    records = [r for r in kept.volumes if not names or r.name in names]
+    way = _look(world.engine, kept, records, declared if project == kept.project else ())
     if dry_run:
         return _only_shown(way)
     _agree(world, way, confirm, ask)
@@ -260,14 +271,19 @@ def _same_engine(world: World, deletion: RunRecord) -> Engine:
 # -- look, read, ask ---------------------------------------------------------------------------------------------------
 
 
-def _look(engine: Engine, kept: Backup, records: Sequence[VolumeRecord]) -> Way:
+def _look(engine: Engine, kept: Backup, records: Sequence[VolumeRecord], declared: tuple[DeclaredMount, ...]) -> Way:
+    """What would be put where. Raises Refused for a volume whose server of today could not hold it."""
     observed = engine.look(_LOOK)
     targets = []
     for record in records:
         into = _successor(record, observed, kept.project) or record.name
         now = engine.volume(into)
-        targets.append(Target(record, into, now, now is not None and engine.list_root(into) != []))
-    return Way(engine, kept, observed, tuple(targets))
+        other = None
+        if record.data_kind == "postgres":
+            other = postgres.moved(engine, record, into, observed.users(into), declared)
+        server = other.users[0]["image"] if other is not None else ""
+        targets.append(Target(other or record, into, now, now is not None and engine.list_root(into) != [], server))
+    return Way(engine, kept, observed, tuple(targets), declared)
 
 
 def _successor(record: VolumeRecord, observed: Observed, project: str) -> str | None:
@@ -363,7 +379,7 @@ def _acting(world: World, way: Way, command: tuple[str, ...], *, undoes: str | N
         for project in sorted(way.projects):
             lock = world.catalogue.lock(way.engine.id, project, wait=LOCK_SECONDS, command=("safe-compose", *command))
             locks.enter_context(lock)
-        again = _look(way.engine, way.kept, [t.record for t in way.targets])
+        again = _look(way.engine, way.kept, [t.record for t in way.targets], way.declared)
         if again.identity() != way.identity():
             raise LookAgain("the volumes changed between the plan and now; nothing was restored", next_step="run it again")
         _possible(again)
@@ -453,7 +469,7 @@ class Act:
         self.run.step("put-back", volume=target.into, source=source)
         self.filled.append({"name": record.name, "into": target.into, "from": source})
         size = size_text(sum(a.bytes for a in record.artifacts))
-        told = f" is back, from its {source} ({size})" if source in ("archive", "dump") else f": {source}"
+        told = f" is back, from its {source} ({size})" if source in ("archive", "physical copy", "dump") else f": {source}"
         prompts.say(f"safe-compose: {record.name}{told}")
 
     def _left_outside(self, target: Target) -> str:
@@ -477,10 +493,10 @@ class Act:
             with prompts.progress(f"restore {into}", total=tar.uncompressed_bytes) as report:
                 archive.extract(engine, folder, record.artifacts, into, images, report)
             return "archive"
-        dumps = sum(a.uncompressed_bytes for a in record.artifacts if a.kind == "database")
-        with prompts.progress(f"restore {into} from its dump", total=dumps) as report:
+        size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
+        with prompts.progress(f"restore {into} from its {target.source}", total=size) as report:
             _database_of(record).rebuild(engine, folder, _at_hand(engine, record), into, report)
-        return "dump"
+        return target.source
 
     def _images(self, record: VolumeRecord) -> tuple[str, ...]:
         """Local images to run helpers from: those that used the volume then, its users now, the others."""

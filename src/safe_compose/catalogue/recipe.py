@@ -48,6 +48,8 @@ def _volume(record: VolumeRecord, backup_id: str) -> Iterator[str]:
     archives = [a for a in record.artifacts if a.kind == "archive"]
     for archive in archives:
         yield from _from_archive(record, archive)
+    for base in (a for a in record.artifacts if a.kind == "base"):
+        yield from _from_copy(record, base)
     databases = [a for a in record.artifacts if a.kind == "database"]
     if databases and record.statistics is not None and record.statistics.kind == "postgres":
         yield from _from_dump(record, databases, f"restore-{backup_id}", also=bool(archives))
@@ -78,6 +80,21 @@ def _through_the_engine(record: VolumeRecord, archive: Artifact) -> Iterator[str
         "CONTAINER=$(docker create --pull never --network none \\",
         '  -v "$VOLUME":/volume "$IMAGE" none) &&',
         f'gzip -dc {quote("./" + archive.file)} | docker cp - "$CONTAINER":/ && docker rm "$CONTAINER"',
+    )
+
+
+def _from_copy(record: VolumeRecord, base: Artifact) -> Iterator[str]:
+    version = record.statistics.version if record.statistics else "?"
+    yield ""
+    yield f"### {_code(record.name)} from its physical copy (PostgreSQL {version} of the same major version, the same machine type)"
+    yield "The server recovers by itself when it first starts on it."
+    yield from _shell(
+        f"VOLUME={quote(record.name)} IMAGE={quote(_image(record))}",
+        f"{_unless_it_exists()} {_create(record)} &&",
+        f"gzip -dc {quote('./' + base.file)} | docker run --rm -i --pull never --network none --user 0 \\",
+        f'  -v "$VOLUME":/volume -e DATA={quote("/volume/" + base.detail.get("pgdata", "."))} --entrypoint sh "$IMAGE" \\',
+        '  -c \'mkdir -p "$DATA" && tar -C "$DATA" --numeric-owner -xpf - && chmod 700 "$DATA" &&',
+        '  chown --reference="$DATA/PG_VERSION" "$DATA" "$DATA/backup_manifest"\'',
     )
 
 

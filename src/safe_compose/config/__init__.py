@@ -15,6 +15,7 @@ The user's file, `$XDG_CONFIG_HOME/safe-compose/config.toml` (else `~/.config/..
     stop_timeout = 120               # seconds that a database gets to stop cleanly; also "2m"
     patience = "3m"                  # a backup that would take longer is said so before
     safety = "backup"                # "trash" and "both" are the other choices
+    method = "dump"                  # "physical": pg_basebackup of a running PostgreSQL, for big databases
     [retention]                      # what `safe-compose forget` leaves of each volume; nothing is forgotten by itself
     keep_last = 3                    # the newest verified backups
     keep_daily = 7                   # the newest of each of so many days that have one; so for the next two
@@ -80,6 +81,8 @@ class Settings:
     """Seconds."""
     safety: str = "backup"
     """`backup`, `trash` or `both`."""
+    method: str = "dump"
+    """How a running PostgreSQL is backed up by hand and on schedule: `dump` or `physical`."""
     retention: Policy | None = None
     """What `forget` leaves; None: no file says."""
     own_retention: bool = False
@@ -137,6 +140,7 @@ def load(project_dir: Path | None, environ: Mapping[str, str], *, uid: int | Non
         stop_timeout=next((w.stop_timeout for w in found if w.stop_timeout is not None), 120),
         patience=next((w.patience for w in found if w.patience is not None), 180),
         safety=next((w.safety for w in found if w.safety is not None), "backup"),
+        method=next((w.method for w in found if w.method is not None), "dump"),
         retention=next((w.retention for w in found if w.retention is not None), None),
         own_retention=project is not None and project.retention is not None,
         offsite=tuple({d.name: d for w in reversed(found) for d in w.offsite}.values()),

@@ -29,6 +29,7 @@ class Words:
     stop_timeout: int | None
     patience: int | None
     safety: str | None
+    method: str | None
     retention: Policy | None
     offsite: tuple[destination.Destination, ...]
 
@@ -100,6 +101,7 @@ class _Backup(_Strict):
     stop_timeout: Annotated[int, BeforeValidator(_duration)] | None = None
     patience: Annotated[int, BeforeValidator(_duration)] | None = None
     safety: Literal["backup", "trash", "both"] | None = None
+    method: Literal["dump", "physical"] | None = None
 
 
 class _Retention(_Strict):
@@ -183,6 +185,7 @@ def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) 
         stop_timeout=kept.stop_timeout,
         patience=kept.patience,
         safety=kept.safety,
+        method=kept.method,
         retention=model.retention.policy(),
         offsite=copies,
     )

@@ -7,9 +7,9 @@
 """
 
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
-from safe_compose.engine.compose import Files
+from safe_compose.engine.compose import Files, declared_mounts
 from safe_compose.engine.daemon import Engine, begin, connect
 from safe_compose.engine.look import Image, Private
 from safe_compose.engine.pipe import AT as PIPE
 
-__all__ = ["PIPE", "Engine", "Files", "Helper", "HelperFailed", "Image", "Private", "Stream", "begin", "connect"]
+__all__ = ["PIPE", "Engine", "Files", "Helper", "HelperFailed", "Image", "Private", "Stream", "begin", "connect", "declared_mounts"]

@@ -286,6 +286,33 @@ class Files:
         return False
 
 
+def declared_mounts(
+    compose: Sequence[str], environ: Mapping[str, str], cwd: str | None = None
+) -> tuple[str, tuple[DeclaredMount, ...]]:
+    """The project that `docker ... compose` with these globals means in a folder, and what its active services mount where.
+
+    `("", ())` when its files do not load, or compose is too old to tell (1.x).
+    """
+    shown = document(Probe((*compose, "config", "--format", "json"), environ, cwd=cwd))
+    if shown is None:
+        return "", ()
+    name = str(shown["name"])
+    real = {key: _real_name(name, key, body) for key, body in mapping(shown, "volumes").items()}
+    mounts = tuple(
+        DeclaredMount(
+            service,
+            str(body.get("image") or f"{name}-{service}"),
+            real[key],
+            target,
+            str(mapping(body, "environment").get("PGDATA") or ""),
+        )
+        for service, body in mapping(shown, "services").items()
+        for key, target in service_mounts(body)
+        if key in real
+    )
+    return name, mounts
+
+
 def document(probe: Probe) -> dict[str, Any] | None:
     """What a `config --format json` printed; None when it failed or printed something else."""
     code, out, _ = probe.answer()

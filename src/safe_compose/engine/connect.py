@@ -62,7 +62,9 @@ class Probe:
     It runs in a session of its own: a Ctrl-C at the terminal reaches us alone, and it can never stop for the terminal.
     """
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], *, stdin: bytes | None = None) -> None:
+    def __init__(
+        self, argv: Sequence[str], environ: Mapping[str, str], *, stdin: bytes | None = None, cwd: str | None = None
+    ) -> None:
         self.argv = tuple(argv)
         self._stdin = stdin
         try:
@@ -72,6 +74,7 @@ class Probe:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=dict(environ),
+                cwd=cwd,
                 start_new_session=True,
             )
         except OSError as error:

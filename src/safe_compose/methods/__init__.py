@@ -1,13 +1,20 @@
 """How each kind of data is archived, dumped, proved and brought back. Every method is handed an engine."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from safe_compose.errors import VerifyFailed
 from safe_compose.methods import postgres, redis
-from safe_compose.methods.database import Database
+from safe_compose.methods.database import Database, Dump
 
 DATABASES: Mapping[str, Database] = {"postgres": postgres, "redis": redis}
 """Kind, as policy and manifests name it -> how such a database is handled."""
+
+
+PHYSICAL: Mapping[str, Callable[..., Dump]] = {"postgres": postgres.copy}
+"""Kind -> how the files of a running server are copied, with the parameters of its `dump`. Raises NoCopy too."""
+
+STOPPED: Mapping[str, Callable[..., tuple[Dump, dict[str, str]]]] = {"postgres": postgres.dump_stopped}
+"""Kind -> how a volume is dumped on which no server runs, from the archive just made of it."""
 
 
 def database_of(kind: str) -> Database:
@@ -21,4 +28,4 @@ def database_of(kind: str) -> Database:
     return found
 
 
-__all__ = ["DATABASES", "database_of"]
+__all__ = ["DATABASES", "PHYSICAL", "STOPPED", "database_of"]

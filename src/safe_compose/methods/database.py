@@ -11,11 +11,26 @@ from typing import Any, NamedTuple, Protocol
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed
-from safe_compose.observed import Container
+from safe_compose.observed import Container, DeclaredMount
 
 
 class Silent(BackupFailed):
     """The database server does not run, or runs and does not answer us: there can be no dump, only a cold archive."""
+
+
+class NoCopy(BackupFailed):
+    """This server does not give a copy of its files while it runs. It can be dumped all the same."""
+
+
+class Stopped(NamedTuple):
+    """A volume on which no server runs, and what is known of those that served it."""
+
+    volume: str
+    users: tuple[Container, ...]
+    declared: tuple[DeclaredMount, ...]
+    """What the compose file says of services that mount it."""
+    image_ids: tuple[str, ...]
+    """Local images to run helpers from, the likeliest first."""
 
 
 class LeftBehind(NamedTuple):

@@ -3,10 +3,15 @@
 - `server`   which server, where its data lies, how it is asked   - `scan`     what a plain dump holds, while it streams
 - `dump`     dumps, counts, and the proof (L2, L3)                - `restore`  from a dump to a living server
 - `trial`    restored in a scratch volume and counted (L4)        - `control`  the state that a stopped server left behind
+- `throwaway` a dump where no server runs, from a copy of the volume
+- `moved`    a backup, and the server of today that its volume is mounted by
+- `physical` a copy of the files of a running server               - `manifest` that copy, held against the server's own list
 """
 
 from safe_compose.methods.postgres.control import clean, control_state, left_behind, settled
 from safe_compose.methods.postgres.dump import Dump, count, dump, verify_dump
+from safe_compose.methods.postgres.moved import moved
+from safe_compose.methods.postgres.physical import base_of, copy
 from safe_compose.methods.postgres.restore import rebuild, restore_dump
 from safe_compose.methods.postgres.server import (
     Address,
@@ -17,7 +22,8 @@ from safe_compose.methods.postgres.server import (
     serves,
     summary,
 )
-from safe_compose.methods.postgres.trial import trial, trial_archive, trial_dump
+from safe_compose.methods.postgres.throwaway import dump_stopped
+from safe_compose.methods.postgres.trial import trial, trial_archive, trial_base, trial_dump
 
 DUMPED_BEFORE_DELETION = True
 
@@ -27,11 +33,15 @@ __all__ = [
     "Dump",
     "Reading",
     "Server",
+    "base_of",
     "clean",
     "control_state",
+    "copy",
     "count",
     "dump",
+    "dump_stopped",
     "left_behind",
+    "moved",
     "reading",
     "rebuild",
     "restore_dump",
@@ -41,6 +51,7 @@ __all__ = [
     "summary",
     "trial",
     "trial_archive",
+    "trial_base",
     "trial_dump",
     "verify_dump",
 ]

@@ -32,10 +32,10 @@ def control_state(engine: Engine, volume_name: str, image_ids: Sequence[str], pg
         if engine.image(image) is None:
             continue  # what a backup recorded may be gone
         try:
-            folder = _look_for(engine, volume_name, image) if pgdata is None else pgdata
+            folder = find_data(engine, volume_name, image) if pgdata is None else pgdata
             if folder is None:
                 return "unknown"
-            said = engine.run(_control(volume_name, image, ("pg_controldata", str(PurePosixPath(MOUNT, folder)))), timeout=60)
+            said = engine.run(reading_helper(volume_name, image, ("pg_controldata", str(PurePosixPath(MOUNT, folder)))), timeout=60)
         except HelperFailed:
             continue  # another image may have the program, in the right version
         for line in said.decode("utf-8", "replace").splitlines():
@@ -49,14 +49,16 @@ def clean(state: str) -> bool:
     return state in ("shut down", "shut down in recovery")
 
 
-def _look_for(engine: Engine, volume: str, image: str) -> str | None:
+def find_data(engine: Engine, volume: str, image: str) -> str | None:
+    """Where in a volume a data directory lies, relative to its root; None where there is none. Raises HelperFailed."""
     argv = ("find", MOUNT, "-xdev", "-maxdepth", "5", "-path", "*/global/pg_control", "-print")
-    said = engine.run(_control(volume, image, argv), timeout=60).decode("utf-8", "surrogateescape").splitlines()
+    said = engine.run(reading_helper(volume, image, argv), timeout=60).decode("utf-8", "surrogateescape").splitlines()
     paths = sorted(said, key=len)
     return str(PurePosixPath(paths[0]).parent.parent.relative_to(MOUNT)) if paths else None
 
 
-def _control(volume: str, image: str, argv: tuple[str, ...]) -> Helper:
+def reading_helper(volume: str, image: str, argv: tuple[str, ...]) -> Helper:
+    """One that sees a volume, read only, at MOUNT."""
     return Helper(
         image=image,
         argv=argv,

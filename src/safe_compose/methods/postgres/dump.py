@@ -9,6 +9,7 @@ from typing import Any
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, TableCount, slug
 from safe_compose.engine import PIPE, Engine
 from safe_compose.errors import BackupFailed, VerifyFailed
+from safe_compose.methods.postgres.manifest import verify_base
 from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, BadDump, Scanner
 from safe_compose.methods.postgres.server import (
     Address,
@@ -252,8 +253,11 @@ def differences(scanner: Scanner, statistics: DatabaseStatistics) -> str:
 def verify_dump(folder: Path, artifacts: Sequence[Artifact], statistics: ServerStatistics) -> list[Evidence]:
     """Read the dumps of one volume from the disk: sums, whole gzip streams, trailers (L2); rows equal to the counts (L3).
 
-    Artifacts of other kinds are ignored. Raises VerifyFailed, also when a counted database has no dump.
+    A physical copy stands for the dumps (L3 by its manifest). Artifacts of other kinds are ignored. Raises VerifyFailed, also
+    when a counted database has no dump.
     """
+    if copies := [a for a in artifacts if a.kind == "base"]:
+        return [verify_base(folder, artifact) for artifact in copies]
     found = []
     wanted = {d.name: d for d in statistics.databases}
     for artifact in artifacts:

@@ -15,6 +15,7 @@ from safe_compose.errors import BackupFailed, LookAgain, Refused, VerifyFailed
 from safe_compose.methods.archive import feed
 from safe_compose.methods.postgres.control import clean, control_state
 from safe_compose.methods.postgres.dump import measure, verify_dump
+from safe_compose.methods.postgres.physical import base_of, put_back
 from safe_compose.methods.postgres.scan import top_level_lines
 from safe_compose.methods.postgres.server import PSQL, Address, ask, fault, locate, stream
 from safe_compose.methods.stream import nothing, unpack
@@ -147,7 +148,7 @@ def rebuild(
     engine: Engine, folder: Path, record: VolumeRecord, volume_name: str, progress: Callable[[int], None] = nothing
 ) -> None:
     """Make the data of a Postgres volume again from its dump: a fresh cluster of the service's own image in the existing
-    EMPTY volume, loaded, counted, and stopped cleanly.
+    EMPTY volume, loaded, counted, and stopped cleanly. Or from its physical copy: that one put back, recovered and counted.
 
     Raises LookAgain for a volume that is not empty, VerifyFailed, BackupFailed.
     """
@@ -163,13 +164,37 @@ def rebuild(
     if (names := engine.list_root(volume_name)) is None or names:
         raise LookAgain(f"volume {volume_name} is not empty; nothing was written into it")
     verify_dump(folder, record.artifacts, statistics)
-    with serving(engine, place, volume_name, statistics.user, fresh=True, subject=record.name) as (container_id, address):
-        counted = restore_dump(engine, address, folder, record.artifacts, statistics, progress)
-        engine.stop(container_id, timeout=STOP_SECONDS)
-    require_equal(statistics.databases, counted, record.name, "restore")
+    if base_of(record.artifacts) is not None:
+        revive(engine, folder, record, place, volume_name, progress)
+    else:
+        with serving(engine, place, volume_name, statistics.user, fresh=True, subject=record.name) as (container_id, address):
+            counted = restore_dump(engine, address, folder, record.artifacts, statistics, progress)
+            engine.stop(container_id, timeout=STOP_SECONDS)
+        require_equal(statistics.databases, counted, record.name, "restore")
     state = control_state(engine, volume_name, [place.image], None)
     if not clean(state):
         raise VerifyFailed(f"volume {record.name}: the restored server was not stopped cleanly (control state '{state}')")
+
+
+def revive(
+    engine: Engine, folder: Path, record: VolumeRecord, place: Place, volume: str, progress: Callable[[int], None] = nothing
+) -> tuple[DatabaseStatistics, ...]:
+    """Put a verified physical copy into an empty volume, let the server recover, count, and stop it in order.
+
+    Where writes came while it was counted the counts are only told. Raises VerifyFailed, BackupFailed.
+    """
+    statistics, base = record.statistics, base_of(record.artifacts)
+    assert statistics is not None and base is not None  # the callers looked
+    put_back(engine, folder, base, place.image, volume, progress)
+    with (
+        serving(engine, place, volume, statistics.user, fresh=False, subject=record.name) as (container_id, address),
+        fault(record.name, "count what was restored"),
+    ):
+        counted = tuple(measure(engine, address, d.name) for d in statistics.databases)
+        engine.stop(container_id, timeout=STOP_SECONDS)
+    if not record.dump_older_than_archive:
+        require_equal(statistics.databases, counted, record.name, "restore of the physical copy")
+    return counted
 
 
 def require_equal(wanted: Iterable[DatabaseStatistics], found: Iterable[DatabaseStatistics], subject: str, stage: str) -> None:
@@ -233,5 +258,10 @@ def _drop_empty(engine: Engine, address: Address, name: str) -> None:
 def _load(engine: Engine, address: Address, blocks: Iterable[bytes]) -> None:
     """Feed a verified script to psql, which stops at the first error."""
     argv = (*PSQL, "--output=/dev/null", f"--dbname={address.conninfo('template1')}")
-    with stream(engine, address, argv, stdin=subprocess.PIPE, discard=True) as psql:
-        feed(blocks, psql.stdin)
+    try:
+        with stream(engine, address, argv, stdin=subprocess.PIPE, discard=True) as psql:
+            feed(blocks, psql.stdin)
+    except HelperFailed as error:
+        if "invalid command \\restrict" in error.stderr:  # pg_dump writes it since August 2025
+            error.next_step = "pull the latest minor release of the server's image: its psql is older than the one that dumped"
+        raise

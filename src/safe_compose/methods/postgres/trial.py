@@ -10,13 +10,14 @@ from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.archive import extract, last_words
 from safe_compose.methods.postgres.dump import measure
-from safe_compose.methods.postgres.restore import Place, require_equal, restore_dump, serving
+from safe_compose.methods.postgres.physical import base_of
+from safe_compose.methods.postgres.restore import Place, require_equal, restore_dump, revive, serving
 from safe_compose.methods.stream import evidence
 from safe_compose.observed import HELPER_LABEL
 
 
 def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> list[Evidence]:
-    """Try what an undo would use: the archive where there is one, else the dump.
+    """Try what an undo would use: the archive where there is one, else the physical copy, else the dump.
 
     Returns the evidence, L4 of the volume. Raises VerifyFailed when it does not start or does not hold what was counted,
     BackupFailed when the engine cannot try it (which says nothing against the backup).
@@ -25,6 +26,8 @@ def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> lis
         return []
     if any(a.kind == "archive" for a in record.artifacts):
         return [trial_archive(engine, folder, record, image)]
+    if base_of(record.artifacts) is not None:
+        return [trial_base(engine, folder, record, image)]
     return [trial_dump(engine, folder, record, image)]
 
 
@@ -32,7 +35,7 @@ def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str
     """Extract, start, count. Where writes came after the dump, the counts are of the archive alone and only named."""
     statistics = _statistics(record)
     place = Place.of(record, image)
-    with _scratch(engine) as volume:
+    with scratch(engine) as volume:
         extract(engine, folder, record.artifacts, volume, [place.image])
         with serving(engine, place, volume, statistics.user, fresh=False, subject=record.name) as (_, address):
             try:
@@ -45,12 +48,20 @@ def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str
     return evidence("L4", record.name, f"archive restored and started: {tables} tables, {rows} rows counted")
 
 
+def trial_base(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
+    """Put a physical copy back, let pg_verifybackup look at it, start, count."""
+    with scratch(engine) as volume:
+        counted = revive(engine, folder, record, Place.of(record, image), volume)
+    tables, rows = sum(len(d.tables) for d in counted), sum(d.rows for d in counted)
+    return evidence("L4", record.name, f"physical copy restored and started: {tables} tables, {rows} rows counted")
+
+
 def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
     """Make a fresh cluster, load the dump, count."""
     statistics = _statistics(record)
     place = Place.of(record, image)
     with (
-        _scratch(engine) as volume,
+        scratch(engine) as volume,
         serving(engine, place, volume, statistics.user, fresh=True, subject=record.name) as (_, address),
     ):
         try:
@@ -69,7 +80,7 @@ def _statistics(record: VolumeRecord) -> ServerStatistics:
 
 
 @contextmanager
-def _scratch(engine: Engine) -> Iterator[str]:
+def scratch(engine: Engine) -> Iterator[str]:
     """An empty volume of ours for the length of a block."""
     name = f"safe-compose-trial-{engine.run_id}-{secrets.token_hex(4)}"
     engine.create_volume(name, labels={HELPER_LABEL: engine.run_id})
