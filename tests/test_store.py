@@ -21,7 +21,7 @@ from lab.backups import fill, keep
 from lab.faults import failing
 from lab.projects import ROOT, docker, wait_until
 from lab.terminal import Person
-from safe_compose import upkeep
+from safe_compose import doctor, upkeep
 from safe_compose.artifacts import Backup, Listed
 from safe_compose.catalogue import Catalogue, index
 from safe_compose.errors import BackupFailed, LookAgain, UsageError
@@ -507,6 +507,20 @@ def test_a_receipt_holds_whatever_a_fault_says() -> None:
     odd = Listed.of(Backup("b1", 1, "", "a\x00b\udcff", "", "", "", (), "/x"))
     root = ElementTree.fromstring(upkeep.junit([upkeep.Reading(odd, 'ends with "\x1b]<&\ud800\ufffe', 0.5)]))
     assert root[0].get("classname") == "a\\x00b\\udcff" and root[0][0].get("message") == 'ends with "\\x1b]<&\\ud800\\xfffe'
+
+
+def test_doctor_tells_of_rot_and_of_more_than_the_budget_and_deletes_nothing(
+    catalogue: Catalogue, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken, _ = days(catalogue, clock, 2)
+    catalogue.mark_broken(broken, "a bit")
+    (tmp_path / "safe-compose.toml").write_text("[store]\nmax_size = 1\n")
+    attention: list[str] = []
+    doctor._store(attention)
+    assert "1 backups do not verify: safe-compose list" in attention
+    assert any(re.search(r"more than max_size; .*: safe-compose forget --dry-run --keep-daily 7", line) for line in attention)
+    assert len(ids(catalogue)) == 2
 
 
 # -- a disk that says no, and a real deletion ---------------------------------------------------------------------------------
