@@ -15,9 +15,11 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from safe_compose.engine.reader import Reader, Unanswered
 from safe_compose.errors import DockerNotFound, EngineUnavailable
 
 if TYPE_CHECKING:
@@ -34,11 +36,13 @@ _SUN_PATH = 100
 """Bytes that fit `sockaddr_un.sun_path` (108, unix(7); 104 on BSD)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connection:
     """A proved way to one daemon."""
 
-    api: "APIClient"
+    reader: Reader
+    address: str
+    """What docker-py calls it: `unix:///var/run/docker.sock`, or the bridge's."""
     endpoint: str
     """What docker calls it: `unix:///var/run/docker.sock`, `ssh://host`, ..."""
     engine_id: str
@@ -50,8 +54,19 @@ class Connection:
     maker: str
     """Who made the server: `Engine` is docker's own name for itself, `Podman Engine` answers on Podman's socket."""
 
+    @cached_property
+    def api(self) -> "APIClient":
+        """docker-py on the same way, from its first use on."""
+        from docker.api.client import APIClient
+
+        client = APIClient(self.address, version=self.reader.version, timeout=READ_TIMEOUT)
+        client.trust_env = False  # neither HTTP_PROXY nor .netrc have a say on a socket
+        return client
+
     def close(self) -> None:
-        self.api.close()
+        self.reader.close()
+        if "api" in self.__dict__:
+            self.api.close()
         if self.bridge is not None:
             self.bridge.close()
 
@@ -189,31 +204,17 @@ class Opening:
             raise
 
     def _connection(self) -> Connection:
-        # 0.1 s of imports, while the two children are at work
-        from docker.api.client import APIClient
-        from docker.errors import DockerException
-        from requests.exceptions import RequestException
-
-        class Client(APIClient):
-            """Keeps what it was told for `version="auto"`: a daemon takes 10 ms for that answer (it asks runc)."""
-
-            told: dict[str, Any]
-
-            def version(self, api_version: bool = True) -> dict[str, Any]:
-                self.told = super().version(api_version)
-                return self.told
-
         endpoint = _endpoint(*self._context.answer())
         if not _PLAIN_SOCKET.fullmatch(endpoint):
             self._bridge = Bridge((*self._command, "system", "dial-stdio"), self._environ)
         try:
             address = f"unix://{self._bridge.path}" if self._bridge else endpoint
-            api = Client(address, version="auto", timeout=READ_TIMEOUT)
-            maker = str((api.told.get("Components") or [{}])[0].get("Name", ""))
-            api.trust_env = False  # neither HTTP_PROXY nor .netrc have a say on a socket
-            info = api.info()
+            reader = Reader(address.removeprefix("unix://"), READ_TIMEOUT)
+            told = reader.greet()
+            maker = str((told.get("Components") or [{}])[0].get("Name", ""))
+            info = reader.get("/info")
             ours, kernel = str(info.get("ID", "")), str(info.get("KernelVersion", ""))
-        except (DockerException, RequestException, *MISREAD) as error:
+        except (Unanswered, *MISREAD) as error:
             code, _, words = self._identity.answer()
             raise EngineUnavailable(
                 words.strip() if code and words.strip() else f"the daemon at {endpoint} cannot be inspected: {error}",
@@ -232,8 +233,7 @@ class Opening:
                 next_step="check `docker context inspect`, DOCKER_HOST and DOCKER_CONTEXT",
             )
         remote = not endpoint.startswith(("unix://", "npipe://"))
-        way = self._bridge
-        return Connection(api=api, endpoint=endpoint, engine_id=ours, remote=remote, kernel=kernel, bridge=way, maker=maker)
+        return Connection(reader, address, endpoint, ours, remote, kernel, self._bridge, maker)
 
 
 def _endpoint(code: int, out: bytes, words: str) -> str:

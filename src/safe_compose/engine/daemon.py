@@ -1,4 +1,4 @@
-"""The daemon that a command would reach: structured reads by docker-py, byte streams by the real docker binary."""
+"""The daemon that a command would reach: a card's reads by `reader`, the rest by docker-py, streams by the real docker binary."""
 
 import io
 import itertools
@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from safe_compose.engine import clients, look
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
@@ -24,6 +25,7 @@ from safe_compose.engine.compose_v1 import OldQuestion
 from safe_compose.engine.connect import MISREAD, Connection, Opening, Probe
 from safe_compose.engine.look import Image, Private
 from safe_compose.engine.pipe import NeverOpened, Pipe
+from safe_compose.engine.reader import Unanswered
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, SafeComposeError
 from safe_compose.grammar import Invocation
 from safe_compose.observed import (
@@ -190,7 +192,7 @@ class Engine:
     @property
     def api_version(self) -> tuple[int, int]:
         """The older of what the server speaks and what DOCKER_API_VERSION asks for."""
-        versions = [self._way.api.api_version, self._environ.get("DOCKER_API_VERSION", "").removeprefix("v")]
+        versions = [self._way.reader.version, self._environ.get("DOCKER_API_VERSION", "").removeprefix("v")]
         return min(((int(m[1]), int(m[2])) for v in versions if (m := re.fullmatch(r"(\d+)\.(\d+)", v))), default=(0, 0))
 
     @property
@@ -226,8 +228,8 @@ class Engine:
             question = self._question(invocation, stdin)
         takes_named = self._prune_probe(invocation)
         with _reading():
-            listing = self._way.api.volumes()
-            listed = [look.container_from_list(body) for body in self._way.api.containers(all=True)]
+            listing = self._way.reader.get("/volumes")
+            listed = [look.container_from_list(body) for body in self._way.reader.get("/containers/json", all="1")]
             volumes = tuple(sorted(map(look.volume_from, listing.get("Volumes") or ()), key=lambda v: v.name))
             warnings = tuple(f"docker: {words}" for words in listing.get("Warnings") or ())
         project = None
@@ -259,38 +261,26 @@ class Engine:
 
     def volume(self, name: str) -> Volume | None:
         """The volume as it is now, or None."""
-        from docker.errors import NotFound
-
         with _reading():
-            try:
-                return look.volume_from(self._way.api.inspect_volume(name))
-            except NotFound:
-                return None
+            body = self._way.reader.get(f"/volumes/{quote(name, safe='')}")
+            return look.volume_from(body) if body is not None else None
 
     def container(self, id_or_name: str) -> Container | None:
         """The container as it is now, or None."""
-        from docker.errors import NotFound
-
         with _reading():
-            try:
-                return look.container_from_inspect(self._way.api.inspect_container(id_or_name))
-            except NotFound:
-                return None
+            body = self._way.reader.get(f"/containers/{quote(id_or_name, safe='')}/json")
+            return look.container_from_inspect(body) if body is not None else None
 
     def private(self, container_id: str) -> Private:
         """What a container was started with, secrets included; empty when it is gone. Only for who has to log in there."""
-        from docker.errors import NotFound
-
         with _reading():
-            try:
-                return look.private_from(self._way.api.inspect_container(container_id))
-            except NotFound:
-                return Private((), {})
+            body = self._way.reader.get(f"/containers/{quote(container_id, safe='')}/json")
+            return look.private_from(body) if body is not None else Private((), {})
 
     def containers(self) -> tuple[Container, ...]:
         """Every container, fully inspected."""
         with _reading():
-            ids = [str(body["Id"]) for body in self._way.api.containers(all=True)]
+            ids = [str(body["Id"]) for body in self._way.reader.get("/containers/json", all="1")]
         return tuple(c for c in map(self.container, ids) if c is not None)
 
     def image(self, ref: str) -> Image | None:
@@ -827,7 +817,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
     from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
 
-    return DockerException, RequestException, HTTPError
+    return Unanswered, DockerException, RequestException, HTTPError
 
 
 def _words_of(answer: Any) -> str:
