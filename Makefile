@@ -22,6 +22,7 @@ check: .venv/ready ## lint, types, and which room may import what
 	.venv/bin/mypy --strict
 	.venv/bin/python -m pytest -q tests/test_imports.py
 
+# A big database, only the ways of copying it, 2 rounds: make bench ARGS='ways --rows 2200000 --long-rounds 2' (20 min, 25 GB)
 bench: .venv/ready lab ## measure what safe-compose costs, pairwise against bare docker
 	@if [[ -x bench/run ]]; then bench/run $(ARGS); else echo 'make bench: there is no bench/run yet' >&2; exit 1; fi
 

@@ -49,6 +49,19 @@ def alternate(
     return Pairs(name, tuple(first), tuple(second))
 
 
+def by_turns(contenders: Sequence[Callable[[], float]], rounds: int, *, warm: bool = True) -> list[tuple[float, ...]]:
+    """Measure several ways of one thing in each of `rounds` rounds, every second one in reverse order: any two of them are
+    pairs then. For what takes too long to be repeated for each pair. `warm` runs each once first."""
+    taken: list[list[float]] = [[] for _ in contenders]
+    for number in range(-1 if warm else 0, rounds):
+        order = range(len(contenders)) if number % 2 == 0 else reversed(range(len(contenders)))
+        for place in order:
+            took = contenders[place]()
+            if number >= 0:
+                taken[place].append(took)
+    return [tuple(times) for times in taken]
+
+
 def median(values: Sequence[float]) -> tuple[float, float, float]:
     """The median with the bootstrap's 95 % interval (percentiles of resampled medians; the same for the same values)."""
     chance = random.Random(len(values))

@@ -99,7 +99,7 @@ def watched(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> tu
     assert child.stderr is not None
     os.set_blocking(child.stderr.fileno(), False)
     while child.poll() is None:
-        highest = max(highest, _high_mark(child.pid))
+        highest = max(highest, high_mark(child.pid))
         words += child.stderr.read() or b""
         time.sleep(0.01)
     took = time.perf_counter() - begun
@@ -110,7 +110,8 @@ def watched(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> tu
     return took, highest
 
 
-def _high_mark(pid: int) -> int:
+def high_mark(pid: int) -> int:
+    """The most memory that a process has had so far, in bytes; 0 when it has gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -118,4 +119,4 @@ def _high_mark(pid: int) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
 
 
-__all__ = ["PROGRAM", "Stage", "docker", "real_docker", "shell", "stage", "timed", "watched"]
+__all__ = ["PROGRAM", "Stage", "docker", "high_mark", "real_docker", "shell", "stage", "timed", "watched"]

@@ -1,14 +1,15 @@
 """The ways of copying data, ours against the usual one-liners, on the same data: dump, cold archive, and back."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import table
-from pairs import alternate
-from stage import Stage, docker, real_docker, shell
+from pairs import Pairs, by_turns
+from stage import Stage, docker, high_mark, real_docker, shell
 
 from lab.projects import unique
 from safe_compose.engine import Engine, connect
@@ -16,58 +17,98 @@ from safe_compose.methods import archive, postgres
 
 
 def rows(stage: Stage, rounds: int) -> list[table.Row]:
-    """The comparisons; the database is stopped for the archives and runs again afterwards."""
+    """The comparisons; the database is stopped for the archives and runs again afterwards.
+
+    Each round runs every way once. "Through the daemon" is how it goes where no pipe of this host reaches the helper.
+    """
     here = partial(shell, cwd=stage.project.folder, environ=stage.environ)
+    run = "docker run --rm --network {} --pull never"
+    gzip = f"docker exec {stage.database} pg_dump -U dating dating | gzip > {stage.scratch}/naive.sql.gz"
+    nowhere = (
+        f"{run.format(f'container:{stage.database}')} --entrypoint pg_dump postgres:15 -h 127.0.0.1 -U dating -f /dev/null dating"
+    )
+    tar = (
+        f"{run.format('none')} -v {stage.volume}:/volume:ro -v {stage.scratch}:/out "
+        "--entrypoint tar postgres:15 czf /out/naive.tar.gz -C / volume"
+    )
+    back = (
+        f"zcat {stage.scratch}/naive.sql.gz | docker exec -i {stage.database} "
+        "psql -qX -v ON_ERROR_STOP=1 -U dating -d bench_copy -o /dev/null"
+    )
+    proofs: list[float] = []
+
+    def load() -> float:
+        for statement in ("DROP DATABASE IF EXISTS bench_copy", "CREATE DATABASE bench_copy"):
+            stage.project.psql(statement, database="postgres")
+        return here(back)
+
     with connect(real_docker(), (), environ=stage.environ, run_id=unique("bench")) as engine:
-        gzip = f"docker exec {stage.database} pg_dump -U dating dating | gzip > {stage.scratch}/naive.sql.gz"
-        nowhere = f"docker exec {stage.database} pg_dump -U dating -f /dev/null dating"
-        ours = partial(_dump, stage, engine)
+        dump, pack = partial(_dump, stage, engine, proofs), partial(_archive, stage, engine, proofs)
+        naive, floor, piped, far = by_turns((partial(here, gzip), partial(here, nowhere), dump, _far(engine, dump)), rounds)
         found = [
-            table.pair(alternate("dump / exec pg_dump | gzip", partial(here, gzip), ours, rounds), speed=True),
-            table.pair(alternate("dump / pg_dump to /dev/null", partial(here, nowhere), ours, rounds)),
+            table.pair(Pairs("dump / exec pg_dump | gzip", naive, piped), speed=True),
+            table.pair(Pairs("dump / pg_dump to /dev/null, side container", floor, piped)),
+            table.pair(Pairs("dump through the daemon / exec pg_dump | gzip", naive, far), speed=True),
+            table.single("  the dump verified, L3", proofs[1:]),
         ]
+        proofs.clear()
         stage.project.docker("compose", "stop", "db")
-        tar = (
-            f"docker run --rm --network none --pull never -v {stage.volume}:/volume:ro -v {stage.scratch}:/out "
-            "--entrypoint tar postgres:15 czf /out/naive.tar.gz -C / volume"
-        )
-        pack = partial(_archive, stage, engine)
-        found.append(table.pair(alternate("cold archive / docker run tar czf", partial(here, tar), pack, rounds), speed=True))
+        naive, piped, far = by_turns((partial(here, tar), pack, _far(engine, pack)), rounds)
         stage.project.up("db")
-        back = (
-            f"zcat {stage.scratch}/naive.sql.gz | docker exec -i {stage.database} "
-            "psql -qX -v ON_ERROR_STOP=1 -U dating -d bench_copy -o /dev/null"
-        )
-
-        def load() -> float:
-            for statement in ("DROP DATABASE IF EXISTS bench_copy", "CREATE DATABASE bench_copy"):
-                stage.project.psql(statement, database="postgres")
-            return here(back)
-
+        found += [
+            table.pair(Pairs("cold archive / docker run tar czf", naive, piped), speed=True),
+            table.pair(Pairs("cold archive through the daemon / docker run tar czf", naive, far), speed=True),
+            table.single("  the archive verified, L2", proofs[1:]),
+        ]
         fill = partial(_extract, stage, engine)
-        found.append(table.pair(alternate("archive put back / zcat | psql", load, fill, rounds, warm=False), speed=True))
+        naive, piped, far = by_turns((load, fill, _far(engine, fill)), rounds, warm=False)
+        found += [
+            table.pair(Pairs("archive put back / zcat | psql", naive, piped), speed=True),
+            table.pair(Pairs("archive put back through the daemon / zcat | psql", naive, far), speed=True),
+        ]
         stage.project.psql("DROP DATABASE bench_copy", database="postgres")
+    found.append(table.single("peak memory of ours, this bench included", [high_mark(os.getpid()) / (1 << 20)], "MiB"))
     return found
 
 
-def _dump(stage: Stage, engine: Engine) -> float:
-    """Globals and every database, each counted in its own snapshot: more than the one-liner does."""
+def _far(engine: Engine, way: Callable[[], float]) -> Callable[[], float]:
+    """The same way with all bytes passing the daemon."""
+
+    def run() -> float:
+        before, engine.pipes_work = engine.pipes_work, False
+        try:
+            return way()
+        finally:
+            engine.pipes_work = before
+
+    return run
+
+
+def _dump(stage: Stage, engine: Engine, proofs: list[float]) -> float:
+    """Globals and every database, each counted in its own snapshot: more than the one-liner does. How long the proof takes is
+    added to `proofs`."""
     with _fresh(stage) as into:
         begun = time.perf_counter()
         container = engine.container(stage.database)
         assert container is not None
-        postgres.dump(engine, postgres.server(engine, container), stage.volume, into)
-        return time.perf_counter() - begun
+        made = postgres.dump(engine, postgres.server(engine, container), stage.volume, into)
+        took = time.perf_counter() - begun
+        postgres.verify_dump(into, made.artifacts, made.statistics)
+        proofs.append(time.perf_counter() - begun - took)
+        return took
 
 
-def _archive(stage: Stage, engine: Engine) -> float:
-    """The archive with its list, which the extraction below then uses."""
+def _archive(stage: Stage, engine: Engine, proofs: list[float]) -> float:
+    """The archive with its list; how long the proof takes is added to `proofs`."""
     with _fresh(stage) as into:
         volume = engine.volume(stage.volume)
         assert volume is not None
         begun = time.perf_counter()
-        archive.archive(engine, volume, image_ids=_images(engine), into=into)
-        return time.perf_counter() - begun
+        artifacts = archive.archive(engine, volume, image_ids=_images(engine), into=into)
+        took = time.perf_counter() - begun
+        archive.verify(into, artifacts)
+        proofs.append(time.perf_counter() - begun - took)
+        return took
 
 
 def _extract(stage: Stage, engine: Engine) -> float:

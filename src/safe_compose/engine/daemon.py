@@ -126,8 +126,8 @@ class Engine:
         self._versions: tuple[tuple[int, ...] | None, tuple[int, ...] | None] | None = None
         self._numbers = itertools.count(1)
         self._images: dict[str, Image] = {}
-        self._pipes_work: bool | None = None
-        """A helper has used a pipe of ours, or could not; None: none has tried."""
+        self.pipes_work: bool | None = None
+        """A helper has used a pipe of ours, or could not; None: none has tried. With False all bytes pass the daemon."""
         self._old_reaches_us = False
         """The docker-compose is 1.x, and was seen to go to this engine."""
 
@@ -424,9 +424,9 @@ class Engine:
                 stack.callback(pipe.remove)
                 try:
                     opened = stack.enter_context(self._client(helper, stdin=stdin, discard=False, pipe=pipe))
-                    self._pipes_work = True
+                    self.pipes_work = True
                 except NeverOpened:
-                    self._pipes_work = False
+                    self.pipes_work = False
             yield opened or stack.enter_context(self._client(helper, stdin=stdin, discard=discard))
 
     def _client(
@@ -443,14 +443,14 @@ class Engine:
             discard=discard,
             clean=lambda: self._remove(name),
             pipe=pipe,
-            patience=None if self._pipes_work else PIPE_PATIENCE,
+            patience=None if self.pipes_work else PIPE_PATIENCE,
         )
 
     def _shares_pipes(self) -> bool:
         """Whether a pipe of ours may reach a helper: a local socket and our own kernel. Only trying tells whether the daemon
         sees our files as well (it may run in a container, in a mount namespace, or behind a forwarded socket)."""
         here = sys.platform == "linux" and self.endpoint.startswith("unix://") and self._way.kernel == os.uname().release
-        return here and self._pipes_work is not False
+        return here and self.pipes_work is not False
 
     def execute(
         self,
