@@ -75,7 +75,8 @@ class Container:
     """`starting`, `healthy`, `unhealthy`, or None without a health check."""
     labels: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Only POSTGRES_USER, POSTGRES_DB, PGDATA, PG_MAJOR, MYSQL_DATABASE, MARIADB_DATABASE: never a password."""
+    """Only POSTGRES_USER, POSTGRES_DB, PGDATA, PG_MAJOR, MYSQL_DATABASE, MYSQL_VERSION and their MARIADB_ twins: never a
+    password."""
     mounts: tuple[Mount, ...] = ()
     network_mode: str = ""
     networks: tuple[str, ...] = ()

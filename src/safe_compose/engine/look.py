@@ -7,7 +7,9 @@ from typing import Any
 from safe_compose.grammar import Invocation
 from safe_compose.observed import PROJECT_LABEL, Container, Mount, Project, Volume
 
-KEPT_ENVIRONMENT = frozenset({"POSTGRES_USER", "POSTGRES_DB", "PGDATA", "PG_MAJOR", "MYSQL_DATABASE", "MARIADB_DATABASE"})
+KEPT_ENVIRONMENT = frozenset(
+    {"POSTGRES_USER", "POSTGRES_DB", "PGDATA", "PG_MAJOR", "MYSQL_DATABASE", "MARIADB_DATABASE", "MYSQL_VERSION", "MARIADB_VERSION"}
+)
 """All that is ever kept of a container's environment: names of things, never a password."""
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from safe_compose.errors import VerifyFailed
-from safe_compose.methods import postgres, redis
+from safe_compose.methods import mysql, postgres, redis
 from safe_compose.methods.database import Database, Dump
 
-DATABASES: Mapping[str, Database] = {"postgres": postgres, "redis": redis}
+DATABASES: Mapping[str, Database] = {"postgres": postgres, "mariadb": mysql, "mysql": mysql, "redis": redis}
 """Kind, as policy and manifests name it -> how such a database is handled."""
 
 

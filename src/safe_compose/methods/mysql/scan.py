@@ -1,0 +1,212 @@
+"""What a dump holds, counted while it streams by: the tuples of every INSERT, stored programs, and the line that proves its end.
+
+A client takes the end of a file for the end of its work, wherever that is: nothing may be fed to one that was not read through
+here to the end first. The text is lexed as the client lexes it, so a procedure whose body looks like an INSERT is none.
+
+Facts of mysqldump and mariadb-dump that this stands on (read in what they wrote): newlines and quotes within values are
+escaped with a backslash, whatever the server's sql_mode; binary values are hexadecimal (`--hex-blob`); the rows of a table
+stand between its LOCK TABLES and UNLOCK TABLES; stored programs stand between `DELIMITER ;;` and `DELIMITER ;`.
+"""
+
+import re
+
+_NAME = rb"`(?:[^`]|``)*+`"
+_USE = re.compile(rb"USE (" + _NAME + rb");\n")
+_LOCK = re.compile(rb"LOCK TABLES (" + _NAME + rb") WRITE;\n")
+_INSERT = re.compile(rb"INSERT INTO (" + _NAME + rb")(?: \(" + _NAME + rb"(?:, ?" + _NAME + rb")*+\))? VALUES(?= |\n)")
+_HEADER_LIMIT = 1 << 20
+"""Bytes: 4096 columns with names of 64 characters are less."""
+
+_TOKEN = re.compile(rb"(?<=\n)(?:INSERT INTO |LOCK TABLES |UNLOCK TABLES;|USE `|DELIMITER ;;[0-9]*\n)|/\*M?!|/\*|--[ \n]|#|['\"`]")
+_TOKEN_LIMIT = 24
+"""Bytes that a token may have; where a body holds `;;`, the sign of an event has a number behind it."""
+
+_IN_QUOTES = {quote: re.compile(rb"[" + quote + rb"\\]") for quote in (b"'", b'"')}
+_END_OF_ROWS = b";\n"
+_END_OF_PROGRAM = b"\nDELIMITER ;\n"
+_SLICE = 256 << 10
+"""Bytes of rows that are looked at at once: what splitting them takes in memory stays small."""
+
+_IN_ROWS = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_+-.,() \n"
+"""All that stands between the strings of an INSERT's rows: numbers, hexadecimal values, NULL, _binary, signs, brackets."""
+
+_TRAILER = re.compile(rb"-- Dump completed(?: on [0-9]{4}-[0-9]{2}-[0-9]{2} {1,2}[0-9]{1,2}:[0-9]{2}:[0-9]{2})?")
+ACCOUNTS_TRAILER = re.compile(rb"-- accounts end here")
+
+
+class BadDump(Exception):
+    """The stream is not one whole dump; the text says why."""
+
+
+class Scanner:
+    """Fed with a dump block by block, wherever the blocks are cut; `finish` judges the end.
+
+    Memory: a block and what is unfinished at its end; a value of any size passes in pieces.
+    """
+
+    def __init__(self, trailer: re.Pattern[bytes] = _TRAILER) -> None:
+        self.rows: dict[tuple[str, str], int] = {}
+        """(database, table) -> tuples of its INSERTs."""
+        self.databases: set[str] = set()
+        self.programs = 0
+        """Procedures, functions, triggers and events."""
+        self._state = self._top
+        self._data = b"\n"
+        """What is not consumed; the byte before `_at` is kept, because what a token is depends on it."""
+        self._at = 1
+        self._until = b""
+        self._quote = b"'"
+        self._in_string = False
+        self._opened = self._closed = 0
+        self._database = ""
+        self._table: tuple[str, str] | None = None
+        self._trailer = trailer
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes. Raises BadDump."""
+        self._data = self._data[self._at - 1 :] + block
+        self._at = 1
+        while self._state():
+            pass
+
+    def finish(self) -> None:
+        """No more bytes come: raises BadDump unless the dump is whole."""
+        if self._state == self._values:
+            raise BadDump(f"it ends within the rows of {'.'.join(self._table or ())}")
+        if self._state != self._tail:
+            raise BadDump("it does not end with the line that completes a dump")
+
+    # Each state consumes from `_at`; True: go on (perhaps in another state), False: more bytes are needed.
+
+    def _top(self) -> bool:
+        found = _TOKEN.search(self._data, self._at)
+        if found is None or (found.end() == len(self._data) and found.group() in (b"/*", b"#")):
+            stop = len(self._data) - _TOKEN_LIMIT if found is None else found.start()
+            self._at = max(self._at, stop)
+            return False
+        token, self._at = found.group(), found.start()
+        if token == b"`":
+            self._at = found.end()
+            self._until, self._state = b"`", self._inside  # a doubled one ends a name and begins the next: the same outcome
+        elif token in (b"'", b'"'):
+            self._at = found.end()
+            self._quote, self._state = token, self._string
+        elif token[:2] == b"--" or token == b"#":
+            self._state = self._comment
+        elif token == b"/*":
+            if self._data[found.end() : found.end() + 1] == b"M" and len(self._data) < found.end() + 2:
+                return False  # what follows decides
+            self._at = found.end()
+            self._until, self._state = b"*/", self._inside
+        elif token[:2] == b"/*":
+            self._at = found.end()  # what stands in it is run: it is read like everything else
+        elif token.startswith(b"DELIMITER"):
+            self.programs += 1
+            self._at = found.end() - 1
+            self._until, self._state = _END_OF_PROGRAM, self._inside
+        elif token == b"UNLOCK TABLES;":
+            self._at = found.end()
+            self._table = None
+        else:
+            self._state = self._header
+        return True
+
+    def _inside(self) -> bool:
+        """Skip to what ends a quoted name, a comment or a stored program."""
+        end = self._data.find(self._until, self._at)
+        if end < 0:
+            self._at = max(self._at, len(self._data) - len(self._until) + 1)
+            return False
+        self._at = end + len(self._until)
+        self._state = self._top
+        return True
+
+    def _string(self) -> bool:
+        found = _IN_QUOTES[self._quote].search(self._data, self._at)
+        if found is None:
+            self._at = len(self._data)
+            return False
+        if found.group() == b"\\":
+            if found.end() == len(self._data):
+                self._at = found.start()
+                return False
+            self._at = found.end() + 1
+        else:
+            self._at = found.end()
+            self._state = self._top
+        return True
+
+    def _comment(self) -> bool:
+        end = self._data.find(b"\n", self._at)
+        if end < 0:
+            if len(self._data) - self._at > _HEADER_LIMIT:
+                raise BadDump("a comment has no end")
+            return False
+        whole = self._data[self._at - 1] == 0x0A and self._trailer.fullmatch(self._data, self._at, end)
+        self._at = end + 1 if whole else end  # else the end of the line stays: the next token may have to begin a line
+        self._state = self._tail if whole else self._top
+        return True
+
+    def _header(self) -> bool:
+        found = next(filter(None, (form.match(self._data, self._at) for form in (_INSERT, _LOCK, _USE))), None)
+        if found is None:
+            if len(self._data) - self._at > _HEADER_LIMIT:
+                raise BadDump("an INSERT, a LOCK TABLES or a USE does not read")
+            return False
+        name = _name(found.group(1))
+        if found.re is _USE:
+            self._database = name
+            self.databases.add(name)
+        elif found.re is _LOCK:
+            self._table = self._database, name
+            if self._table in self.rows:
+                raise BadDump(f"the rows of {'.'.join(self._table)} come twice")
+            self.rows[self._table] = 0
+        elif self._table != (self._database, name):
+            raise BadDump(f"rows of {name} come where they do not belong")
+        # The end of a line stays: the next token may have to begin one.
+        self._at = found.end() if found.re is _INSERT else found.end() - 1
+        self._state = self._values if found.re is _INSERT else self._top
+        return True
+
+    def _values(self) -> bool:
+        """Count the tuples of one INSERT: outside of strings each has one bracket that opens and one that closes."""
+        assert self._table is not None
+        end = self._data.find(_END_OF_ROWS, self._at, self._at + _SLICE)
+        stop = end if end >= 0 else min(len(self._data) - 1, self._at + _SLICE - 1)
+        piece = self._data[self._at : stop]
+        if len(piece) - len(piece.rstrip(b"\\")) & 1:
+            piece = piece[:-1]  # a backslash belongs to what follows it
+        if not piece and stop != end:
+            return False
+        self._at += len(piece)
+        # Pairs of backslashes first, from the left: what is left before a quote then escapes it.
+        if b"\\" in piece:
+            piece = piece.replace(b"\\\\", b"").replace(b"\\'", b"")
+        parts = piece.split(b"'")
+        outside = b"".join(parts[1::2] if self._in_string else parts[::2])
+        self._in_string ^= not len(parts) & 1
+        self._opened += outside.count(b"(")
+        self._closed += outside.count(b")")
+        if outside.translate(None, _IN_ROWS):
+            raise BadDump(f"the rows of {'.'.join(self._table)} do not read")
+        if stop != end or self._at != end:
+            return True
+        if self._in_string:
+            raise BadDump(f"a value of {'.'.join(self._table)} does not read")
+        if self._opened != self._closed or not self._opened:
+            raise BadDump(f"the rows of {'.'.join(self._table)} do not add up")
+        self.rows[self._table] += self._opened
+        self._opened = self._closed = 0
+        self._at = end + 1
+        self._state = self._top
+        return True
+
+    def _tail(self) -> bool:
+        if self._at != len(self._data):
+            raise BadDump("something follows the line that completes a dump")
+        return False
+
+
+def _name(quoted: bytes) -> str:
+    return quoted[1:-1].replace(b"``", b"`").decode("utf-8", "backslashreplace")
