@@ -1,4 +1,5 @@
-"""`RESTORE.md`: how a backup is put back by hand, with docker, sha256sum, gzip, tar and psql alone."""
+"""`RESTORE.md`: how a backup is put back by hand, with docker, sha256sum, gzip, tar and the database's own
+client alone."""
 
 from collections.abc import Iterator, Sequence
 from shlex import quote
@@ -51,8 +52,11 @@ def _volume(record: VolumeRecord, backup_id: str) -> Iterator[str]:
     for base in (a for a in record.artifacts if a.kind == "base"):
         yield from _from_copy(record, base)
     databases = [a for a in record.artifacts if a.kind == "database"]
-    if databases and record.statistics is not None and record.statistics.kind == "postgres":
+    kind = record.statistics.kind if record.statistics is not None else ""
+    if databases and kind == "postgres":
         yield from _from_dump(record, databases, f"restore-{backup_id}", also=bool(archives))
+    if kind in ("mariadb", "mysql"):
+        yield from _from_mysql_dump(record, f"restore-{backup_id}", also=bool(archives))
 
 
 def _from_archive(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
@@ -131,6 +135,47 @@ def _from_dump(record: VolumeRecord, databases: Sequence[Artifact], name: str, *
         else:
             yield f"Database {_code(database.database or '?')}:"
             yield from _shell(f"gzip -dc {quote('./' + database.file)} | {psql} -v ON_ERROR_STOP=1")
+    yield "Then leave the volume to its own service:"
+    yield from _shell(f"docker stop -t 120 {name} && docker rm {name}")
+
+
+def _from_mysql_dump(record: VolumeRecord, name: str, *, also: bool) -> Iterator[str]:
+    server = record.statistics
+    assert server is not None  # the caller looked
+    dumps = [a for a in record.artifacts if a.kind in ("database", "globals")]
+    program = dumps[0].detail.get("client", "mysql") if dumps else "mysql"
+    client = f"docker exec -i -e MYSQL_PWD {name} {program} -u root --max-allowed-packet=1G"
+    brand = "MARIADB" if server.kind == "mariadb" else "MYSQL"
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in server.settings.items()]
+    if server.pgdata and server.pgdata != "/var/lib/mysql":
+        options.append(f"--datadir={server.pgdata}")
+    place = next((u["destination"] for u in record.users if u.get("destination")), "/var/lib/mysql")
+    yield ""
+    title = "MariaDB" if server.kind == "mariadb" else "MySQL"
+    yield f"### {_code(record.name)} from its dump ({title} {server.version}, or a newer server)"
+    if record.dump_older_than_archive:
+        yield "The dump is older than the archive above: something was written in between. Prefer the archive."
+    elif also:
+        yield "Use the archive above unless the server's version changes or the archive is damaged."
+    yield "Choose a password for the time of loading; the passwords of the backup replace it."
+    yield from _shell(
+        f"VOLUME={quote(record.name)} IMAGE={quote(_image(record))}",
+        "printf 'password: '; read -r MYSQL_PWD; export MYSQL_PWD",
+        f'export {brand}_ROOT_PASSWORD="$MYSQL_PWD"',
+        f"{_unless_it_exists()} {_create(record)} &&",
+        f"docker run -d --pull never --network none --name {name} -e {brand}_ROOT_PASSWORD -e {brand}_ROOT_HOST=localhost \\",
+        f'  -v "$VOLUME":{quote(place)} "$IMAGE" --event-scheduler=OFF --max-allowed-packet=1G \\',
+        f"  {' '.join(map(quote, options))} &&",
+        f"until {client} -N -e 'select @@skip_networking' 2>/dev/null </dev/null | grep -qx 0",
+        "do sleep 1; done",
+    )
+    for kind, what in (
+        ("database", "The databases"),
+        ("globals", "Their accounts, last, because their passwords hold from then on"),
+    ):
+        for dump in (a for a in dumps if a.kind == kind):
+            yield f"{what}:"
+            yield from _shell(f"gzip -dc {quote('./' + dump.file)} | {client} --binary-mode --default-character-set=utf8mb4")
     yield "Then leave the volume to its own service:"
     yield from _shell(f"docker stop -t 120 {name} && docker rm {name}")
 

@@ -336,19 +336,6 @@ class Engine:
                 raise
         return bytes(out).decode("utf-8", "replace")
 
-    def settings_of(self, container_id: str, names: Iterable[str]) -> dict[str, str]:
-        """These variables of a container's environment as far as they are set. Passwords may be among them: they are for the
-        moment of a connection, and nobody keeps what this returns."""
-        from docker.errors import NotFound
-
-        with _reading():
-            try:
-                pairs = (self._way.api.inspect_container(container_id).get("Config") or {}).get("Env") or ()
-            except NotFound:
-                return {}
-        found = {name: value for name, _, value in (str(pair).partition("=") for pair in pairs)}
-        return {name: found[name] for name in names if name in found}
-
     def logs_head(self, container_id: str, limit: int) -> bytes:
         """At most the first `limit` bytes of a container's log; empty where its log driver cannot be read."""
         from docker.errors import APIError

@@ -5,7 +5,7 @@
 - `trial`    restored in a scratch volume and counted (L4)        - `control`  how a stopped server left its volume
 """
 
-from safe_compose.methods.mysql.control import left_behind
+from safe_compose.methods.mysql.control import left_behind, settled
 from safe_compose.methods.mysql.dump import Dump, count, dump, verify_dump
 from safe_compose.methods.mysql.restore import rebuild, restore_dump
 from safe_compose.methods.mysql.server import Address, Login, Reading, Server, contact, logins, server, serves, summary
@@ -29,6 +29,7 @@ __all__ = [
     "restore_dump",
     "server",
     "serves",
+    "settled",
     "summary",
     "trial",
     "trial_archive",

@@ -5,12 +5,19 @@ MariaDB; run): where that file is, the server did not get to its end. Its exit c
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePosixPath
 
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.methods.archive import MOUNT
 from safe_compose.methods.database import LeftBehind
 from safe_compose.methods.mysql.server import Server
+from safe_compose.observed import Container
+
+
+def settled(engine: Engine, container: Container) -> AbstractContextManager[None]:
+    """Nothing to do: what was committed is on the volume once it is stopped."""
+    return nullcontext()
 
 
 def left_behind(engine: Engine, volume_name: str, image_ids: Sequence[str], server: Server | None) -> LeftBehind:

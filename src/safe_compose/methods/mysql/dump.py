@@ -105,6 +105,7 @@ def dump(engine: Engine, server: Server, volume: str, into: Path, progress: Call
         user=server.user,
         pgdata=server.data_directory,
         databases=statistics,
+        settings=server.settings,
     )
     return Dump(server, tuple(artifacts), found, before, (*server.warnings, *contents.warnings()))
 
@@ -159,7 +160,7 @@ def _artifact(server: Server, path: Path, sums: Sums, into: Path, volume: str, k
         uncompressed_bytes=sums.uncompressed_bytes,
         uncompressed_sha256=sums.uncompressed_sha256,
         volume=volume,
-        detail={"by": "side container" if server.address.side else "exec", **dict(server.layout)},
+        detail={"by": "side container" if server.address.side else "exec", "client": server.address.prefix},
     )
 
 

@@ -22,7 +22,7 @@ from safe_compose.methods.mysql.dump import (
     names_of_accounts,
     verify_dump,
 )
-from safe_compose.methods.mysql.server import FOLDER, LAYOUT, SYSTEM, Address, Login, Session, ask, fault, session, stream
+from safe_compose.methods.mysql.server import FOLDER, SYSTEM, Address, Login, Session, ask, fault, session, stream
 from safe_compose.methods.stream import nothing, unpack
 
 READY_SECONDS = 180.0
@@ -61,11 +61,11 @@ class Place:
         if not above:
             raise VerifyFailed(f"volume {record.name}: the backup does not say where the server kept its data")
         user = max(above, key=lambda u: (len(u["destination"]), u["image_id"] == image))
-        facts: Mapping[str, str] = next((a.detail for a in record.artifacts if a.kind == "globals"), {})
-        layout = [f"--{name.replace('_', '-')}={facts[name]}" for name in LAYOUT if facts.get(name)]
+        settings = record.statistics.settings if record.statistics else {}
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         if directory != FOLDER:
-            layout.append(f"--datadir={directory}")
-        return cls(user["image_id"], user["destination"], directory, tuple(layout))
+            options.append(f"--datadir={directory}")
+        return cls(user["image_id"], user["destination"], directory, tuple(options))
 
 
 def own_databases(statistics: ServerStatistics) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ MariaDB was tried; what is said of MySQL is from its documentation.
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -107,8 +108,8 @@ class Server:
     """Those that are not the server's own."""
     own: tuple[str, ...] = SYSTEM
     """Those that are."""
-    layout: tuple[tuple[str, str], ...] = ()
-    """What a server must be told to serve the same files: option, value."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Those without which another server cannot serve the same files."""
     temporary: str = "ibtmp1"
     """The file of temporary tables, which a clean stop removes."""
     foreign_sessions: tuple[str, ...] = ()
@@ -162,8 +163,7 @@ def serves(container: Container, volume_name: str) -> bool:
 
 def logins(engine: Engine, container_id: str) -> tuple[Login, ...]:
     """The accounts to try, the likeliest first, by what the variables of the official images say (`_FILE` ones too)."""
-    names = [f"{brand}_{what}" for brand in ("MARIADB", "MYSQL") for what in _ACCOUNT_VARIABLES]
-    told = {name: value for name, value in engine.settings_of(container_id, names).items() if value}
+    told = {name: value for name, value in engine.private(container_id).environment.items() if value}
     found = []
     for brand in ("MARIADB", "MYSQL"):
         root = told.get(f"{brand}_ROOT_USER", "root")
@@ -177,12 +177,7 @@ def logins(engine: Engine, container_id: str) -> tuple[Login, ...]:
     return tuple(dict.fromkeys(found))
 
 
-_ACCOUNT_VARIABLES = (
-    "ROOT_USER", "ROOT_PASSWORD", "ROOT_PASSWORD_FILE", "RANDOM_ROOT_PASSWORD", "USER", "PASSWORD", "PASSWORD_FILE",
-)  # fmt: skip
-
-
-def _passworded(told: dict[str, str], user: str, variable: str) -> list[Login]:
+def _passworded(told: Mapping[str, str], user: str, variable: str) -> list[Login]:
     if variable in told:
         return [Login(user, "environment", variable)]
     file = told.get(f"{variable}_FILE")
@@ -193,7 +188,7 @@ def _secret(engine: Engine, address: Address) -> dict[str, str]:
     """The environment that lets a client in, for one call. Raises HelperFailed where a file does not read."""
     login = address.login
     if login.source == "environment":
-        password = engine.settings_of(address.container, (login.place,)).get(login.place, "")
+        password = engine.private(address.container).environment.get(login.place, "")
     elif login.source == "file":
         password = engine.execute(address.container, ("cat", login.place), timeout=ASK_TIMEOUT).decode().rstrip("\n")
     elif login.source == "log":
@@ -345,8 +340,7 @@ _VARIABLES = (
     "version", "datadir", "socket", "port", "innodb_data_home_dir", "innodb_log_group_home_dir", "innodb_undo_directory",
     "innodb_temp_data_file_path", "innodb_page_size", "innodb_data_file_path", "lower_case_table_names",
 )  # fmt: skip
-LAYOUT = ("innodb_page_size", "innodb_data_file_path", "lower_case_table_names")
-"""What another server must be told to serve the same files."""
+_SETTINGS = ("innodb_page_size", "innodb_data_file_path", "lower_case_table_names")
 _RIGHTS = (
     "SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES WHERE GRANTEE = CONCAT('\\'', "
     "LEFT(CURRENT_USER(), LENGTH(CURRENT_USER()) - LENGTH(SUBSTRING_INDEX(CURRENT_USER(), '@', -1)) - 1), '\\'@\\'', "
@@ -363,8 +357,11 @@ _LOST = (
 )
 
 
-def contact(engine: Engine, container_id: str, image: str, *, timeout: float = ASK_TIMEOUT) -> Address:
-    """The way by which a server lets us in, tried by exec. Raises Silent with what each account was told."""
+def contact(engine: Engine, container_id: str, image: str, timeout: Callable[[], float] = lambda: ASK_TIMEOUT) -> Address:
+    """The way by which a server lets us in, tried by exec. Raises Silent with what each account was told.
+
+    `timeout`: seconds for the next question; may raise Silent.
+    """
     causes = []
     try:
         accounts = logins(engine, container_id)
@@ -374,9 +371,9 @@ def contact(engine: Engine, container_id: str, image: str, *, timeout: float = A
         for login in accounts:
             address = Address(container_id, image, login, prefix)
             try:
-                socket, port = ask(engine, address, "SELECT @@socket, @@port", timeout=timeout)[0]
+                socket, port = ask(engine, address, "SELECT @@socket, @@port", timeout=timeout())[0]
                 address = replace(address, socket=socket, port=int(port))
-                rights = {row[0] for row in ask(engine, address, _RIGHTS, timeout=timeout)}
+                rights = {row[0] for row in ask(engine, address, _RIGHTS, timeout=timeout())}
             except HelperFailed as error:
                 if error.returncode in (126, 127):
                     causes.append(f"its image has no program {prefix}")
@@ -439,7 +436,7 @@ def server(engine: Engine, container: Container) -> Server:
         version=".".join(map(str, version)),
         databases=databases,
         own=own,
-        layout=tuple((name, facts[name]) for name in LAYOUT),
+        settings={name: facts[name] for name in _SETTINGS},
         temporary=PurePosixPath(facts["innodb_temp_data_file_path"].partition(":")[0]).name,
         foreign_sessions=foreign,
         warnings=tuple(warnings),
@@ -530,23 +527,33 @@ def reading(asked: Session) -> Reading:
 
 def summary(engine: Engine, container: Container, *, timeout: float) -> str | None:
     """`MariaDB 10.11.19, 3 databases, 41 tables, about 1.2 M rows` from the server's estimates, by exec only; None when it
-    cannot be told. `timeout`: seconds for each question."""
+    cannot be told. `timeout`: seconds for all questions together."""
     names = _list(SYSTEM)
     sql = (
         "SELECT @@version, (SELECT COUNT(*) FROM information_schema.SCHEMATA "
         f"WHERE LOWER(SCHEMA_NAME) NOT IN ({names})), COUNT(*), COALESCE(SUM(TABLE_ROWS), 0) FROM information_schema.TABLES "
         f"WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND LOWER(TABLE_SCHEMA) NOT IN ({names})"
     )
+    until = time.monotonic() + timeout
+
+    def left() -> float:
+        if (seconds := until - time.monotonic()) <= 0:
+            raise Silent(f"container {container.name}: its server did not answer in time")
+        return seconds
+
     if container.state != "running":
         return None
     try:
-        address = contact(engine, container.id, container.image_id, timeout=timeout)
-        said, databases, tables, rows = ask(engine, address, sql, timeout=timeout)[0]
+        address = contact(engine, container.id, container.image_id, left)
+        said, databases, tables, rows = ask(engine, address, sql, timeout=left())[0]
     except SafeComposeError:
         return None
     version, kind = _version(said)
     title = f"{'MariaDB' if kind == 'mariadb' else 'MySQL'} {'.'.join(map(str, version))}"
-    return f"{title}, {databases} databases, {tables} tables, about {_short(int(rows))} rows"
+    return (
+        f"{title}, {databases} database{'s' * (databases != '1')}, {tables} table{'s' * (tables != '1')}, "
+        f"about {_short(int(rows))} rows"
+    )
 
 
 def _short(number: int) -> str:
