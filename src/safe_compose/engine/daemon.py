@@ -343,7 +343,7 @@ class Engine:
         head = bytearray()
         with _reading():
             try:
-                for chunk in self._way.api.logs(container_id, stdout=True, stderr=True, stream=True):
+                for chunk in self._way.api.logs(container_id, stdout=True, stderr=True, stream=True, follow=False):
                     head += chunk
                     if len(head) >= limit:
                         break
