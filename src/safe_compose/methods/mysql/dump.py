@@ -15,7 +15,18 @@ from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, Serve
 from safe_compose.engine import Engine, Stream
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.mysql.scan import ACCOUNTS_TRAILER, BadDump, Scanner
-from safe_compose.methods.mysql.server import Reading, Server, Session, databases_of, fault, quoted, reading, session, stream
+from safe_compose.methods.mysql.server import (
+    Reading,
+    Server,
+    Session,
+    databases_of,
+    fault,
+    numbers_of,
+    quoted,
+    reading,
+    session,
+    stream,
+)
 from safe_compose.methods.stream import BLOCK, Sums, blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack
 
 DUMP_FILE = "databases.sql.gz"
@@ -196,8 +207,8 @@ def account(user: str, host: str, role: bool) -> str:
 
 def accounts(asked: Session, kind: str) -> str:
     """A script that makes the accounts of a server on another one, with hashes, rights and roles; it may be run twice."""
-    if kind == "mysql":
-        asked.rows("/*!80017 SET SESSION print_identified_with_as_hex = ON */;")
+    if kind == "mysql" and numbers_of(asked.value("SELECT @@version;")) >= (8, 0, 17):
+        asked.rows("SET SESSION print_identified_with_as_hex = ON;")  # its hashes hold any byte
     made: list[str] = []
     given: list[str] = []
     settled: list[str] = []

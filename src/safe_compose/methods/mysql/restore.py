@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord, hide_secrets
@@ -22,7 +22,7 @@ from safe_compose.methods.mysql.dump import (
     names_of_accounts,
     verify_dump,
 )
-from safe_compose.methods.mysql.server import FOLDER, SYSTEM, Address, Login, Session, ask, fault, session, stream
+from safe_compose.methods.mysql.server import FOLDER, SYSTEM, Address, Login, Session, ask, fault, kind_of, session, stream
 from safe_compose.methods.stream import nothing, unpack
 
 READY_SECONDS = 180.0
@@ -142,9 +142,10 @@ def _ready(engine: Engine, address: Address, subject: str) -> Address:
             )
         cause = ""
         for prefix in ("mariadb", "mysql"):
-            tried = Address(address.container, address.image, address.login, prefix, address.socket)
+            tried = replace(address, prefix=prefix)
             try:
-                socket, port, alone = ask(engine, tried, "SELECT @@socket, @@port, @@skip_networking", timeout=30)[0]
+                sql = "SELECT @@socket, @@port, @@skip_networking, @@version"
+                socket, port, alone, version = ask(engine, tried, sql, timeout=30)[0]
             except HelperFailed as error:
                 cause = error.message
                 if error.returncode in (126, 127):
@@ -152,7 +153,7 @@ def _ready(engine: Engine, address: Address, subject: str) -> Address:
                 break
             if fresh and alone == "1":
                 break
-            return Address(address.container, address.image, address.login, prefix, socket, int(port))
+            return replace(tried, socket=socket, port=int(port), kind=kind_of(version))
         if time.monotonic() > until:
             raise VerifyFailed(
                 f"volume {subject}: the server that was started on it did not answer within {READY_SECONDS:.0f} s: "

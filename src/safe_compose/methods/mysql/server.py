@@ -70,6 +70,8 @@ class Address:
     port: int = 3306
     side: bool = False
     """By a side container over 127.0.0.1; else by exec over the socket."""
+    kind: str = "mariadb"
+    """What the server is: `mariadb` or `mysql`."""
 
     @property
     def dumper(self) -> str:
@@ -307,10 +309,9 @@ _PREPARED = """
 SET SESSION sql_mode = '';
 SET SESSION lock_wait_timeout = {lock};
 SET SESSION wait_timeout = 604800, net_read_timeout = 3600, net_write_timeout = 3600;
-/*M!100102 SET SESSION max_statement_time = 0 */;
-/*!50708 SET SESSION max_execution_time = 0 */;
+SET SESSION {limit} = 0;
 """
-"""No time-out may end the transaction that holds the snapshot. The last two: MariaDB and MySQL each skip the other's."""
+"""No time-out may end the transaction that holds the snapshot."""
 
 LOCK_SECONDS = 15
 """How long the lock that a dump begins with is waited for: others who want to write wait behind it."""
@@ -323,7 +324,8 @@ def session(engine: Engine, address: Address) -> Iterator[Session]:
     with stream(engine, address, address.client(), stdin=-1) as opened:
         asked = Session(opened)
         try:
-            asked.rows(_PREPARED.format(lock=LOCK_SECONDS))
+            limit = "max_statement_time" if address.kind == "mariadb" else "max_execution_time"
+            asked.rows(_PREPARED.format(lock=LOCK_SECONDS, limit=limit))
             yield asked
         except SessionOver as error:
             over = error
@@ -371,8 +373,8 @@ def contact(engine: Engine, container_id: str, image: str, timeout: Callable[[],
         for login in accounts:
             address = Address(container_id, image, login, prefix)
             try:
-                socket, port = ask(engine, address, "SELECT @@socket, @@port", timeout=timeout())[0]
-                address = replace(address, socket=socket, port=int(port))
+                socket, port, said = ask(engine, address, "SELECT @@socket, @@port, @@version", timeout=timeout())[0]
+                address = replace(address, socket=socket, port=int(port), kind=kind_of(said))
                 rights = {row[0] for row in ask(engine, address, _RIGHTS, timeout=timeout())}
             except HelperFailed as error:
                 if error.returncode in (126, 127):
@@ -407,7 +409,7 @@ def server(engine: Engine, container: Container) -> Server:
     proof = f"safe-compose-{secrets.token_hex(12)}"
     with fault(container.name, "ask the server"), session(engine, address) as asked:
         facts = dict(zip(_VARIABLES, asked.rows(f"SELECT {', '.join('@@' + v for v in _VARIABLES)};")[0], strict=True))
-        version, kind = _version(facts["version"])
+        version, kind = numbers_of(facts["version"]), address.kind
         if version < ((10, 2) if kind == "mariadb" else (5, 7)):
             raise Silent(f"container {container.name}: {facts['version']} is too old to be dumped with its accounts")
         own = tuple(name for name in SYSTEM if name != "sys" or kind == "mysql" or version >= (10, 6))
@@ -446,11 +448,15 @@ def server(engine: Engine, container: Container) -> Server:
 _FAR = "SELECT PATH FROM information_schema.INNODB_DATAFILES WHERE PATH LIKE '/%';"
 
 
-def _version(text: str) -> tuple[tuple[int, ...], str]:
-    """`10.11.19-MariaDB-0+deb12u1` -> (10, 11, 19), mariadb. Old replicas say `5.5.5-10.6.1-MariaDB`."""
-    kind = "mariadb" if "mariadb" in text.lower() else "mysql"
-    numbers = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)", text)
-    return (tuple(map(int, numbers.groups())) if numbers else (0,)), kind
+def kind_of(version: str) -> str:
+    """`10.11.19-MariaDB-0+deb12u1` -> `mariadb`."""
+    return "mariadb" if "mariadb" in version.lower() else "mysql"
+
+
+def numbers_of(version: str) -> tuple[int, ...]:
+    """`10.11.19-MariaDB-0+deb12u1` -> (10, 11, 19). Some say `5.5.5-10.6.1-MariaDB`."""
+    numbers = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)", version)
+    return tuple(map(int, numbers.groups())) if numbers else (0,)
 
 
 def databases_of(asked: Session, own: Sequence[str]) -> tuple[str, ...]:
@@ -548,8 +554,7 @@ def summary(engine: Engine, container: Container, *, timeout: float) -> str | No
         said, databases, tables, rows = ask(engine, address, sql, timeout=left())[0]
     except SafeComposeError:
         return None
-    version, kind = _version(said)
-    title = f"{'MariaDB' if kind == 'mariadb' else 'MySQL'} {'.'.join(map(str, version))}"
+    title = f"{'MariaDB' if address.kind == 'mariadb' else 'MySQL'} {'.'.join(map(str, numbers_of(said)))}"
     return (
         f"{title}, {databases} database{'s' * (databases != '1')}, {tables} table{'s' * (tables != '1')}, "
         f"about {_short(int(rows))} rows"
