@@ -573,16 +573,18 @@ def test_a_password_in_a_file_or_in_the_first_log_lets_us_in(start: Start, engin
 
 # -- by the roads ------------------------------------------------------------------------------------------------------
 
+SECRET = "canary-51c8"
 SHOP = f"""
 services:
   db:
     image: {IMAGE}
-    environment: {{MARIADB_ROOT_PASSWORD: {ROOT}, MARIADB_DATABASE: shop, MARIADB_USER: app, MARIADB_PASSWORD: {APP}}}
+    environment:
+      {{MARIADB_ROOT_PASSWORD: {SECRET}-root, MARIADB_DATABASE: shop, MARIADB_USER: app, MARIADB_PASSWORD: {SECRET}-app}}
     volumes: ["data:{DATA}"]
   app:
     image: {IMAGE}
     init: true
-    environment: {{MYSQL_PWD: {APP}}}
+    environment: {{MYSQL_PWD: {SECRET}-app}}
     entrypoint: [sleep, "100000"]
     tmpfs: [{DATA}]
     depends_on: [db]
@@ -645,4 +647,4 @@ def test_a_shop_comes_back_from_its_archive_and_from_its_hot_dump(
     assert {"manifest.json", "RESTORE.md"} <= {f.name for f in files}
     texts += [f.read_text("utf-8", "replace") for f in files]
     for text in (*texts, *(argv.decode("utf-8", "replace") for argv in watch.seen)):
-        assert "canary-7d1e" not in text
+        assert SECRET not in text
