@@ -323,15 +323,18 @@ def test_compose_rm_without_stop_leaves_running_containers_and_asks_nothing(shop
     assert shop.anonymous == anonymous and shop.read("hidden") == "kept"
 
 
-@pytest.mark.parametrize("words", [("kill",), ("down", "--remove-orphans")])
+@pytest.mark.parametrize(
+    ("words", "orphans"), [(("kill",), None), (("down", "--remove-orphans"), None), (("down",), "true")]
+)
 def test_what_a_one_off_container_with_rm_held_is_kept_when_compose_ends_it(
-    words: tuple[str, ...], shop: Shop, safe_compose: SafeCompose, box: Box
+    words: tuple[str, ...], orphans: str | None, shop: Shop, safe_compose: SafeCompose, box: Box
 ) -> None:
     before = box.engine.volumes()
     shop.compose("run", "--rm", "-d", "app", "sh", "-c", "echo kept >/hidden/f; exec sleep 1000")
     [made] = [v for v in box.engine.volumes() - before if len(v) == 64]
     wait_until("the one-off container has written", lambda: box.read(made).strip() == "kept")
-    done = safe_compose("compose", *words, cwd=shop.folder, env=shop.env)
+    env = {**shop.env, **({"COMPOSE_REMOVE_ORPHANS": orphans} if orphans else {})}
+    done = safe_compose("compose", *words, cwd=shop.folder, env=env)
     assert done.returncode == 0, done.stderr
     assert made in done.stderr
     assert box.read(made).strip() == "kept"

@@ -554,6 +554,13 @@ def answered(invocation: Invocation) -> Invocation:
     return invocation._replace(kind=RECREATE)
 
 
+def orphans_go(invocation: Invocation) -> Invocation:
+    """The same `compose down` where COMPOSE_REMOVE_ORPHANS makes --remove-orphans its default (run with 2.26.1)."""
+    if invocation.kind != "none" or invocation.flag("remove-orphans") is not None:
+        return invocation
+    return invocation._replace(kind="autoremove_anon")
+
+
 def resembles(unknown: str, door: str, verb: Verb) -> bool:
     """Whether a flag nobody knows may be a newer spelling of the one that opens a door: `-V`, `--Volumes`, `--vol`."""
     typed = unknown.lstrip("-").casefold()

@@ -194,6 +194,10 @@ def stand(words: "Sequence[str]", program: str, *, shim: bool) -> int:
         from safe_compose import grammar
 
         invocation = grammar.answered(invocation)
+    if invocation.verb == ("compose", "down") and os.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in ("1", "t", "true"):
+        from safe_compose import grammar
+
+        invocation = grammar.orphans_go(invocation)
     if off:
         if invocation.kind != "none":
             wake()
