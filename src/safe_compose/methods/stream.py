@@ -13,16 +13,17 @@ import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from safe_compose.artifacts import Artifact, Evidence
+from safe_compose.artifacts import Artifact, Evidence, VolumeRecord
 from safe_compose.errors import BackupFailed, VerifyFailed
+from safe_compose.methods import seal
 
 if TYPE_CHECKING:
     import zlib
@@ -100,8 +101,9 @@ def pack(
 
     `subject` (the volume) and `stage` only serve messages. `consumer` sees each uncompressed block in order, in a thread of
     its own; `progress` gets the number of uncompressed bytes taken so far. What `through` makes of the file's sink gets the
-    compressed bytes before the disk does. Raises BackupFailed when the file cannot be written, synced or closed; whatever
-    `blocks`, `consumer` and `through` raise passes. A file that was not finished is removed. Memory: some 15 blocks.
+    compressed bytes before the disk does. Where recipients are set they are sealed last of all (`seal`), and the size and sum
+    are those of the sealed file. Raises BackupFailed when the file cannot be written, synced or closed; whatever `blocks`,
+    `consumer` and `through` raise passes. A file that was not finished is removed. Memory: some 15 blocks.
     """
     plain = sha256()
     size = checksum = 0
@@ -112,7 +114,8 @@ def pack(
         checksum = zlib.crc32(block, checksum)
 
     with _new_file(path, subject, stage) as file:
-        sink = through(file) if through is not None else file
+        sealing = seal.sink(file)
+        sink = through(sealing) if through is not None else sealing
         workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4)
         with _lane(workers) as squeezing, _lane() as hashing, _lane() as taking, _lane() as writing:
             under_way: deque[tuple[Future[Any], ...]] = deque([(writing.submit(sink.write, _HEADER),)])
@@ -316,15 +319,11 @@ def _inflated(folder: Path, artifact: Artifact) -> Generator[bytes, None, None]:
     packed = sha256()
     size = 0
     decompressor = zlib.decompressobj(_GZIP)
-    with _open(folder, artifact) as file:
+    with _open(folder, artifact) as file, closing(_compressed(folder, artifact, file, packed.update)) as pieces:
         while not decompressor.eof:
-            try:
-                piece = file.read(_PIECE)
-            except OSError as error:
-                raise _unread(artifact, error.strerror or str(error)) from error
+            piece = next(pieces, b"")
             if not piece:
                 raise _unread(artifact, "the gzip stream ends too early")
-            packed.update(piece)
             while piece and not decompressor.eof:
                 try:
                     block = decompressor.decompress(piece, 2 * _PIECE)
@@ -336,10 +335,36 @@ def _inflated(folder: Path, artifact: Artifact) -> Generator[bytes, None, None]:
                     if size > artifact.uncompressed_bytes:
                         raise _unread(artifact, "it holds more bytes than were written")
                     yield block
-        if decompressor.unused_data or file.read(1):
+        if decompressor.unused_data or next(pieces, b""):
             raise _unread(artifact, "something follows the gzip stream")
     if packed.hexdigest() != artifact.sha256:
         raise _unread(artifact, "its sha256 is not the one measured when it was written: the file was changed or is damaged")
+
+
+def _compressed(
+    folder: Path, artifact: Artifact, file: IO[bytes], measure: Callable[[bytes], None]
+) -> Generator[bytes, None, None]:
+    """The gzip stream of a file, opened where it is sealed; `measure` sees what lies on the disk."""
+
+    def read(size: int) -> bytes:
+        try:
+            piece = file.read(size)
+        except OSError as error:
+            raise _unread(artifact, error.strerror or str(error)) from error
+        measure(piece)
+        return piece
+
+    if not seal.is_sealed(file):
+        while piece := read(_PIECE):
+            yield piece
+        return
+    try:
+        yield from seal.opened(read, artifact.file)
+    except seal.Damaged as damage:
+        raise _unread(artifact, str(damage)) from damage
+    except seal.Locked:
+        check(folder, artifact)  # a head that was changed looks like one for others
+        raise
 
 
 def _open(folder: Path, artifact: Artifact) -> IO[bytes]:
@@ -359,6 +384,38 @@ def _unread(artifact: Artifact, cause: str) -> VerifyFailed:
         f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
         next_step="make a new backup, or restore from another one: safe-compose list",
     )
+
+
+def renamed(folder: Path, record: VolumeRecord) -> VolumeRecord:
+    """The record with `.age` at the end of the names of its sealed files, which are renamed. Raises BackupFailed."""
+    artifacts = []
+    for artifact in record.artifacts:
+        with _open(folder, artifact) as file:
+            sealed = seal.is_sealed(file)
+        if sealed:
+            path, new = folder / artifact.file, artifact.file + seal.SUFFIX
+            try:
+                path.rename(folder / new)
+            except OSError as error:
+                raise _unwritten(error, path, record.name, "seal") from error
+            artifact = replace(artifact, file=new)
+        artifacts.append(artifact)
+    return replace(record, artifacts=tuple(artifacts))
+
+
+def locked(folder: Path, record: VolumeRecord) -> seal.Locked | None:
+    """Why the sealed files of a volume cannot be opened with the identities at hand; None when they can.
+
+    Raises VerifyFailed for a file that is damaged.
+    """
+    for artifact in record.artifacts:
+        if artifact.file.endswith(seal.SUFFIX):
+            with _open(folder, artifact) as file, closing(_compressed(folder, artifact, file, lambda _: None)) as pieces:
+                try:
+                    next(pieces, b"")
+                except seal.Locked as fault:
+                    return fault
+    return None
 
 
 def evidence(level: str, subject: str, what: str) -> Evidence:

@@ -89,7 +89,7 @@ class Bucket:
         def until_left() -> Iterator[bytes]:
             for block in blocks:
                 if left.is_set():
-                    raise InterruptedError("nobody waits for this upload any more")
+                    raise BrokenPipeError("nobody waits for this upload any more")
                 yield block
 
         def send() -> None:
