@@ -49,6 +49,7 @@ OUTSIDERS = {
     "ruamel": {"engine"},
     "psycopg": {"methods"},
     "obstore": {"offsite"},
+    "pyrage": {"methods"},
     "isal": {"methods"},
     "questionary": {"prompts"},
     "rich": {"prompts"},

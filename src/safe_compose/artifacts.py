@@ -25,6 +25,11 @@ class Artifact:
     """Small facts: `tar`: gnu or engine, `members`: how many, `lost`: what this way of archiving loses, `control`: the
     Postgres control state."""
 
+    @property
+    def sealed(self) -> bool:
+        """Only a key opens it (age)."""
+        return self.file.endswith(".age")
+
 
 @dataclass(frozen=True, slots=True)
 class TableCount:

@@ -19,7 +19,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
 from safe_compose.grammar import Invocation
 from safe_compose.journal import Journal, Run, RunRecord
-from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of
+from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of, seal, stream
 from safe_compose.methods.database import Database, Dump, NoCopy, Silent, Stopped
 from safe_compose.observed import Container, Observed, Volume
 from safe_compose.policy import Tier, Verdict
@@ -237,7 +237,7 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
             record = _archived(engine, request, volume, verdict, draft.path, dump, known, stopped=stopped, limit=limit)
             records.append(replace(record, dump_older_than_archive=volume.name in late))
             run.step("archived", volume=volume.name)
-        backup = draft.commit(_compared(catalogue, engine, records))
+        backup = draft.commit(stream.renamed(draft.path, record) for record in _compared(catalogue, engine, records))
     run.step("backed-up", backup=backup.id, path=backup.path)
     backup = prove(engine, catalogue, backup, trial_limit=settings.trial_limit, run=run)
     if not backup.verified:
@@ -450,6 +450,11 @@ def image_candidates(engine: Engine, observed: Observed, volume: str) -> tuple[s
     return tuple(dict.fromkeys([*own, *project, *rest]))
 
 
+def seal_for(world: "World", observed: Observed) -> None:
+    """Encrypt from now on what is backed up, where the settings name recipients. Raises BackupFailed, ConfigError."""
+    seal.for_recipients(world.recipients(observed))
+
+
 # -- proof -------------------------------------------------------------------------------------------------------------
 
 
@@ -471,7 +476,7 @@ def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_
         if run is not None:
             run.step("read-back", backup=backup.id)
         for record in backup.volumes:
-            if engine is not None and record.statistics is not None:
+            if engine is not None and record.statistics is not None and stream.locked(folder, record) is None:
                 evidence += _tried(engine, folder, record, record.statistics.kind, trial_limit)
     except VerifyFailed as fault:
         catalogue.mark_broken(backup, fault.message)
@@ -480,13 +485,26 @@ def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_
 
 
 def check_files(folder: Path, record: VolumeRecord, progress: Callable[[int], None] = lambda read: None) -> list[Evidence]:
-    """L2 for the archive, L3 for each dump, from the bytes on disk; `progress` gets bytes. Raises VerifyFailed."""
+    """L2 for the archive, L3 for each dump, from the bytes on disk; `progress` gets bytes. Raises VerifyFailed.
+
+    Of files that are encrypted for others L1, which is said.
+    """
+    if stream.locked(folder, record) is not None:
+        prompts.say(
+            f"safe-compose: {record.name} is encrypted: only size and sha256 were compared (L1); --identity FILE reads all of it"
+        )
+        return [_as_written(folder, artifact) for artifact in record.artifacts]
     evidence = []
     if any(a.kind == "archive" for a in record.artifacts):
         evidence.append(archive.verify(folder, record.artifacts, progress))
     if record.statistics is not None:
         evidence += database_of(record.statistics.kind).verify_dump(folder, record.artifacts, record.statistics)
     return evidence
+
+
+def _as_written(folder: Path, artifact: Artifact) -> Evidence:
+    stream.check(folder, artifact)
+    return stream.evidence("L1", artifact.file, "size and sha256; encrypted, not opened")
 
 
 def _tried(engine: Engine, folder: Path, record: VolumeRecord, kind: str, trial_limit: int) -> list[Evidence]:
@@ -528,6 +546,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
     """
     engine, catalogue = world.engine, world.catalogue
     observed = engine.look(invocation)
+    seal_for(world, observed)
     rules = world.rules(observed)
     candidates = threat.threatened(invocation, observed).volumes
     if names:
@@ -557,7 +576,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
             with _draft(engine, catalogue, request) as draft:
                 method = world.settings.method
                 records = [_hot(engine, request, v, verdict, draft.path, servers.get(v.name), method) for v, verdict in chosen]
-                kept = draft.commit(_compared(catalogue, engine, records))
+                kept = draft.commit(stream.renamed(draft.path, record) for record in _compared(catalogue, engine, records))
             run.step("backed-up", backup=kept.id, path=kept.path)
             kept = prove(None, catalogue, kept, trial_limit=0)  # no trial: `verify --trial` does that
             run.step("ended", outcome=f"backup {kept.id}")

@@ -37,6 +37,7 @@ from safe_compose.catalogue import Catalogue
 from safe_compose.destination import Destination
 from safe_compose.errors import DockerNotFound, EngineUnavailable, Refused, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.journal import Journal, RunRecord
+from safe_compose.methods import seal
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier
 from safe_compose.process import utc_now
@@ -65,6 +66,12 @@ Silent = Annotated[
 ]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for another safe-compose of this project.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+
+
+IdentityFile = Annotated[
+    Path | None,
+    typer.Option("--identity", envvar="SAFE_COMPOSE_IDENTITY", help="What opens an encrypted backup: the file of a key."),
+]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -134,6 +141,17 @@ def _invocation(project: str | None, files: Sequence[str] | None) -> grammar.Inv
 
 def _catalogue() -> Catalogue:
     return Catalogue(config.load(Path.cwd(), dict(os.environ)).store)
+
+
+def _unlock(settings: config.Settings, identity: Path | None) -> None:
+    """Read the keys that open encrypted backups. Raises UsageError for a file that was named for this command."""
+    if identity is not None:
+        seal.open_with(identity)
+    elif settings.identity is not None:
+        if settings.identity.exists():
+            seal.open_with(settings.identity)
+        else:
+            prompts.say(f"safe-compose: encrypt.identity: there is no {settings.identity}: encrypted backups stay closed")
 
 
 def _print_json(shape: dict[str, Any]) -> None:
@@ -441,6 +459,7 @@ def show(
         return
     facts = {**_listed(kept), "volumes": ", ".join(v.name for v in kept.volumes), "bytes": size_text(kept.bytes)}
     facts["verified"] = _verdict(kept)
+    facts["encrypted"] = "age" if any(a.sealed for v in kept.volumes for a in v.artifacts) else "no"
     facts["offsite"] = "\n".join(_copy(c) for c in kept.offsite) or "nowhere"
     prompts.table(kept.id, ["", ""], [(k, str(v)) for k, v in facts.items() if v is not None], show_header=False)
     files = [(v.name, v.method, a.file, a.kind, size_text(a.bytes), a.sha256[:16]) for v in kept.volumes for a in v.artifacts]
@@ -460,12 +479,14 @@ def verify(
     ] = None,
     trial: Annotated[bool, typer.Option("--trial", help="Also restore it into a scratch server (L4).")] = False,
     receipt: Annotated[Path | None, typer.Option("--junit", help="Write what was found to a file, as JUnit XML.")] = None,
+    identity: IdentityFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Read backups again from the first byte to the last; 65 when one does not prove itself."""
     if sum((id is not None, every, share is not None)) > 1:
         raise UsageError("verify takes one of: an id, --all, --sample", next_step="safe-compose verify --all")
     wanted = upkeep.share_of(share) if share is not None else None
+    _unlock(config.load(Path.cwd(), dict(os.environ)), identity)
     catalogue = _catalogue()
     if every or wanted is not None:
         there = catalogue.listed(project)
@@ -624,6 +645,7 @@ def offsite(
     project: ProjectName = None,
     every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
     dry_run: DryRun = False,
+    identity: IdentityFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Keep copies of backups elsewhere: push and pull them, list, verify and show what is known of them."""
@@ -634,6 +656,7 @@ def offsite(
     if every and (id is not None or action == "pull"):
         raise UsageError("--all goes with push, verify and status, and without an id")
     settings = config.load(Path.cwd(), dict(os.environ))
+    _unlock(settings, identity)
     catalogue = Catalogue(settings.store, settings.access)
     where = copies.chosen(settings, place) if action != "status" else ()
     if action == "status":
@@ -721,10 +744,12 @@ def undo(
     silent: Silent = False,
     yes: Yes = False,
     dry_run: DryRun = False,
+    identity: IdentityFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring back what the last guarded command in this project destroyed: volumes, content, running services."""
     world = enter(_invocation(None, None))
+    _unlock(world.settings, identity)
     done = restore.undo(world, project=project, confirm=confirm, ask=not silent, dry_run=dry_run)
     _tell_way_back("undone", done, as_json=as_json)
 
@@ -742,11 +767,13 @@ def restore_backup(
     source: Annotated[
         str | None, typer.Option("--from", help="Fetch it from this off-site destination first: NAME or URL.")
     ] = None,
+    identity: IdentityFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Put the volumes of a backup back; what is there now is backed up first."""
     invocation = _invocation(project, files)
     world = enter(invocation)
+    _unlock(world.settings, identity)
     if source is not None:
         if id is None:
             raise UsageError(

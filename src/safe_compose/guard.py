@@ -237,6 +237,7 @@ def _prepared(world: World, made: Plan, journal_run: Run, halted: "Halted") -> "
     if again.backed_up and not made.invocation.own.skip_backup:
         required = world.required_copies(again.observed)
         copies.reachable(required)
+        backup.seal_for(world, again.observed)
         request = backup.Request(
             project=again.project or "volumes",
             reason="pre-delete",
@@ -329,6 +330,8 @@ def _with_details(world: World, made: Plan) -> Plan:
         details["backup goes to"] = f"{world.catalogue.root} ({plan.size_text(world.catalogue.room().bytes)} free)"
         if over := world.over_budget():
             details["store"] = over
+        if recipients := world.recipients(made.observed):
+            details["encrypted for"] = f"{len(recipients)} recipient{'s' if len(recipients) != 1 else ''}"
         if required := world.required_copies(made.observed):
             details["copied off-site"] = ", ".join(f"{to.name} ({to.url})" for to in required)
         if made.threat.stops:

@@ -27,7 +27,7 @@ from safe_compose.errors import (
 )
 from safe_compose.grammar import parse
 from safe_compose.journal import Run, RunRecord
-from safe_compose.methods import archive, database_of, postgres
+from safe_compose.methods import archive, database_of, postgres, stream
 from safe_compose.methods.database import Database
 from safe_compose.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
 from safe_compose.plan import size_text
@@ -343,6 +343,8 @@ def _read_whole(world: World, way: Way) -> None:
     with prompts.progress(f"verify {way.kept.id}") as report:
         for target in way.targets:
             try:
+                if (locked := stream.locked(folder, target.record)) is not None:
+                    raise locked
                 backup.check_files(folder, target.record, report)
             except VerifyFailed as fault:
                 world.catalogue.mark_broken(way.kept, fault.message)
@@ -426,6 +428,7 @@ class Act:
         way = self.way
         judged = tuple((t.now, _verdict_of(t)) for t in way.occupied if t.now is not None)
         if judged:
+            backup.seal_for(self.world, way.observed)
             users = tuple(u for u in way.observed.containers if u.volume_names() & {v.name for v, _ in judged})
             request = backup.Request(way.kept.project, "pre-restore", (), way.observed, judged, users)
             made = backup.before_deletion(way.engine, self.world.catalogue, self.run, request, self.world.settings, self._halted)

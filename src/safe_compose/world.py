@@ -67,6 +67,10 @@ class World:
             return config.load(theirs, dict(os.environ))
         return self.settings
 
+    def recipients(self, observed: "Observed") -> "tuple[str, ...]":
+        """Whom a backup of what was found is encrypted for."""
+        return self._settings_of(observed).recipients or self.settings.recipients
+
     def required_copies(self, observed: "Observed") -> "tuple[Destination, ...]":
         """The off-site destinations without whose copy nothing is deleted: of this folder's settings and of the project's."""
         both = (*self.settings.required_copies, *self._settings_of(observed).required_copies)

@@ -625,14 +625,14 @@ class Catalogue:
     def mark_verified(self, backup: Backup, evidence: Iterable[Evidence]) -> Backup:
         """Add evidence; of one subject and level the newest counts. The backup as it is now.
 
-        A broken one stays broken unless the evidence is about every one of its artifacts. Raises BackupFailed.
+        A broken one stays broken unless every one of its artifacts was read (L1 alone reads nothing). Raises BackupFailed.
         """
 
         def add(before: "Verification") -> "Verification":
             new = tuple(evidence)
             merged = {(e.subject, e.level): e for e in (*before.evidence, *new)}
             files = {a.file for v in backup.volumes for a in v.artifacts if a.kind != "list"}
-            broken = before.broken if before.broken and not files <= {e.subject for e in new} else None
+            broken = before.broken if before.broken and not files <= {e.subject for e in new if e.level > "L1"} else None
             return before.model_copy(update={"evidence": tuple(merged.values()), "broken": broken})
 
         return self._amend(backup, add)

@@ -25,6 +25,10 @@ def _lines(backup: Backup) -> Iterator[str]:
     yield "A dump that is cut short loads without an error, so never leave that check out."
     yield "Each section below makes a new volume and fills it. It does nothing when a volume of that name exists: then look"
     yield "at that one first, or change the name in `VOLUME`."
+    if any(a.sealed for v in backup.volumes for a in v.artifacts):
+        yield "The files that end in `.age` are encrypted: `age` opens them with the identity of one of their recipients. Name its"
+        yield "file first; a wrong one prints `no identity matched` and nothing more:"
+        yield from _shell("KEY=$HOME/key.txt")
     for warning in backup.warnings:
         yield f"\nWarning: {warning}"
     for record in backup.volumes:
@@ -69,7 +73,7 @@ def _from_archive(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
     yield from _shell(
         f"VOLUME={quote(record.name)} IMAGE={quote(archive.detail.get('image') or _image(record))}",
         f"{_unless_it_exists()} {_create(record)} &&",
-        f"gzip -dc {quote('./' + archive.file)} | docker run --rm -i --pull never --network none --user 0 \\",
+        f"{_unpacked(archive)} | docker run --rm -i --pull never --network none --user 0 \\",
         '  -v "$VOLUME":/volume \\',
         f'  --entrypoint tar "$IMAGE" {_TAR.removeprefix("tar ")}',
     )
@@ -83,7 +87,7 @@ def _through_the_engine(record: VolumeRecord, archive: Artifact) -> Iterator[str
         f"{_unless_it_exists()} {_create(record)} &&",
         "CONTAINER=$(docker create --pull never --network none \\",
         '  -v "$VOLUME":/volume "$IMAGE" none) &&',
-        f'gzip -dc {quote("./" + archive.file)} | docker cp - "$CONTAINER":/ && docker rm "$CONTAINER"',
+        f'{_unpacked(archive)} | docker cp - "$CONTAINER":/ && docker rm "$CONTAINER"',
     )
 
 
@@ -127,14 +131,14 @@ def _from_dump(record: VolumeRecord, databases: Sequence[Artifact], name: str, *
     )
     for role in (a for a in record.artifacts if a.kind == "globals"):
         yield f"Roles and tablespaces; that role {_code(server.user)} already exists is the one error to expect:"
-        yield from _shell(f"gzip -dc {quote('./' + role.file)} | {psql}")
+        yield from _shell(f"{_unpacked(role)} | {psql}")
     for database in databases:
         if database.database in ("postgres", "template1"):
             yield f"Database {_code(database.database)}; that it already exists is the one error to expect:"
-            yield from _shell(f"gzip -dc {quote('./' + database.file)} | {psql}")
+            yield from _shell(f"{_unpacked(database)} | {psql}")
         else:
             yield f"Database {_code(database.database or '?')}:"
-            yield from _shell(f"gzip -dc {quote('./' + database.file)} | {psql} -v ON_ERROR_STOP=1")
+            yield from _shell(f"{_unpacked(database)} | {psql} -v ON_ERROR_STOP=1")
     yield "Then leave the volume to its own service:"
     yield from _shell(f"docker stop -t 120 {name} && docker rm {name}")
 
@@ -175,9 +179,15 @@ def _from_mysql_dump(record: VolumeRecord, name: str, *, also: bool) -> Iterator
     ):
         for dump in (a for a in dumps if a.kind == kind):
             yield f"{what}:"
-            yield from _shell(f"gzip -dc {quote('./' + dump.file)} | {client} --binary-mode --default-character-set=utf8mb4")
+            yield from _shell(f"{_unpacked(dump)} | {client} --binary-mode --default-character-set=utf8mb4")
     yield "Then leave the volume to its own service:"
     yield from _shell(f"docker stop -t 120 {name} && docker rm {name}")
+
+
+def _unpacked(artifact: Artifact) -> str:
+    """The command that prints what a file holds."""
+    file = quote("./" + artifact.file)
+    return f'age -d -i "$KEY" {file} | gzip -dc' if artifact.sealed else f"gzip -dc {file}"
 
 
 def _unless_it_exists() -> str:

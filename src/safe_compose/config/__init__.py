@@ -22,6 +22,9 @@ The user's file, `$XDG_CONFIG_HOME/safe-compose/config.toml` (else `~/.config/..
     keep_weekly = 4
     keep_monthly = 12
     keep_within = "14d"              # those at most so much older than the newest; hours, days or weeks
+    [encrypt]                        # backups that only a key opens; the manifest stays readable
+    recipients = ["age1..."]         # of age-keygen, or "ssh-ed25519 ..." lines; the project's list takes the place of the user's
+    identity = "~/key.txt"           # read when a backup is verified or restored; better kept off this machine
     [offsite.NAME]                   # where copies go; credentials come from the environment, ~/.aws or ssh, never from here
     url = "sftp://me@host:22/copies" # or "s3://bucket/prefix", "file:///mnt/disk"
     required = false                 # true: a deletion waits until the copy is there and was read back
@@ -87,6 +90,10 @@ class Settings:
     """What `forget` leaves; None: no file says."""
     own_retention: bool = False
     """The project's file says it, so it is about that project alone."""
+    recipients: tuple[str, ...] = ()
+    """Whom backups are encrypted for; empty: they are not."""
+    identity: Path | None = None
+    """The file that opens them."""
     offsite: tuple[Destination, ...] = ()
     """Where copies go. Of two with one name the project's."""
     files: tuple[Path, ...] = ()
@@ -143,6 +150,8 @@ def load(project_dir: Path | None, environ: Mapping[str, str], *, uid: int | Non
         method=next((w.method for w in found if w.method is not None), "dump"),
         retention=next((w.retention for w in found if w.retention is not None), None),
         own_retention=project is not None and project.retention is not None,
+        recipients=next((w.recipients for w in found if w.recipients), ()),
+        identity=next((w.identity for w in found if w.identity is not None), None),
         offsite=tuple({d.name: d for w in reversed(found) for d in w.offsite}.values()),
         files=tuple(w.path for w in found),
     )

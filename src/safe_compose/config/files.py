@@ -31,6 +31,8 @@ class Words:
     safety: str | None
     method: str | None
     retention: Policy | None
+    recipients: tuple[str, ...]
+    identity: Path | None
     offsite: tuple[destination.Destination, ...]
 
 
@@ -129,6 +131,14 @@ class _Offsite(_Strict):
     region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
 
 
+_Recipient = Annotated[str, StringConstraints(pattern=r"^(age1[0-9a-z]{20,3000}|ssh-(ed25519|rsa) [A-Za-z0-9+/=]+( [^\r\n]*)?)$")]
+
+
+class _Encrypt(_Strict):
+    recipients: list[_Recipient] = []
+    identity: _Name | None = None
+
+
 class _Project(_Strict):
     tier: _Tier | None = None
 
@@ -138,6 +148,7 @@ class _Common(_Strict):
     store: _Store = _Store()
     backup: _Backup = _Backup()
     retention: _Retention = _Retention()
+    encrypt: _Encrypt = _Encrypt()
     offsite: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")], _Offsite] = {}
 
 
@@ -164,12 +175,13 @@ def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) 
         return None
     try:
         model = (_ProjectFile if own else _UserFile).model_validate(table)
-        store = _store(path, model, home)
+        store = _place(path, model, model.store.path, home, "store.path")
+        identity = _place(path, model, model.encrypt.identity, home, "encrypt.identity")
     except ValidationError as error:
         faults.extend(f"{path}: {_key(fault['loc'])}: {_words(fault['type'], fault['msg'])}" for fault in error.errors())
         return None
     except ValueError as error:
-        faults.append(f"{path}: store.path: {error}")
+        faults.append(f"{path}: {error}")
         return None
     copies = _offsite(path, model, faults)
     if copies is None:
@@ -187,6 +199,8 @@ def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) 
         safety=kept.safety,
         method=kept.method,
         retention=model.retention.policy(),
+        recipients=tuple(model.encrypt.recipients),
+        identity=identity,
         offsite=copies,
     )
 
@@ -203,9 +217,8 @@ def _words(kind: str, message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
-def _store(path: Path, model: _Common, home: Path) -> Path | None:
+def _place(path: Path, model: _Common, named: str | None, home: Path, key: str) -> Path | None:
     """Raises ValueError for a path that means another place in each folder."""
-    named = model.store.path
     if named is None:
         return None
     if named == "~" or named.startswith("~/"):
@@ -214,7 +227,7 @@ def _store(path: Path, model: _Common, home: Path) -> Path | None:
         return Path(normpath(named))
     if isinstance(model, _ProjectFile) and not named.startswith("~"):
         return Path(normpath(path.parent / named))
-    raise ValueError("must begin with / or ~/")
+    raise ValueError(f"{key}: must begin with / or ~/")
 
 
 def _offsite(path: Path, model: _Common, faults: list[str]) -> tuple[destination.Destination, ...] | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import IO, Any, Protocol
 
-from safe_compose.artifacts import VolumeRecord
 from safe_compose.errors import BackupFailed, ConfigError, UsageError
 
 SUFFIX = ".age"
@@ -253,11 +252,3 @@ def opened(read: Callable[[int], bytes], name: str) -> Generator[bytes, None, No
         raise Damaged("it cannot be decrypted to its end") from fault[0]
     if fault:
         raise fault[0]
-
-
-# -- in a backup -------------------------------------------------------------------------------------------------------
-
-
-def sealed(record: VolumeRecord) -> bool:
-    """Some of its files are sealed."""
-    return any(a.file.endswith(SUFFIX) for a in record.artifacts)

@@ -409,7 +409,7 @@ def locked(folder: Path, record: VolumeRecord) -> seal.Locked | None:
     Raises VerifyFailed for a file that is damaged.
     """
     for artifact in record.artifacts:
-        if artifact.file.endswith(seal.SUFFIX):
+        if artifact.sealed:
             with _open(folder, artifact) as file, closing(_compressed(folder, artifact, file, lambda _: None)) as pieces:
                 try:
                     next(pieces, b"")
