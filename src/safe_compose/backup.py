@@ -212,6 +212,8 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
     Raises LookAgain (75) when a container that may not be stopped uses a volume, BackupFailed (73), VerifyFailed (65). What
     was stopped is the caller's to start again (`halted.restore()`), whatever the outcome.
     """
+    if not seal.is_set():  # a road that did not ask for it must not write in the clear what the settings want encrypted
+        seal.for_recipients(settings.recipients)
     _nobody_else_writes(request)
     request = replace(request, sizes=_room_for(catalogue, engine, request))
     servers = _servers(request)

@@ -99,7 +99,7 @@ def _from_copy(record: VolumeRecord, base: Artifact) -> Iterator[str]:
     yield from _shell(
         f"VOLUME={quote(record.name)} IMAGE={quote(_image(record))}",
         f"{_unless_it_exists()} {_create(record)} &&",
-        f"gzip -dc {quote('./' + base.file)} | docker run --rm -i --pull never --network none --user 0 \\",
+        f"{_unpacked(base)} | docker run --rm -i --pull never --network none --user 0 \\",
         f'  -v "$VOLUME":/volume -e DATA={quote("/volume/" + base.detail.get("pgdata", "."))} --entrypoint sh "$IMAGE" \\',
         '  -c \'mkdir -p "$DATA" && tar -C "$DATA" --numeric-owner -xpf - && chmod 700 "$DATA" &&',
         '  chown --reference="$DATA/PG_VERSION" "$DATA" "$DATA/backup_manifest"\'',

@@ -66,6 +66,11 @@ def for_recipients(recipients: Sequence[str]) -> None:
     _ring.recipients = [*found, _ring.own.to_public()]
 
 
+def is_set() -> bool:
+    """Whether what is packed now is sealed."""
+    return bool(_ring.recipients)
+
+
 def open_with(path: Path) -> None:
     """Add the identities of a file, as age-keygen writes it, or an ssh private key. Raises UsageError, BackupFailed."""
     age = _age()
