@@ -114,6 +114,14 @@ def postgres_image(lab: None) -> Callable[[int], str]:
     return bring
 
 
+@pytest.fixture(scope="session")
+def sqlite_image(lab: None) -> str:
+    """The name of an image with Python and the sqlite3 program."""
+    name = "lab-sqlite:latest"
+    _bring_lab(name)
+    return name
+
+
 def _bring_lab(*images: str) -> None:
     environment = {name: value for name, value in OUTSIDE.items() if not name.startswith(("DOCKER_HOST", "DOCKER_CONTEXT"))}
     up = ROOT / "tests" / "lab" / "up"

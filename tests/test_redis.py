@@ -1,17 +1,21 @@
 """Redis in its three ways of keeping data: saved hot, settled before a stop, proved, tried, and brought back."""
 
 import json
+import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
-from lab.projects import ComposeProject, docker, wait_until
-from safe_compose.engine import Private
+from lab.projects import ComposeProject, docker, real_docker, unique, wait_until
+from lab.recipe import type_recipe
+from safe_compose.engine import Engine, Private, connect
 from safe_compose.methods import redis
+from safe_compose.methods.redis.rdb import BadRdb, read
 from safe_compose.methods.redis.server import visibly_memory_only
 from safe_compose.observed import Container, Mount
 
@@ -163,7 +167,7 @@ def keys_of(record: dict[str, Any]) -> dict[str, int]:
 
 @pytest.mark.engine
 def test_hot_cold_and_back_with_rdb_with_aof_and_with_neither(
-    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
+    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path, tmp_path: Path
 ) -> None:
     before = {service: digest(shop, service) for service in SERVICES}
     assert len({*before.values()}) == 1
@@ -201,5 +205,91 @@ def test_hot_cold_and_back_with_rdb_with_aof_and_with_neither(
     for service in ("rdb", "aof"):
         assert cli(shop, service, "GET", "after") == "the restore"
 
+    shop.docker("compose", "down", "-v")
+    type_recipe(Path(hot["path"]), tmp_path / "tools")
+    shop.up()
+    answers(shop, *SERVICES)
+    assert {service: digest(shop, service) for service in SERVICES} == before, "by hand"
+
     written = [p.read_bytes() for p in (sealed_environment / "safe-compose").rglob("*") if p.suffix in (".json", ".jsonl", ".md")]
     assert PASSWORD.encode() not in b"".join(written)
+
+
+@pytest.fixture
+def engine(real_docker: str) -> Iterator[Engine]:
+    with connect(real_docker, (), environ=os.environ, run_id=unique("test")) as opened:
+        yield opened
+        assert opened.leftovers() == ()
+
+
+LOCKED = """
+services:
+  cache:
+    image: redis:7
+    command: [redis-server, --save, "", --aclfile, /etc/users.acl]
+    configs: [{source: users, target: /etc/users.acl}]
+    volumes: ["data:/data"]
+configs: {users: {file: ./users.acl}}
+volumes: {data: }
+"""
+
+
+@pytest.mark.engine
+def test_what_only_memory_holds_is_not_stopped_when_we_cannot_log_in(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(LOCKED, files={"users.acl": f"user default on >{PASSWORD} ~* &* +@all\n"})
+    project.up()
+    name = f"{project.name}-cache-1"
+    auth = ("-e", f"REDISCLI_AUTH={PASSWORD}")
+    wait_until("it answers", lambda: "PONG" in docker("exec", *auth, name, "redis-cli", "ping").stdout)
+    docker("exec", *auth, name, "redis-cli", "set", "a", "1")
+    started = docker("inspect", "-f", "{{.State.StartedAt}}", name).stdout
+    for words, code in ((("backup",), 73), ((*JOB, "compose", "down", "-v"), 73)):
+        refused = safe_compose(*words, cwd=project.folder)
+        assert refused.returncode == code and "NOAUTH" in refused.stderr, refused.stderr
+        assert PASSWORD not in refused.stderr
+    assert "in memory alone" in refused.stderr and f"docker stop {name}" in refused.stderr
+    assert docker("inspect", "-f", "{{.State.StartedAt}}", name).stdout == started
+    assert docker("exec", *auth, name, "redis-cli", "get", "a").stdout.strip() == "1"
+
+
+@pytest.mark.engine
+def test_damaged_files_are_seen_after_a_stop_and_writes_go_on_after_a_fault_before_it(
+    shop: ComposeProject, engine: Engine, tmp_path: Path
+) -> None:
+    container = engine.container(f"{shop.name}-mem-1")
+    assert container is not None
+    with pytest.raises(KeyError), redis.settled(engine, container) as known:
+        blocked = subprocess.Popen(
+            [real_docker(), "exec", "-e", f"REDISCLI_AUTH={AUTH['mem']}", container.id, "redis-cli", "set", "late", "1"],
+            stdout=subprocess.PIPE,
+        )
+        wait_until("the write waits", lambda: "blocked_clients:1" in cli(shop, "mem", "info", "clients"))
+        raise KeyError
+    assert blocked.communicate(timeout=60)[0].strip() == b"OK", "a fault before the stop left the server paused"
+    assert {d.name: d.rows for d in known.databases} == {"0": 3015, "3": 2}
+
+    images = [container.image_id]
+    with redis.settled(engine, container) as known:
+        engine.stop(container.id, timeout=30)
+    volume = f"{shop.name}_mem"
+    left = redis.left_behind(engine, volume, images, known)
+    assert left.clean and left.statistics is not None and "dump.rdb" in " ".join(left.notes)
+    whole = in_volume_bytes(volume, "cat", "/v/dump.rdb")
+    for harm in (whole[:-1], whole[: len(whole) // 2], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
+        argv = [real_docker(), "run", "-i", "--rm", "--network", "none", "-v", f"{volume}:/v", "--entrypoint", "dd", "redis:7"]
+        subprocess.run([*argv, "of=/v/dump.rdb"], input=harm, check=True, capture_output=True)
+        for seen in (known, None):
+            assert not redis.left_behind(engine, volume, images, seen).clean
+    for cut in range(0, len(whole) - 1, 4099):
+        with pytest.raises(BadRdb):
+            read([whole[:cut]])
+    read([whole])
+    with pytest.raises(BadRdb, match="follows"):
+        read([whole, b"x"])
+
+
+def in_volume_bytes(volume: str, *argv: str) -> bytes:
+    words = ("run", "--rm", "--network", "none", "-v", f"{volume}:/v", "--entrypoint", argv[0], "redis:7")
+    return subprocess.run([real_docker(), *words, *argv[1:]], check=True, capture_output=True).stdout

@@ -13,8 +13,9 @@ class Artifact:
     file: str
     """Path relative to the backup's folder, `/` separated."""
     kind: str
-    """`archive` (tar.gz of a volume), `globals` (pg_dumpall --globals-only), `database` (one plain dump), `base` (tar.gz of a
-    running server's files, by pg_basebackup), `list`."""
+    """`archive` (tar.gz of a volume), `globals` (pg_dumpall --globals-only), `database` (one plain dump, or an RDB), `base` (tar.gz
+    of a running server's files, by pg_basebackup), `sqlite` (a consistent copy of one SQLite database, for the place of the torn
+    one in the archive), `list`."""
     bytes: int
     sha256: str
     uncompressed_bytes: int
@@ -137,6 +138,8 @@ class VolumeRecord:
     """`container`, `service`, `image`, `image_id`, `destination` of each container that mounted it."""
     artifacts: tuple[Artifact, ...] = ()
     statistics: ServerStatistics | None = None
+    sqlite: tuple[DatabaseStatistics, ...] = ()
+    """The SQLite databases that were copied consistently beside a `live` archive, by their paths."""
     dump_older_than_archive: bool = False
     """Or older than the physical copy: then the counts are no measure for what it holds."""
     notes: tuple[str, ...] = ()
@@ -185,7 +188,7 @@ class Backup:
         proved: dict[str, str] = {}
         for evidence in self.evidence:
             proved[evidence.subject] = max(evidence.level, proved.get(evidence.subject, ""))
-        asked = {"archive": "L2", "globals": "L2", "database": "L3", "base": "L3"}
+        asked = {"archive": "L2", "globals": "L2", "database": "L3", "base": "L3", "sqlite": "L3"}
         files = [a for v in self.volumes for a in v.artifacts]
         return tuple(a.file for a in files if proved.get(a.file, "") < asked.get(a.kind, ""))
 

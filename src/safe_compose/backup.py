@@ -19,7 +19,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
 from safe_compose.grammar import Invocation
 from safe_compose.journal import Journal, Run, RunRecord
-from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of, seal, stream
+from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of, seal, sqlite, stream
 from safe_compose.methods.database import Database, Dump, NoCopy, Silent, Stopped
 from safe_compose.observed import Container, Observed, Volume
 from safe_compose.policy import Tier, Verdict
@@ -472,7 +472,8 @@ def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_
         with prompts.progress(f"verify {backup.id}", total=sum(a.uncompressed_bytes for a in _files(backup))) as report:
             done = 0
             for record in backup.volumes:
-                evidence += check_files(folder, record, lambda read, before=done: report(before + read))  # type: ignore[misc]
+                onwards: Callable[[int], None] = lambda read, before=done: report(before + read)  # type: ignore[misc]  # noqa: E731
+                evidence += check_files(folder, record, onwards, open_up_to=trial_limit)
                 done += sum(a.uncompressed_bytes for a in record.artifacts)
                 report(done)
         if run is not None:
@@ -486,9 +487,12 @@ def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_
     return catalogue.mark_verified(backup, evidence)
 
 
-def check_files(folder: Path, record: VolumeRecord, progress: Callable[[int], None] = lambda read: None) -> list[Evidence]:
+def check_files(
+    folder: Path, record: VolumeRecord, progress: Callable[[int], None] = lambda read: None, *, open_up_to: int | None = None
+) -> list[Evidence]:
     """L2 for the archive, L3 for each dump, from the bytes on disk; `progress` gets bytes. Raises VerifyFailed.
 
+    `open_up_to`: SQLite databases in an archive of a volume at rest are opened too, unless they have more bytes together.
     Of files that are encrypted for others L1, which is said.
     """
     if stream.locked(folder, record) is not None:
@@ -497,10 +501,19 @@ def check_files(folder: Path, record: VolumeRecord, progress: Callable[[int], No
         )
         return [_as_written(folder, artifact) for artifact in record.artifacts]
     evidence = []
+    finder = sqlite.Finder() if open_up_to is not None and record.method != "live" else None
     if any(a.kind == "archive" for a in record.artifacts):
-        evidence.append(archive.verify(folder, record.artifacts, progress))
+        evidence.append(archive.verify(folder, record.artifacts, progress, finder))
     if record.statistics is not None:
         evidence += database_of(record.statistics.kind).verify_dump(folder, record.artifacts, record.statistics)
+    evidence += sqlite.verify_copies(folder, record.artifacts, record.sqlite)
+    if finder is not None and open_up_to is not None:
+        proofs, words = sqlite.verify_archived(
+            folder, record.artifacts, finder.found, limit=open_up_to, strict=record.data_kind == "sqlite"
+        )
+        evidence += proofs
+        for told in words:
+            prompts.say(f"safe-compose: {record.name}: {told}")
     return evidence
 
 
@@ -580,7 +593,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
                 records = [_hot(engine, request, v, verdict, draft.path, servers.get(v.name), method) for v, verdict in chosen]
                 kept = draft.commit(stream.renamed(draft.path, record) for record in _compared(catalogue, engine, records))
             run.step("backed-up", backup=kept.id, path=kept.path)
-            kept = prove(None, catalogue, kept, trial_limit=0)  # no trial: `verify --trial` does that
+            kept = prove(None, catalogue, kept, trial_limit=world.settings.trial_limit)  # without an engine nothing is tried
             run.step("ended", outcome=f"backup {kept.id}")
         except BaseException as fault:
             run.step("ended", outcome=f"no backup: {type(fault).__name__}")
@@ -622,7 +635,7 @@ def _hot(
         record = _record(request, volume, verdict, "dump", dump.artifacts)
         return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings))
     lively = [u.name for u in request.observed.users(volume.name) if u.lively]
-    if lively and verdict.kind not in _PLAIN:
+    if lively and verdict.kind not in _PLAIN | {"sqlite"}:
         raise BackupFailed(
             f"volume {volume.name}: a running {verdict.kind} is not archived ({', '.join(lively)}): a copy of its files "
             "would be silently wrong; no backup was made",
@@ -631,7 +644,12 @@ def _hot(
     with prompts.progress(f"archive {volume.name}", total=request.sizes.get(volume.name)) as report:
         images = image_candidates(engine, request.observed, volume.name)
         artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report, live=bool(lively))
-    return _record(request, volume, verdict, "live" if lively else "cold", artifacts)
+    record = _record(request, volume, verdict, "live" if lively else "cold", artifacts)
+    if not lively or not (found := sqlite.find(into, artifacts)):
+        return record
+    with prompts.progress(f"copy {len(found)} SQLite databases of {volume.name}") as report:
+        copies, counted, notes = sqlite.copies(engine, volume.name, found, images, into, report)
+    return replace(record, artifacts=(*artifacts, *copies), sqlite=counted, notes=notes)
 
 
 def contents(engine: Engine, volume: Volume, verdict: Verdict, users: Sequence[Container], timeout: float) -> str | None:

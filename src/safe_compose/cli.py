@@ -396,6 +396,9 @@ def make_backup(
         if record.statistics:
             rows = [(d.name, str(len(d.tables)), str(d.rows), size_text(d.bytes)) for d in record.statistics.databases]
             prompts.table(record.name, ["database", "tables", "rows", "size"], rows)
+        if record.sqlite:
+            rows = [(d.name, str(len(d.tables)), str(d.rows), size_text(d.bytes)) for d in record.sqlite]
+            prompts.table(record.name, ["SQLite database", "tables", "rows", "size"], rows)
     sys.stdout.write(f"{kept.path}  {size_text(kept.bytes)}  verified {kept.level}\n")
 
 

@@ -27,7 +27,7 @@ from safe_compose.errors import (
 )
 from safe_compose.grammar import parse
 from safe_compose.journal import Run, RunRecord
-from safe_compose.methods import archive, database_of, postgres, stream
+from safe_compose.methods import archive, database_of, postgres, sqlite, stream
 from safe_compose.methods.database import Database
 from safe_compose.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
 from safe_compose.plan import size_text
@@ -495,6 +495,8 @@ class Act:
         if tar is not None:
             with prompts.progress(f"restore {into}", total=tar.uncompressed_bytes) as report:
                 archive.extract(engine, folder, record.artifacts, into, images, report)
+            if count := sqlite.put_copies(engine, folder, record.artifacts, into, images):
+                prompts.say(f"safe-compose: {into}: {count} SQLite databases are the consistent copies, not the archive's")
             return "archive"
         size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
         with prompts.progress(f"restore {into} from its {target.source}", total=size) as report:

@@ -422,8 +422,21 @@ STANDINS = (
     ),
 )
 
+SQLITE = Recipe(
+    name="lab-sqlite:latest",
+    packages=("python3.11-minimal", "libpython3.11-stdlib", "sqlite3", *BASE),
+    entries={
+        **_debian(("app", 1000, "/app", "/bin/bash")),
+        "usr/bin/python3": Entry(link="python3.11"),
+        "app": _folder(0o755, 1000),
+        "app/state": _folder(0o755, 1000),
+    },
+    config={"Env": [f"PATH={PATH}"], "Cmd": ["python3"], "User": "1000:1000", "WorkingDir": "/app"},
+)
+"""An application's image with both programs that can copy a SQLite database."""
+
 RECIPES = (POSTGRES, BUSYBOX, BOT, *STANDINS, REDIS, MARIADB)
-SELDOM = (_postgres(TRIXIE), _postgres(FORKY))
+SELDOM = (_postgres(TRIXIE), _postgres(FORKY), SQLITE)
 """Made only when they are asked for by name: few tests need them."""
 
 
@@ -568,7 +581,7 @@ def present(recipe: Recipe) -> bool:
 
 def pulled(recipe: Recipe) -> bool:
     """Try for the real image, when asked to; an engine without a way to the registry may hang, so not for long."""
-    if os.environ.get("SAFE_COMPOSE_LAB_PULL") != "1" or recipe is BOT:
+    if os.environ.get("SAFE_COMPOSE_LAB_PULL") != "1" or recipe in (BOT, SQLITE):
         return False
     say(f"pulling {recipe.name}")
     try:

@@ -3,10 +3,14 @@ client alone."""
 
 from collections.abc import Iterator, Sequence
 from shlex import quote
+from urllib.parse import unquote
 
 from safe_compose.artifacts import HIDDEN, Artifact, Backup, VolumeRecord
 
 _TAR = "tar -C / --numeric-owner --same-owner --xattrs '--xattrs-include=*' --xattrs-exclude=security.selinux --acls -xpf -"
+
+_RUN = 'docker run --rm {}--pull never --network none --user 0 -v "$VOLUME":/volume --entrypoint'
+"""Only where something is piped in it gets `-i`: else it would eat the lines that are pasted after it."""
 
 
 def recipe(backup: Backup) -> str:
@@ -53,10 +57,14 @@ def _volume(record: VolumeRecord, backup_id: str) -> Iterator[str]:
     archives = [a for a in record.artifacts if a.kind == "archive"]
     for archive in archives:
         yield from _from_archive(record, archive)
+    for number, copy in enumerate(a for a in record.artifacts if a.kind == "sqlite"):
+        yield from _sqlite_copy(record, copy, first=number == 0)
     for base in (a for a in record.artifacts if a.kind == "base"):
         yield from _from_copy(record, base)
     databases = [a for a in record.artifacts if a.kind == "database"]
     kind = record.statistics.kind if record.statistics is not None else ""
+    if databases and kind == "redis":
+        yield from _from_rdb(record, databases[0])
     if databases and kind == "postgres":
         yield from _from_dump(record, databases, f"restore-{backup_id}", also=bool(archives))
     if kind in ("mariadb", "mysql"):
@@ -70,24 +78,26 @@ def _from_archive(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
         yield from _through_the_engine(record, archive)
         return
     yield "`IMAGE` may be any local image with GNU tar."
+    before, after = ("FILLED= ", ' && FILLED="$VOLUME"') if record.sqlite else ("", "")
     yield from _shell(
-        f"VOLUME={quote(record.name)} IMAGE={quote(archive.detail.get('image') or _image(record))}",
+        f"{before}VOLUME={quote(record.name)} IMAGE={quote(archive.detail.get('image') or _image(record))}",
         f"{_unless_it_exists()} {_create(record)} &&",
         f"{_unpacked(archive)} | docker run --rm -i --pull never --network none --user 0 \\",
         '  -v "$VOLUME":/volume \\',
-        f'  --entrypoint tar "$IMAGE" {_TAR.removeprefix("tar ")}',
+        f'  --entrypoint tar "$IMAGE" {_TAR.removeprefix("tar ")}{after}',
     )
 
 
 def _through_the_engine(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
     """No image had GNU tar when it was made: docker itself unpacks it, through a container that is never started."""
     yield "`IMAGE` may be any local image; it is not started."
+    before, after = ("FILLED= ", ' && FILLED="$VOLUME"') if record.sqlite else ("", "")
     yield from _shell(
-        f"VOLUME={quote(record.name)} IMAGE={quote(_image(record))}",
+        f"{before}VOLUME={quote(record.name)} IMAGE={quote(_image(record))}",
         f"{_unless_it_exists()} {_create(record)} &&",
         "CONTAINER=$(docker create --pull never --network none \\",
         '  -v "$VOLUME":/volume "$IMAGE" none) &&',
-        f'{_unpacked(archive)} | docker cp - "$CONTAINER":/ && docker rm "$CONTAINER"',
+        f'{_unpacked(archive)} | docker cp - "$CONTAINER":/ && docker rm "$CONTAINER"{after}',
     )
 
 
@@ -103,6 +113,44 @@ def _from_copy(record: VolumeRecord, base: Artifact) -> Iterator[str]:
         f'  -v "$VOLUME":/volume -e DATA={quote("/volume/" + base.detail.get("pgdata", "."))} --entrypoint sh "$IMAGE" \\',
         '  -c \'mkdir -p "$DATA" && tar -C "$DATA" --numeric-owner -xpf - && chmod 700 "$DATA" &&',
         '  chown --reference="$DATA/PG_VERSION" "$DATA" "$DATA/backup_manifest"\'',
+    )
+
+
+def _sqlite_copy(record: VolumeRecord, copy: Artifact, *, first: bool) -> Iterator[str]:
+    """Right after the archive, in the same shell; nothing happens unless that has just filled a new volume."""
+    if first:
+        yield "The archive was made while something ran on the volume. Then put the consistent copies of its SQLite databases over"
+        yield "those that it holds, and take away what lay beside them. `IMAGE` needs `dd` and `rm`."
+    place = quote("/volume/" + unquote(copy.detail["path"], errors="surrogateescape"))
+    yield from _shell(
+        f"PLACE={place}",
+        f'[ "$FILLED" = "$VOLUME" ] && gzip -dc {quote("./" + copy.file)} | {_RUN.format("-i ")} dd "$IMAGE" of="$PLACE" status=none &&',
+        f'{_RUN.format("")} rm "$IMAGE" -f "$PLACE-wal" "$PLACE-shm" "$PLACE-journal"',
+    )
+
+
+def _from_rdb(record: VolumeRecord, rdb: Artifact) -> Iterator[str]:
+    server = record.statistics
+    assert server is not None  # the caller looked
+    folder = server.settings.get("folder", ".")
+    base = "/volume" if folder == "." else f"/volume/{folder}"
+    names = [server.settings.get("dbfilename", "dump.rdb")]
+    if server.settings.get("appendonly") == "yes":
+        names.append(server.settings.get("appendfilename", "appendonly.aof"))
+    owner = ":".join(rdb.detail.get("owner", "0 0 755").split()[:2])
+    yield ""
+    yield f"### {_code(record.name)} from its RDB (server {server.version}, or a newer one)"
+    if len(names) > 1:
+        yield "The server appends, so it loads nothing but its append-only file: that may begin with an RDB, and is the same here."
+    lines = [f'{_RUN.format("")} mkdir "$IMAGE" -p {quote(base)} &&']
+    for name in names:
+        fill = f'{_RUN.format("-i ")} dd "$IMAGE" of={quote(f"{base}/{name}")} status=none'
+        lines.append(f"{_unpacked(rdb)} | {fill} &&")
+    yield from _shell(
+        f"VOLUME={quote(record.name)} IMAGE={quote(_image(record))}",
+        f"{_unless_it_exists()} {_create(record)} &&",
+        *lines,
+        f'{_RUN.format("")} chown "$IMAGE" -R {owner} /volume',
     )
 
 

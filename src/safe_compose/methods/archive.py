@@ -100,15 +100,22 @@ def archive(
     return replace(tar, detail=detail), replace(listing, detail={"from": detail["list"], "members": detail["members"]})
 
 
-def verify(folder: Path, artifacts: Sequence[Artifact], progress: Callable[[int], None] = nothing) -> Evidence:
+def verify(
+    folder: Path,
+    artifacts: Sequence[Artifact],
+    progress: Callable[[int], None] = nothing,
+    look: Callable[[Member, bytes], None] | None = None,
+) -> Evidence:
     """L2 of one volume's archive: sums, whole gzip streams, tar from end to end, members equal to the list.
+
+    `look` sees the beginning of every file (see `members`).
 
     `artifacts` are those of one volume; others than its archive and list are ignored. Raises VerifyFailed.
     """
     tar, listing = _both(artifacts)
     check(folder, listing)
     try:
-        count = compare(lambda: members(unpack(folder, tar, progress=progress)), lambda: listed(unpack(folder, listing)))
+        count = compare(lambda: members(unpack(folder, tar, progress=progress), look), lambda: listed(unpack(folder, listing)))
     except BadTar as error:
         raise _bad(tar, "verify", str(error)) from error
     if tar.detail.get("members", str(count)) != str(count):

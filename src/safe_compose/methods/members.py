@@ -9,6 +9,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 RECORD = 512
+HEAD = 16
+"""Bytes at the beginning of a file that tell some kinds."""
 _ZERO = bytes(RECORD)
 _TYPES = {b"0": "f", b"\0": "f", b"7": "f", b"1": "h", b"2": "l", b"3": "c", b"4": "b", b"5": "d", b"6": "p"}
 """tar's type flags as `find -printf %y` writes them; `h` is a hard link to an earlier member."""
@@ -85,8 +87,10 @@ class _Reader:
                 raise BadTar("the archive ends too early") from None
 
 
-def members(blocks: Iterable[bytes]) -> Iterator[Member]:
+def members(blocks: Iterable[bytes], look: Callable[[Member, bytes], None] | None = None) -> Iterator[Member]:
     """Every member of a tar stream (POSIX with PAX records, as GNU tar and the engine write it), the whole stream read.
+
+    `look` gets each file with its first HEAD bytes (fewer of a shorter one).
 
     Sparse files (PAX 0.x and 1.0) come with their real names and sizes. Raises BadTar for a wrong checksum, an unknown type, a
     member outside of `volume/`, a missing end (two zero records) and for anything after it but zeros. Raises what `blocks` does.
@@ -122,9 +126,14 @@ def members(blocks: Iterable[bytes]) -> Iterator[Member]:
         uid = int(facts.get(b"uid", b"-1")) if b"uid" in facts else _number(header[108:116])
         gid = int(facts.get(b"gid", b"-1")) if b"gid" in facts else _number(header[116:124])
         if kind == "f":
-            reader.skip(size + -size % RECORD)
             real = int(facts.get(b"GNU.sparse.realsize") or facts.get(b"GNU.sparse.size") or size)
-            yield Member("f", real, mode, uid, gid, _inside(name))
+            member = Member("f", real, mode, uid, gid, _inside(name))
+            taken = 0
+            if look is not None:
+                head, taken = _sparse_head(reader, size) if b"GNU.sparse.major" in facts else _head(reader, size)
+                look(member, head)
+            reader.skip(size - taken + -size % RECORD)
+            yield member
         elif kind == "l":
             yield Member("l", len(link), mode, uid, gid, _inside(name))
         elif kind == "h":
@@ -138,6 +147,24 @@ def members(blocks: Iterable[bytes]) -> Iterator[Member]:
     for block in reader.rest():
         if block.count(0) != len(block):
             raise BadTar("something follows the end of the archive")
+
+
+def _head(reader: _Reader, size: int) -> tuple[bytes, int]:
+    head = reader.read(min(size, HEAD))
+    return head, len(head)
+
+
+def _sparse_head(reader: _Reader, size: int) -> tuple[bytes, int]:
+    """The first bytes of a sparse file, and how many bytes were taken for that. Before its content stands, in whole records, a
+    map: how many pieces, then offset and length of each, one number on a line (GNU tar's PAX format 1.0)."""
+    text = b""
+    while len(text) + RECORD + HEAD <= size and len(text) < 64 * RECORD:
+        text += reader.read(RECORD)
+        numbers = text.split(b"\n")[:-1]
+        if numbers and numbers[0].isdigit() and len(numbers) > 2 * int(numbers[0]) > 0:
+            head = reader.read(HEAD) if numbers[1] == b"0" else b""
+            return head, len(text) + len(head)
+    return b"", len(text)
 
 
 def _check(header: bytes) -> None:
