@@ -124,7 +124,8 @@ def _sqlite_copy(record: VolumeRecord, copy: Artifact, *, first: bool) -> Iterat
     place = quote("/volume/" + unquote(copy.detail["path"], errors="surrogateescape"))
     yield from _shell(
         f"PLACE={place}",
-        f'[ "$FILLED" = "$VOLUME" ] && gzip -dc {quote("./" + copy.file)} | {_RUN.format("-i ")} dd "$IMAGE" of="$PLACE" status=none &&',
+        '[ "$FILLED" = "$VOLUME" ] &&',
+        f'{_unpacked(copy)} | {_RUN.format("-i ")} dd "$IMAGE" of="$PLACE" status=none &&',
         f'{_RUN.format("")} rm "$IMAGE" -f "$PLACE-wal" "$PLACE-shm" "$PLACE-journal"',
     )
 
