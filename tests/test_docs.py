@@ -298,11 +298,13 @@ def json_block(containing: str) -> Any:
 
 
 def documented_tree() -> set[str]:
+    """Files of a backup of PostgreSQL and plain files; what other kinds and other ways make has a line as well."""
     (block,) = (b for b in blocks(ROOT / "docs/data-persistence.md", "") if b.startswith("<store>"))
     found = set()
     for line in block.splitlines()[1:]:
         name = line.split()[0]
-        if name != "<volume>/":
+        elsewhere = "instead of" in line or any(kind in line for kind in ("MySQL", "Redis", "SQLite"))
+        if name != "<volume>/" and not elsewhere:
             found.add(f"<volume>/{name}" if line.startswith("    ") else name)
     return found
 
