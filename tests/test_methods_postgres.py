@@ -391,8 +391,20 @@ def test_writes_after_the_dump_are_noticed_and_reads_are_not(start: Start, engin
     dump = postgres.dump(engine, postgres.server(engine, lab.container), lab.name, tmp_path)
     lab.sql("SELECT count(*) FROM t; CHECKPOINT", "app")
     assert dump.written_since(engine) is False
+    assert stopped_after(lab, engine, dump) is False
+    lab.call("start", lab.name)
+    _wait(lab)
     lab.sql("INSERT INTO t VALUES (1)", "app")
     assert dump.written_since(engine) is True
+    assert stopped_after(lab, engine, dump) is True, "also what comes in the moment before the stop is noticed"
+
+
+def stopped_after(lab: Lab, engine: Engine, dump: postgres.Dump) -> bool:
+    """What the files of the stopped server say."""
+    engine.stop(lab.container.id, timeout=60)
+    left = postgres.left_behind(engine, lab.name, [lab.container.image_id], dump.server)
+    assert left.clean
+    return dump.is_older_than(left)
 
 
 @pytest.mark.engine

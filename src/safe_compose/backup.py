@@ -237,7 +237,7 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
             dump, known = dumps.get(volume.name), settled.get(volume.name)
             stopped, limit = volume.name in servers, settings.trial_limit
             record = _archived(engine, request, volume, verdict, draft.path, dump, known, stopped=stopped, limit=limit)
-            records.append(replace(record, dump_older_than_archive=volume.name in late))
+            records.append(replace(record, dump_older_than_archive=record.dump_older_than_archive or volume.name in late))
             run.step("archived", volume=volume.name)
         backup = draft.commit(stream.renamed(draft.path, record) for record in _compared(catalogue, engine, records))
     run.step("backed-up", backup=backup.id, path=backup.path)
@@ -352,10 +352,12 @@ def _archived(
     images = image_candidates(engine, request.observed, volume.name)
     notes: list[str] = []
     statistics = None
+    older = False
     if (database := DATABASES.get(verdict.kind)) is not None:
         left = database.left_behind(engine, volume.name, images, dump.server if dump else settled)
         statistics = left.statistics
         notes += left.notes
+        older = dump is not None and dump.is_older_than(left)
         if stopped and (dump is not None or not database.DUMPED_BEFORE_DELETION) and not left.clean:
             raise BackupFailed(
                 f"volume {volume.name}: the database did not shut down cleanly ({left.words}); nothing was deleted",
@@ -373,7 +375,8 @@ def _archived(
         return replace(_record(request, volume, verdict, "cold", artifacts), statistics=statistics, notes=tuple(notes))
     record = _record(request, volume, verdict, "dump+cold", (*artifacts, *dump.artifacts))
     users = (served, *record.users) if served is not None else record.users
-    return replace(record, users=users, statistics=dump.statistics, notes=(*notes, *dump.warnings))
+    notes += dump.warnings
+    return replace(record, users=users, statistics=dump.statistics, notes=tuple(notes), dump_older_than_archive=older)
 
 
 def _dumped_from_copy(

@@ -22,6 +22,10 @@ TAIL = 8192
 """Bytes of stderr that are kept."""
 CHUNK = 256 * 1024
 DEFAULT_CAPABILITIES = ("default",)
+SERVING_PROCESSES = 1024
+"""As many as a server of ours may have: a broken one must not take all that the machine has."""
+SERVING_SHARES = 512
+"""Of the processor, where others have 1024: a trial yields to what serves people."""
 _NOT_STARTED = (125, 126, 127)
 """`docker run` ends so when the container, or the program in it, could not be started."""
 
@@ -92,7 +96,8 @@ def run_words(
 
 def serve_words(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str]) -> list[str]:
     """The same for one that serves in the background. It keeps a small log and stays when it dies, to tell why it did."""
-    words = ["run", "--detach", "--log-driver", "local", "--log-opt", "max-size=1m", "--log-opt", "max-file=1"]
+    words = ["run", "--detach", "--pids-limit", str(SERVING_PROCESSES), "--cpu-shares", str(SERVING_SHARES)]
+    words += ["--log-driver", "local", "--log-opt", "max-size=1m", "--log-opt", "max-file=1"]
     words += ["--log-opt", "compress=false"]  # 20.10 refuses a single file that it should compress (run)
     return [*words, *_shared(helper, name, run_id, image_volumes), *_program(helper.image, helper.argv)]
 

@@ -44,6 +44,8 @@ class LeftBehind(NamedTuple):
     """What it held when it was stopped, where that was counted."""
     notes: tuple[str, ...] = ()
     """What has to be known about it, in words."""
+    next_transaction: int | None = None
+    """The number that the next write would have had, where the files tell it."""
 
 
 class Dump(Protocol):
@@ -60,6 +62,9 @@ class Dump(Protocol):
 
     def written_since(self, engine: Engine) -> bool:
         """Whether anything may have been written since the dump began; the server must still run. Raises BackupFailed."""
+
+    def is_older_than(self, left: LeftBehind) -> bool:
+        """Whether what the stopped server left tells of a write after the dump: also in the moment before it stopped."""
 
 
 class Database(Protocol):

@@ -10,6 +10,8 @@ from safe_compose.methods.database import LeftBehind
 from safe_compose.methods.postgres.server import Server
 from safe_compose.observed import Container
 
+_STATE = "Database cluster state"
+
 
 def settled(engine: Engine, container: Container) -> AbstractContextManager[None]:
     """Nothing to do: what was committed is on the volume."""
@@ -18,8 +20,11 @@ def settled(engine: Engine, container: Container) -> AbstractContextManager[None
 
 def left_behind(engine: Engine, volume_name: str, image_ids: Sequence[str], server: Server | None) -> LeftBehind:
     """How a data directory nobody runs on was left; `server` is what was dumped from it. Raises BackupFailed."""
-    state = control_state(engine, volume_name, image_ids, server.pgdata if server is not None else None)
-    return LeftBehind(f"control state '{state}'", clean(state))
+    told = _control_data(engine, volume_name, image_ids, server.pgdata if server is not None else None)
+    state = told.get(_STATE, "unknown")
+    epoch, _, number = told.get("Latest checkpoint's NextXID", "").partition(":")
+    following = (int(epoch) << 32) + int(number) if epoch.isdigit() and number.isdigit() else None
+    return LeftBehind(f"control state '{state}'", clean(state), next_transaction=following if clean(state) else None)
 
 
 def control_state(engine: Engine, volume_name: str, image_ids: Sequence[str], pgdata: str | None) -> str:
@@ -28,20 +33,26 @@ def control_state(engine: Engine, volume_name: str, image_ids: Sequence[str], pg
 
     `pgdata` is relative to the volume's root; None looks for it. Raises BackupFailed when the volume cannot be read.
     """
+    return _control_data(engine, volume_name, image_ids, pgdata).get(_STATE, "unknown")
+
+
+def _control_data(engine: Engine, volume_name: str, image_ids: Sequence[str], pgdata: str | None) -> dict[str, str]:
+    """What `pg_controldata` prints, as a table; nothing where it cannot be had."""
     for image in image_ids:
         if engine.image(image) is None:
             continue  # what a backup recorded may be gone
         try:
             folder = find_data(engine, volume_name, image) if pgdata is None else pgdata
             if folder is None:
-                return "unknown"
+                return {}
             said = engine.run(reading_helper(volume_name, image, ("pg_controldata", str(PurePosixPath(MOUNT, folder)))), timeout=60)
         except HelperFailed:
             continue  # another image may have the program, in the right version
-        for line in said.decode("utf-8", "replace").splitlines():
-            if line.startswith("Database cluster state:"):
-                return line.partition(":")[2].strip()
-    return "unknown"
+        lines = (line.partition(":") for line in said.decode("utf-8", "replace").splitlines())
+        found = {name: value.strip() for name, _, value in lines}
+        if _STATE in found:
+            return found
+    return {}
 
 
 def clean(state: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, TableCount, slug
 from safe_compose.engine import PIPE, Engine
 from safe_compose.errors import BackupFailed, VerifyFailed
+from safe_compose.methods.database import LeftBehind
 from safe_compose.methods.postgres.manifest import verify_base
 from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, BadDump, Scanner
 from safe_compose.methods.postgres.server import (
@@ -41,6 +42,10 @@ class Dump:
     def written_since(self, engine: Engine) -> bool:
         """Whether anything may have been written since the dump began (the server must still run). Raises BackupFailed."""
         return not self.before.still(reading(engine, self.server))
+
+    def is_older_than(self, left: LeftBehind) -> bool:
+        """Whether a transaction that wrote came after the first look at the counter, or was under way then."""
+        return left.next_transaction is not None and not self.before.still(Reading(0, left.next_transaction))
 
 
 def dump(engine: Engine, server: Server, volume: str, into: Path, progress: Callable[[int], None] = nothing) -> Dump:

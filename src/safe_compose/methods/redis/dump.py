@@ -11,6 +11,7 @@ from safe_compose.artifacts import Artifact, Evidence, ServerStatistics, slug
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.archive import feed, last_words
+from safe_compose.methods.database import LeftBehind
 from safe_compose.methods.redis.rdb import BadRdb, Snapshot, read
 from safe_compose.methods.redis.server import (
     Answer,
@@ -45,6 +46,10 @@ class Dump:
     def written_since(self, engine: Engine) -> bool:
         """Taken for yes: before a deletion no dump is made, so nobody asks."""
         return True
+
+    def is_older_than(self, left: LeftBehind) -> bool:
+        """Not asked either."""
+        return False
 
 
 def dump(engine: Engine, server: Server, volume: str, into: Path, progress: Callable[[int], None] = nothing) -> Dump:
