@@ -263,9 +263,10 @@ def test_databases_that_are_deep_dead_or_mute_all_come_back_with_their_rows_and_
     [backup] = kept(safe_compose, project)
     records = manifest(backup)
     methods = {name.removeprefix(f"{project.name}_"): record["method"] for name, record in records.items()}
-    assert methods == {"deep": "dump+cold", "crashed": "cold", "mute": "cold"}
+    assert methods == {"deep": "dump+cold", "crashed": "dump+cold", "mute": "cold"}
     for name in ("crashed", "mute"):
         assert "no dump" in str(records[f"{project.name}_{name}"]["notes"])
+    assert "on a copy of the volume" in str(records[f"{project.name}_crashed"]["notes"])
     texts = [p.read_bytes() for p in store(sealed_environment).rglob("*") if p.is_file() and p.suffix != ".gz"]
     assert [t for t in (*texts, *seen, answer.stderr.encode()) if b"canary-" in t] == []
 
