@@ -15,7 +15,7 @@ from safe_compose.artifacts import Artifact, Evidence, hide_secrets, slug
 from safe_compose.engine import PIPE, Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed, LookAgain, VerifyFailed
 from safe_compose.methods.members import BadTar, Member, compare, listed, members, resolved
-from safe_compose.methods.stream import blocks_of, check, evidence, new_folder, nothing, pack, sync_folder, unpack, whole
+from safe_compose.methods.stream import blocks_of, check, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved, whole
 from safe_compose.observed import Volume
 
 MOUNT = "/volume"
@@ -117,9 +117,9 @@ def verify(
     try:
         count = compare(lambda: members(unpack(folder, tar, progress=progress), look), lambda: listed(unpack(folder, listing)))
     except BadTar as error:
-        raise _bad(tar, "verify", str(error)) from error
+        raise unproved(tar, str(error)) from error
     if tar.detail.get("members", str(count)) != str(count):
-        raise _bad(tar, "verify", f"it has {count} members, {tar.detail['members']} were written")
+        raise unproved(tar, f"it has {count} members, {tar.detail['members']} were written")
     witness = "the list" if tar.detail.get("list") == "find" else "the list taken from it"
     return evidence("L2", tar.file, f"whole archive read, {count} members equal {witness}")
 
@@ -368,10 +368,3 @@ def _storable(folder: Path, listing: Artifact) -> Iterator[Member]:
 def _sent(engine: Engine, volume: str, image: str) -> Iterator[Member]:
     with _fault(volume, "compare"), engine.archive_out(volume, image) as chunks:
         yield from members(chunks)
-
-
-def _bad(artifact: Artifact, stage: str, cause: str) -> VerifyFailed:
-    return VerifyFailed(
-        f"volume {artifact.volume}: {stage}: {artifact.file}: {cause}; this backup is not counted as good",
-        next_step="make a new backup, or restore from another one: safe-compose list",
-    )

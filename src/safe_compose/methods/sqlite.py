@@ -25,7 +25,7 @@ from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.archive import MOUNT, last_words
 from safe_compose.methods.members import BadTar, Member, members
-from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack
+from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved
 
 MAGIC = b"SQLite format 3\0"
 BESIDE = (b"-wal", b"-journal")
@@ -157,7 +157,7 @@ def find(folder: Path, artifacts: Sequence[Artifact]) -> dict[bytes, Member]:
             for _ in members(unpack(folder, archive), finder):
                 continue
         except BadTar as error:
-            raise _bad(archive, str(error)) from error
+            raise unproved(archive, str(error)) from error
     return finder.found
 
 
@@ -355,11 +355,11 @@ def verify_copies(folder: Path, artifacts: Sequence[Artifact], counted: Sequence
             judged = judge(copy)
         then = wanted.pop(artifact.database or "", None)
         if then is None:
-            raise _bad(artifact, "it was not counted when it was made")
+            raise unproved(artifact, "it was not counted when it was made")
         if judged.fault is not None:
-            raise _bad(artifact, f"the database is damaged: {judged.fault}")
+            raise unproved(artifact, f"the database is damaged: {judged.fault}")
         if judged.unsure is None and judged.tables != then.tables:
-            raise _bad(artifact, "its tables do not have the rows that were counted when it was made")
+            raise unproved(artifact, "its tables do not have the rows that were counted when it was made")
         what = f"{len(judged.tables)} tables, {judged.rows} rows equal to their counts, integrity_check ok"
         found.append(evidence("L3", artifact.file, f"not judged here: {judged.unsure}" if judged.unsure else what))
     if wanted:
@@ -390,7 +390,7 @@ def verify_archived(
             if judged.fault is not None:
                 told = f"the SQLite database {readable(path)} is damaged: {judged.fault}"
                 if strict:
-                    raise _bad(archive, told)
+                    raise unproved(archive, told)
                 words.append(f"{told}; the archive holds it as it is")
             elif judged.unsure is not None:
                 words.append(f"SQLite {readable(path)} cannot be judged here: {judged.unsure}")
@@ -481,10 +481,3 @@ def _remove(engine: Engine, volume: str, paths: Sequence[bytes], image_ids: Sequ
 
 def _archive_of(artifacts: Sequence[Artifact]) -> Artifact | None:
     return next((a for a in artifacts if a.kind == "archive"), None)
-
-
-def _bad(artifact: Artifact, cause: str) -> VerifyFailed:
-    return VerifyFailed(
-        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
-        next_step="make a new backup, or restore from another one: safe-compose list",
-    )

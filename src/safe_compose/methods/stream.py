@@ -275,9 +275,9 @@ def check(folder: Path, artifact: Artifact) -> None:
             while block := file.read(BLOCK):
                 digest.update(block)
         except OSError as error:
-            raise _unread(artifact, error.strerror or str(error)) from error
+            raise unproved(artifact, error.strerror or str(error)) from error
     if digest.hexdigest() != artifact.sha256:
-        raise _unread(artifact, "its sha256 is not the one measured when it was written: the file was changed or is damaged")
+        raise unproved(artifact, "its sha256 is not the one measured when it was written: the file was changed or is damaged")
 
 
 def unpack(folder: Path, artifact: Artifact, *, progress: Callable[[int], None] = nothing) -> Iterator[bytes]:
@@ -295,7 +295,7 @@ def unpack(folder: Path, artifact: Artifact, *, progress: Callable[[int], None] 
         progress(size)
         yield block
     if size != artifact.uncompressed_bytes or plain.hexdigest() != artifact.uncompressed_sha256:
-        raise _unread(artifact, "its uncompressed bytes are not those that were written")
+        raise unproved(artifact, "its uncompressed bytes are not those that were written")
 
 
 def _ahead(blocks: Generator[bytes, None, None]) -> Iterator[bytes]:
@@ -323,22 +323,22 @@ def _inflated(folder: Path, artifact: Artifact) -> Generator[bytes, None, None]:
         while not decompressor.eof:
             piece = next(pieces, b"")
             if not piece:
-                raise _unread(artifact, "the gzip stream ends too early")
+                raise unproved(artifact, "the gzip stream ends too early")
             while piece and not decompressor.eof:
                 try:
                     block = decompressor.decompress(piece, 2 * _PIECE)
                 except zlib.error as error:
-                    raise _unread(artifact, f"the gzip stream is damaged ({error})") from error
+                    raise unproved(artifact, f"the gzip stream is damaged ({error})") from error
                 piece = decompressor.unconsumed_tail
                 if block:
                     size += len(block)
                     if size > artifact.uncompressed_bytes:
-                        raise _unread(artifact, "it holds more bytes than were written")
+                        raise unproved(artifact, "it holds more bytes than were written")
                     yield block
         if decompressor.unused_data or next(pieces, b""):
-            raise _unread(artifact, "something follows the gzip stream")
+            raise unproved(artifact, "something follows the gzip stream")
     if packed.hexdigest() != artifact.sha256:
-        raise _unread(artifact, "its sha256 is not the one measured when it was written: the file was changed or is damaged")
+        raise unproved(artifact, "its sha256 is not the one measured when it was written: the file was changed or is damaged")
 
 
 def _compressed(
@@ -350,7 +350,7 @@ def _compressed(
         try:
             piece = file.read(size)
         except OSError as error:
-            raise _unread(artifact, error.strerror or str(error)) from error
+            raise unproved(artifact, error.strerror or str(error)) from error
         measure(piece)
         return piece
 
@@ -361,7 +361,7 @@ def _compressed(
     try:
         yield from seal.opened(read, artifact.file)
     except seal.Damaged as damage:
-        raise _unread(artifact, str(damage)) from damage
+        raise unproved(artifact, str(damage)) from damage
     except seal.Locked:
         check(folder, artifact)  # a head that was changed looks like one for others
         raise
@@ -371,19 +371,12 @@ def _open(folder: Path, artifact: Artifact) -> IO[bytes]:
     try:
         file = (folder / artifact.file).open("rb", buffering=0)
     except OSError as error:
-        raise _unread(artifact, error.strerror or str(error)) from error
+        raise unproved(artifact, error.strerror or str(error)) from error
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode) or found.st_size != artifact.bytes:
         file.close()
-        raise _unread(artifact, f"it has {found.st_size} bytes, {artifact.bytes} were written")
+        raise unproved(artifact, f"it has {found.st_size} bytes, {artifact.bytes} were written")
     return file
-
-
-def _unread(artifact: Artifact, cause: str) -> VerifyFailed:
-    return VerifyFailed(
-        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
-        next_step="make a new backup, or restore from another one: safe-compose list",
-    )
 
 
 def renamed(folder: Path, record: VolumeRecord) -> VolumeRecord:
@@ -416,6 +409,14 @@ def locked(folder: Path, record: VolumeRecord) -> seal.Locked | None:
                 except seal.Locked as fault:
                     return fault
     return None
+
+
+def unproved(artifact: Artifact, cause: str) -> VerifyFailed:
+    """The fault of an artifact that does not prove itself."""
+    return VerifyFailed(
+        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
+        next_step="make a new backup, or restore from another one: safe-compose list",
+    )
 
 
 def evidence(level: str, subject: str, what: str) -> Evidence:

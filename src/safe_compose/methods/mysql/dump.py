@@ -28,7 +28,7 @@ from safe_compose.methods.mysql.server import (
     session,
     stream,
 )
-from safe_compose.methods.stream import BLOCK, Sums, blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack
+from safe_compose.methods.stream import BLOCK, Sums, blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved
 
 DUMP_FILE = "databases.sql.gz"
 ACCOUNTS_FILE = "accounts.sql.gz"
@@ -400,7 +400,7 @@ def verify_dump(folder: Path, artifacts: Sequence[Artifact], statistics: ServerS
         elif artifact.kind == "database":
             scanner = _scanned(folder, artifact, Scanner())
             if wrong := differences(scanner, statistics.databases):
-                raise _bad(artifact, wrong)
+                raise unproved(artifact, wrong)
             total = sum(d.rows for d in statistics.databases)
             found.append(evidence("L3", artifact.file, f"{len(scanner.rows)} tables, {total} rows equal to their counts"))
     levels = sorted(e.level for e in found)
@@ -418,12 +418,5 @@ def _scanned(folder: Path, artifact: Artifact, scanner: Scanner) -> Scanner:
             scanner.feed(block)
         scanner.finish()
     except BadDump as error:
-        raise _bad(artifact, str(error)) from error
+        raise unproved(artifact, str(error)) from error
     return scanner
-
-
-def _bad(artifact: Artifact, cause: str) -> VerifyFailed:
-    return VerifyFailed(
-        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
-        next_step="make a new backup, or restore from another one: safe-compose list",
-    )

@@ -24,6 +24,7 @@ from safe_compose.methods.mysql.dump import (
 )
 from safe_compose.methods.mysql.server import FOLDER, SYSTEM, Address, Login, Session, ask, fault, kind_of, session, stream
 from safe_compose.methods.stream import nothing, unpack
+from safe_compose.methods.trials import last_log, require_same
 
 READY_SECONDS = 180.0
 """How long a server of ours may take to its first connection; recovery, and making a fresh data directory, are in it."""
@@ -137,7 +138,7 @@ def _ready(engine: Engine, address: Address, subject: str) -> Address:
         container = engine.container(address.container)
         if container is None or container.state != "running":
             raise VerifyFailed(
-                f"volume {subject}: the server that was started on it died: {_log(engine, address.container)}",
+                f"volume {subject}: the server that was started on it died: {last_log(engine, address.container)}",
                 next_step="look at the lines above; the backup itself is kept",
             )
         cause = ""
@@ -157,14 +158,9 @@ def _ready(engine: Engine, address: Address, subject: str) -> Address:
         if time.monotonic() > until:
             raise VerifyFailed(
                 f"volume {subject}: the server that was started on it did not answer within {READY_SECONDS:.0f} s: "
-                f"{hide_secrets(cause)}; {_log(engine, address.container)}"
+                f"{hide_secrets(cause)}; {last_log(engine, address.container)}"
             )
         time.sleep(0.2)  # between two questions; the end is bounded and a dead server is seen above
-
-
-def _log(engine: Engine, container_id: str) -> str:
-    lines = engine.logs_tail(container_id, 8).splitlines()
-    return hide_secrets(" / ".join(line.strip() for line in lines if line.strip()))[-900:]
 
 
 # -- from a dump -------------------------------------------------------------------------------------------------------
@@ -256,18 +252,7 @@ def rebuild(
 
 def require_equal(wanted: Iterable[DatabaseStatistics], found: Iterable[DatabaseStatistics], subject: str, stage: str) -> None:
     """Every table has the rows it had and every other object is there; raises VerifyFailed naming some that differ."""
-    old, new = _flat(wanted), _flat(found)
-    wrong = [
-        f"{name}: {new.get(name, 'not there')}, was {old.get(name, 'not there')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise VerifyFailed(
-            f"volume {subject}: {stage}: counts differ: {'; '.join(wrong[:3])}{more}; it is not counted as good",
-            next_step="make a new backup, or restore from another one: safe-compose list",
-        )
+    require_same(_flat(wanted), _flat(found), subject, stage)
 
 
 def _flat(databases: Iterable[DatabaseStatistics]) -> Mapping[str, int]:

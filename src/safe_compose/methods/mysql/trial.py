@@ -1,12 +1,10 @@
 """L4: a backup is restored into a scratch volume, served by its own image on no network, and counted."""
 
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from safe_compose.artifacts import DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
+from safe_compose.artifacts import DatabaseStatistics, Evidence, VolumeRecord
 from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.archive import extract, last_words
@@ -14,7 +12,7 @@ from safe_compose.methods.mysql.dump import counted, look
 from safe_compose.methods.mysql.restore import Place, own_databases, require_equal, restore_dump, serving_copy, serving_fresh
 from safe_compose.methods.mysql.server import session
 from safe_compose.methods.stream import evidence
-from safe_compose.observed import HELPER_LABEL
+from safe_compose.methods.trials import scratch, statistics_of
 
 
 def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> list[Evidence]:
@@ -32,9 +30,9 @@ def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> lis
 
 def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
     """Extract, start, count. Where writes came after the dump, the counts are of the archive alone and only named."""
-    statistics = _statistics(record)
+    statistics = statistics_of(record)
     place = Place.of(record, image)
-    with _scratch(engine) as volume:
+    with scratch(engine) as volume:
         extract(engine, folder, record.artifacts, volume, [place.image])
         with serving_copy(engine, place, volume, record.name) as address:
             try:
@@ -51,9 +49,9 @@ def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str
 
 def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
     """Make a fresh server, load the dump, count."""
-    statistics = _statistics(record)
+    statistics = statistics_of(record)
     place = Place.of(record, image)
-    with _scratch(engine) as volume, serving_fresh(engine, place, volume, record.name) as (_, address):
+    with scratch(engine) as volume, serving_fresh(engine, place, volume, record.name) as (_, address):
         try:
             found = restore_dump(engine, address, folder, record.artifacts, statistics)
         except BackupFailed as error:  # the client took offence at it
@@ -75,20 +73,3 @@ def _without(databases: tuple[DatabaseStatistics, ...], names: set[tuple[str, st
 
 def _words(databases: tuple[DatabaseStatistics, ...]) -> str:
     return f"{sum(len(d.tables) for d in databases)} tables, {sum(d.rows for d in databases)} rows"
-
-
-def _statistics(record: VolumeRecord) -> ServerStatistics:
-    if record.statistics is None:
-        raise VerifyFailed(f"volume {record.name}: trial: nothing was counted when it was backed up")
-    return record.statistics
-
-
-@contextmanager
-def _scratch(engine: Engine) -> Iterator[str]:
-    """An empty volume of ours for the length of a block."""
-    name = f"safe-compose-trial-{engine.run_id}-{secrets.token_hex(4)}"
-    engine.create_volume(name, labels={HELPER_LABEL: engine.run_id})
-    try:
-        yield name
-    finally:
-        engine.remove_volume(name)

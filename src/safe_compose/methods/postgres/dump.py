@@ -22,7 +22,7 @@ from safe_compose.methods.postgres.server import (
     session,
     stream,
 )
-from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, whole
+from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved, whole
 
 LOCK_SECONDS = 60
 """How long a dump waits for a table that somebody changes; then it fails rather than hangs."""
@@ -273,9 +273,9 @@ def verify_dump(folder: Path, artifacts: Sequence[Artifact], statistics: ServerS
             scanner = _scanned(folder, artifact, Scanner())
             counted = wanted.pop(artifact.database or "", None)
             if counted is None:
-                raise _bad(artifact, "its database was not counted when it was made")
+                raise unproved(artifact, "its database was not counted when it was made")
             if wrong := differences(scanner, counted):
-                raise _bad(artifact, wrong)
+                raise unproved(artifact, wrong)
             found.append(evidence("L3", artifact.file, f"{len(scanner.rows)} tables, {counted.rows} rows equal to their counts"))
     if wanted or not any(e.level == "L2" for e in found):
         missing = ", ".join(sorted(wanted)) or "the globals"
@@ -289,12 +289,5 @@ def _scanned(folder: Path, artifact: Artifact, scanner: Scanner) -> Scanner:
             scanner.feed(block)
         scanner.finish()
     except BadDump as error:
-        raise _bad(artifact, str(error)) from error
+        raise unproved(artifact, str(error)) from error
     return scanner
-
-
-def _bad(artifact: Artifact, cause: str) -> VerifyFailed:
-    return VerifyFailed(
-        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
-        next_step="make a new backup, or restore from another one: safe-compose list",
-    )

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose.artifacts import Artifact, Evidence
-from safe_compose.errors import VerifyFailed
-from safe_compose.methods.stream import BLOCK, evidence, unpack
+from safe_compose.methods.stream import BLOCK, evidence, unpack, unproved
 
 MANIFEST = "backup_manifest"
 _LOG = "pg_wal/"
@@ -41,15 +40,15 @@ def verify_base(folder: Path, artifact: Artifact) -> Evidence:
         while pipe.read(BLOCK):  # to the end of the gzip stream, where its sums are checked
             pass
     except (tarfile.TarError, UnicodeError) as error:
-        raise _bad(artifact, f"it is no whole tar ({error})") from error
+        raise unproved(artifact, f"it is no whole tar ({error})") from error
     if manifest is None:
-        raise _bad(artifact, "it has no manifest at its end")
+        raise unproved(artifact, "it has no manifest at its end")
     wanted = _files(artifact, manifest)
     for name in sorted(found.keys() | wanted.keys()):
         if name not in wanted and name.startswith(_LOG):
             continue
         if found.get(name) != wanted.get(name):
-            raise _bad(artifact, f"{name} is not as the server's manifest says")
+            raise unproved(artifact, f"{name} is not as the server's manifest says")
     return evidence("L3", artifact.file, f"whole copy read, {len(wanted)} files equal the server's manifest")
 
 
@@ -59,23 +58,16 @@ def _files(artifact: Artifact, manifest: bytes) -> dict[str, tuple[int, str]]:
     try:
         shape: dict[str, Any] = json.loads(manifest)
         if shape["Manifest-Checksum"] != sha256(manifest[:last]).hexdigest():
-            raise _bad(artifact, "the server's manifest was changed")
+            raise unproved(artifact, "the server's manifest was changed")
         return {_path(entry): (int(entry["Size"]), str(entry["Checksum"])) for entry in shape["Files"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise _bad(artifact, "the server's manifest does not read") from error
+        raise unproved(artifact, "the server's manifest does not read") from error
 
 
 def _path(entry: dict[str, Any]) -> str:
     if "Encoded-Path" in entry:  # in hex, where it is no UTF-8
         return bytes.fromhex(entry["Encoded-Path"]).decode("utf-8", "surrogateescape")
     return str(entry["Path"])
-
-
-def _bad(artifact: Artifact, cause: str) -> VerifyFailed:
-    return VerifyFailed(
-        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
-        next_step="make a new backup, or restore from another one: safe-compose list",
-    )
 
 
 class _File(io.RawIOBase):

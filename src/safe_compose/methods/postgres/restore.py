@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord, hide_secrets
+from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed, LookAgain, Refused, VerifyFailed
 from safe_compose.methods.archive import feed
@@ -19,6 +19,7 @@ from safe_compose.methods.postgres.physical import base_of, put_back
 from safe_compose.methods.postgres.scan import top_level_lines
 from safe_compose.methods.postgres.server import PSQL, Address, ask, fault, locate, stream
 from safe_compose.methods.stream import nothing, unpack
+from safe_compose.methods.trials import last_log, require_same
 
 READY_SECONDS = 120.0
 """How long a server of ours may take to its first connection; recovery of a crashed copy and initdb are in it."""
@@ -80,7 +81,7 @@ def _ready(engine: Engine, container_id: str, user: str, *, fresh: bool, subject
         container = engine.container(container_id)
         if container is None or container.state != "running":
             raise VerifyFailed(
-                f"volume {subject}: the server that was started on it died: {_log(engine, container_id)}",
+                f"volume {subject}: the server that was started on it died: {last_log(engine, container_id)}",
                 next_step="look at the lines above; the backup itself is kept",
             )
         address = locate(engine, container, user)
@@ -91,16 +92,11 @@ def _ready(engine: Engine, container_id: str, user: str, *, fresh: bool, subject
             if time.monotonic() > until:
                 raise VerifyFailed(
                     f"volume {subject}: the server that was started on it did not answer within {READY_SECONDS:.0f} s: "
-                    f"{_log(engine, container_id)}"
+                    f"{last_log(engine, container_id)}"
                 ) from error
             time.sleep(0.2)  # between two questions; the end is bounded and a dead server is seen above
         else:
             return address
-
-
-def _log(engine: Engine, container_id: str) -> str:
-    lines = engine.logs_tail(container_id, 8).splitlines()
-    return hide_secrets(" / ".join(line.strip() for line in lines if line.strip()))[-900:]
 
 
 def restore_dump(
@@ -199,18 +195,7 @@ def revive(
 
 def require_equal(wanted: Iterable[DatabaseStatistics], found: Iterable[DatabaseStatistics], subject: str, stage: str) -> None:
     """Every table of every database has the rows it had; raises VerifyFailed naming some that have not."""
-    old, new = _flat(wanted), _flat(found)
-    wrong = [
-        f"{name}: {new.get(name, 'not there')}, was {old.get(name, 'not there')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise VerifyFailed(
-            f"volume {subject}: {stage}: counts differ: {'; '.join(wrong[:3])}{more}; it is not counted as good",
-            next_step="make a new backup, or restore from another one: safe-compose list",
-        )
+    require_same(_flat(wanted), _flat(found), subject, stage)
 
 
 def _flat(databases: Iterable[DatabaseStatistics]) -> Mapping[str, int]:

@@ -14,7 +14,7 @@ from safe_compose.methods.postgres.control import find_data, reading_helper
 from safe_compose.methods.postgres.dump import Dump, dump
 from safe_compose.methods.postgres.restore import STOP_SECONDS, Place, serving
 from safe_compose.methods.postgres.server import server
-from safe_compose.methods.postgres.trial import scratch
+from safe_compose.methods.trials import scratch
 
 
 def dump_stopped(

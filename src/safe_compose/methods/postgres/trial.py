@@ -1,11 +1,8 @@
 """L4: a backup is restored into a scratch volume, served by its own image on no network, and counted."""
 
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from safe_compose.artifacts import Evidence, ServerStatistics, VolumeRecord
+from safe_compose.artifacts import Evidence, VolumeRecord
 from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.archive import extract, last_words
@@ -13,7 +10,7 @@ from safe_compose.methods.postgres.dump import measure
 from safe_compose.methods.postgres.physical import base_of
 from safe_compose.methods.postgres.restore import Place, require_equal, restore_dump, revive, serving
 from safe_compose.methods.stream import evidence
-from safe_compose.observed import HELPER_LABEL
+from safe_compose.methods.trials import scratch, statistics_of
 
 
 def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> list[Evidence]:
@@ -33,7 +30,7 @@ def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> lis
 
 def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
     """Extract, start, count. Where writes came after the dump, the counts are of the archive alone and only named."""
-    statistics = _statistics(record)
+    statistics = statistics_of(record)
     place = Place.of(record, image)
     with scratch(engine) as volume:
         extract(engine, folder, record.artifacts, volume, [place.image])
@@ -58,7 +55,7 @@ def trial_base(engine: Engine, folder: Path, record: VolumeRecord, image: str) -
 
 def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
     """Make a fresh cluster, load the dump, count."""
-    statistics = _statistics(record)
+    statistics = statistics_of(record)
     place = Place.of(record, image)
     with (
         scratch(engine) as volume,
@@ -71,20 +68,3 @@ def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -
     require_equal(statistics.databases, counted, record.name, "trial of the dump")
     tables, rows = sum(len(d.tables) for d in counted), sum(d.rows for d in counted)
     return evidence("L4", record.name, f"dump restored into a fresh server: {tables} tables, {rows} rows counted")
-
-
-def _statistics(record: VolumeRecord) -> ServerStatistics:
-    if record.statistics is None:
-        raise VerifyFailed(f"volume {record.name}: trial: nothing was counted when it was backed up")
-    return record.statistics
-
-
-@contextmanager
-def scratch(engine: Engine) -> Iterator[str]:
-    """An empty volume of ours for the length of a block."""
-    name = f"safe-compose-trial-{engine.run_id}-{secrets.token_hex(4)}"
-    engine.create_volume(name, labels={HELPER_LABEL: engine.run_id})
-    try:
-        yield name
-    finally:
-        engine.remove_volume(name)

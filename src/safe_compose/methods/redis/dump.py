@@ -23,7 +23,7 @@ from safe_compose.methods.redis.server import (
     database,
     environment,
 )
-from safe_compose.methods.stream import Sums, blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack
+from safe_compose.methods.stream import Sums, blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved
 
 RDB_FILE = "dump.rdb.gz"
 SAVE_SECONDS = 3600.0
@@ -237,19 +237,12 @@ def verify_dump(folder: Path, artifacts: Sequence[Artifact], statistics: ServerS
         try:
             snapshot = read(unpack(folder, artifact))
         except BadRdb as error:
-            raise _bad(artifact, str(error)) from error
+            raise unproved(artifact, str(error)) from error
         counted = tuple(database(n, keys.lasting, keys.expiring) for n, keys in sorted(snapshot.databases.items()))
         if counted != statistics.databases:
-            raise _bad(artifact, "it does not hold the keys that were counted when it was made")
+            raise unproved(artifact, "it does not hold the keys that were counted when it was made")
         keys = sum(d.rows for d in counted)
         found.append(
             evidence("L3", artifact.file, f"whole RDB read, {keys} keys in {len(counted)} databases equal to their counts")
         )
     return found
-
-
-def _bad(artifact: Artifact, cause: str) -> VerifyFailed:
-    return VerifyFailed(
-        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as good",
-        next_step="make a new backup, or restore from another one: safe-compose list",
-    )

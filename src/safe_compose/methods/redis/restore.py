@@ -1,20 +1,19 @@
 """From an RDB, or an archive, back to a server that holds the keys: on trial in a scratch volume, and for good."""
 
-import secrets
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord, hide_secrets
+from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed, LookAgain, VerifyFailed
 from safe_compose.methods.archive import MOUNT, extract
 from safe_compose.methods.redis.dump import verify_dump
 from safe_compose.methods.redis.server import Access, Answer, ask, asking, differences, keyspace
 from safe_compose.methods.stream import evidence, nothing, unpack
-from safe_compose.observed import HELPER_LABEL
+from safe_compose.methods.trials import last_log, scratch
 
 READY_SECONDS = 600.0
 """How long a server of ours may take to load its data; one that dies is seen at once."""
@@ -31,7 +30,7 @@ def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> lis
     if statistics is None or statistics.settings.get("modules") == "unknown":
         return []
     archived = any(a.kind == "archive" for a in record.artifacts)
-    with _scratch(engine) as volume:
+    with scratch(engine) as volume:
         if archived:
             extract(engine, folder, record.artifacts, volume, [image])
         else:
@@ -177,7 +176,7 @@ def _loaded(engine: Engine, access: Access, subject: str) -> tuple[DatabaseStati
         now = engine.container(access.container)
         if now is None or now.state != "running":
             raise VerifyFailed(
-                f"volume {subject}: the server that was started on it died: {_log(engine, access.container)}",
+                f"volume {subject}: the server that was started on it died: {last_log(engine, access.container)}",
                 next_step="look at the lines above; the backup itself is kept",
             )
         try:
@@ -186,22 +185,6 @@ def _loaded(engine: Engine, access: Access, subject: str) -> tuple[DatabaseStati
             if time.monotonic() > until:
                 raise VerifyFailed(
                     f"volume {subject}: the server that was started on it did not answer within {READY_SECONDS:.0f} s: "
-                    f"{_log(engine, access.container)}"
+                    f"{last_log(engine, access.container)}"
                 ) from error
             time.sleep(0.1)
-
-
-def _log(engine: Engine, container_id: str) -> str:
-    lines = engine.logs_tail(container_id, 8).splitlines()
-    return hide_secrets(" / ".join(line.strip() for line in lines if line.strip()))[-900:]
-
-
-@contextmanager
-def _scratch(engine: Engine) -> Iterator[str]:
-    """An empty volume of ours for the length of a block."""
-    name = f"safe-compose-trial-{engine.run_id}-{secrets.token_hex(4)}"
-    engine.create_volume(name, labels={HELPER_LABEL: engine.run_id})
-    try:
-        yield name
-    finally:
-        engine.remove_volume(name)
