@@ -250,6 +250,10 @@ def test_what_only_memory_holds_is_not_stopped_when_we_cannot_log_in(
         assert refused.returncode == code and "NOAUTH" in refused.stderr, refused.stderr
         assert PASSWORD not in refused.stderr
     assert "in memory alone" in refused.stderr and f"docker stop {name}" in refused.stderr
+    docker("pause", name)
+    refused = safe_compose(*JOB, "compose", "down", "-v", cwd=project.folder)
+    assert refused.returncode == 75 and f"docker unpause {name}" in refused.stderr, refused.stderr
+    docker("unpause", name)
     assert docker("inspect", "-f", "{{.State.StartedAt}}", name).stdout == started
     assert docker("exec", *auth, name, "redis-cli", "get", "a").stdout.strip() == "1"
 

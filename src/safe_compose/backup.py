@@ -254,10 +254,19 @@ def _draft(engine: Engine, catalogue: Catalogue, request: Request) -> AbstractCo
 
 
 def _nobody_else_writes(request: Request) -> None:
-    """Each lively user of a volume must be one that the command itself stops, and one that a stop does not destroy."""
+    """Each lively user of a volume must be one that the command itself stops, and one that a stop does not destroy; nor may it
+    be paused where what a stop leaves is all there will be, because a paused one cannot be asked to save."""
     may = {c.id for c in request.may_stop}
-    for volume, _ in request.volumes:
+    for volume, verdict in request.volumes:
+        database = DATABASES.get(verdict.kind)
         for user in request.observed.users(volume.name):
+            asked = database is not None and not database.DUMPED_BEFORE_DELETION and database.serves(user, volume.name)
+            if user.state == "paused" and asked:
+                raise LookAgain(
+                    f"volume {volume.name}: container {user.name} is paused and cannot be asked to save what it holds in memory; "
+                    "nothing was deleted",
+                    next_step=f"let it go on: docker unpause {user.name}, then run the command again",
+                )
             if user.lively and (user.id not in may or user.auto_remove):
                 why = "was started with --rm, so stopping it would destroy it" if user.auto_remove else "runs on it"
                 raise LookAgain(

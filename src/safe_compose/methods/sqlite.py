@@ -23,6 +23,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, TableCount, slug
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed, VerifyFailed
+from safe_compose.methods import seal
 from safe_compose.methods.archive import MOUNT, last_words
 from safe_compose.methods.members import BadTar, Member, members
 from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved
@@ -133,8 +134,9 @@ def _count(opened: sqlite3.Connection, table: str) -> int:
 
 @contextmanager
 def _workplace(folder: Path, need: int) -> Iterator[Path]:
-    """A private folder for `need` bytes: the system's temporary one, or where that is too small beside the backup."""
-    roomy = shutil.disk_usage(tempfile.gettempdir()).free > 2 * need + (64 << 20)
+    """A private folder for `need` bytes: the system's temporary one, or where that is too small beside the backup, unless
+    backups are encrypted: then nothing in the clear may lie there."""
+    roomy = seal.is_set() or shutil.disk_usage(tempfile.gettempdir()).free > 2 * need + (64 << 20)
     try:
         with tempfile.TemporaryDirectory(prefix=".safe-compose-sqlite-", dir=None if roomy else folder.parent) as made:
             yield Path(made)
