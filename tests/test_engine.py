@@ -622,6 +622,23 @@ def test_the_root_is_listed_without_starting_anything(engine: Engine, busybox: s
     assert engine.leftovers() == ()
 
 
+def test_the_roots_of_many_are_listed_at_once_also_behind_big_ones(engine: Engine, busybox: str) -> None:
+    names = [engine.create_volume(unique("sc-root"), labels={HELPER_LABEL: engine.run_id}).name for _ in range(9)]
+    fill = "mkdir /volume/base; echo 15 > /volume/PG_VERSION; dd if=/dev/zero of=/volume/base/big bs=1M count=9"
+    for name in (names[0], names[4]):
+        engine.run(Helper(image=busybox, argv=("sh", "-c", fill), volumes=((name, "/volume", False),)))
+    engine.run(Helper(image=busybox, argv=("touch", "/volume/last"), volumes=((names[8], "/volume", False),)))
+    missing = unique("not-there")
+    found = engine.list_roots([*names[:6], missing, *names[6:]])
+    assert found.pop(missing) is None
+    for name in (names[0], names[4]):
+        assert "PG_VERSION" in (found.pop(name) or ())
+    assert found.pop(names[8]) == ["last"]
+    assert found == {name: [] for name in names[1:4] + names[5:8]}
+    engine.sweep()
+    assert engine.leftovers() == () and engine.volume(missing) is None
+
+
 def test_an_empty_image_is_made_where_none_is_given(engine: Engine, volume: str) -> None:
     with engine.archive_out(volume, None) as chunks, tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
         assert tar.getnames() == ["volume"]

@@ -580,7 +580,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
         candidates = tuple(v for v in observed.volumes if v.name in names)
         if missing := sorted(set(names) - {v.name for v in candidates}):
             raise BackupFailed(f"no such volume: {', '.join(missing)}; no backup was made", next_step="docker volume ls")
-    judged = [(v, world.judge(v, observed, rules)) for v in candidates]
+    judged = list(zip(candidates, world.judge(candidates, observed, rules), strict=True))
     chosen = tuple((v, verdict) for v, verdict in judged if names or verdict.tier is not Tier.DISPOSABLE)
     if not chosen:
         raise BackupFailed("there is no volume here that would need a backup", next_step="safe-compose volumes")

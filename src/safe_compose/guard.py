@@ -105,19 +105,16 @@ def look(world: World, invocation: Invocation) -> Plan:
     threatened = threat.threatened(invocation, observed)
     rules = world.rules(observed)
     kept = world.newest_verified()
-    doomed = []
-    for volume in threatened.volumes:
-        verdict = world.judge(volume, observed, rules)
-        last = kept.get(volume.name)
-        doomed.append(
-            Doomed(
-                volume,
-                verdict,
-                observed.users(volume.name),
-                policy.other_project(volume, observed),
-                last_backup=last,
-            )
+    doomed = [
+        Doomed(
+            volume,
+            verdict,
+            observed.users(volume.name),
+            policy.other_project(volume, observed),
+            last_backup=kept.get(volume.name),
         )
+        for volume, verdict in zip(threatened.volumes, world.judge(threatened.volumes, observed, rules), strict=True)
+    ]
     return plan.make(invocation, observed, threatened, doomed)
 
 

@@ -76,14 +76,16 @@ class World:
         both = (*self.settings.required_copies, *self._settings_of(observed).required_copies)
         return tuple({to.url: to for to in both}.values())
 
-    def judge(self, volume: "Volume", observed: "Observed", rules: Sequence["Rule"]) -> "Verdict":
-        """The verdict on one volume; its content is read only when no word and no image rule knows it (design, section 5)."""
+    def judge(self, volumes: Sequence["Volume"], observed: "Observed", rules: Sequence["Rule"]) -> "list[Verdict]":
+        """The verdicts on volumes; content is read only where no word and no image rule knows one (design, section 5)."""
         from safe_compose import policy
 
-        verdict = policy.judge(volume, observed, rules, None)
-        if verdict.kind == "unknown" and not verdict.explicit:
-            return policy.judge(volume, observed, rules, self.engine.list_root(volume.name))
-        return verdict
+        verdicts = [policy.judge(volume, observed, rules, None) for volume in volumes]
+        contents = self.engine.list_roots([v.volume for v in verdicts if v.kind == "unknown" and not v.explicit])
+        return [
+            policy.judge(volume, observed, rules, contents[volume.name]) if volume.name in contents else verdict
+            for volume, verdict in zip(volumes, verdicts, strict=True)
+        ]
 
     def newest_verified(self) -> Mapping[str, str]:
         """Volume name -> id and level of its newest verified backup; another engine's volume of that name is another volume."""
