@@ -38,8 +38,10 @@ services:
     command: [sleep, "100000"]
     volumes: ["uploads:/app/uploads", "scratch:/scratch"]
   queue:
-    image: redis:7
-    volumes: ["queue:/data"]
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+    volumes: ["queue:/var/lib/rabbitmq"]
 volumes:
   data:
   uploads:
@@ -281,7 +283,7 @@ def test_verify_reads_again_and_tries_out_on_request(shop: Shop) -> None:
 def test_a_running_database_that_cannot_be_dumped_yet_is_refused_with_a_reason(shop: Shop) -> None:
     answer = shop("backup", "--volume", f"{shop.project.name}_queue")
     assert answer.returncode == 73
-    assert "a running redis is not archived" in answer.stderr and f"docker stop {shop.project.name}-queue-1" in answer.stderr
+    assert "a running rabbitmq is not archived" in answer.stderr and f"docker stop {shop.project.name}-queue-1" in answer.stderr
     missing = shop("backup", "--volume", "nobody_has_this")
     assert missing.returncode == 73 and "no such volume: nobody_has_this" in missing.stderr
     assert list(shop.store.rglob(".partial-*")) == []
