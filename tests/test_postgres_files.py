@@ -97,7 +97,7 @@ def record(version: str, kinds: tuple[str, ...], *, older: bool = False) -> Volu
     files = tuple(Artifact(f"{kind}.gz", kind, 1, "", 1, "", "v") for kind in kinds)
     return VolumeRecord(
         "v", "local", {}, {}, "", "critical", "postgres", False, "dump+cold", (user,), files,
-        ServerStatistics("postgres", version, "u", pgdata=OLD), older,
+        ServerStatistics("postgres", version, "u", pgdata=OLD), dump_older_than_archive=older,
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ The map of the house. A command travels as data through small pure steps; effect
 - pure rooms:  `grammar` (docker's command line as tables), `observed` (what the engine said), `threat` (which volumes a
   command may delete), `policy` (which of them matter), `plan` (what will be done, and how it reads), `artifacts` (what a
   backup is made of), `retention` (which backups stay, and why), `destination` (where copies of them may go)
-- ground that rooms stand on: `durable` (files that survive a power cut), `process` (who runs, and whether it still lives)
+- ground that rooms stand on: `durable` (files that survive a power cut), `process` (who runs, and whether it still lives),
+  `record` (named tuples that cost no import)
 - effect rooms, one outside thing each: `config` (TOML files), `engine/` (docker), `methods/` (one per kind of data),
   `catalogue/` (the store of backups), `journal` (what was done), `approvals` (what a person let through), `podman` (whether
   docker is really that), `offsite/` (a folder, an SFTP server, a bucket of S3), `prompts` (the terminal)

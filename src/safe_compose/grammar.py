@@ -6,10 +6,12 @@ only: toward a kind that is not `none`. This room is on the way of every command
 nothing heavy.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
-
 from safe_compose.errors import UsageError
+from safe_compose.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 KNOWN_DOCKER = (29, 7)
 """The newest docker client that these tables know (docker/cli 29.7.2; they are unions over every version since 20.10)."""
@@ -258,7 +260,7 @@ class Flags(NamedTuple):
         return name if name in self.types else None
 
 
-def table(*specs: str, spellings: Iterable[tuple[str, str]] = ()) -> Flags:
+def table(*specs: str, spellings: "Iterable[tuple[str, str]]" = ()) -> Flags:
     """Read flag tables; a flag without a long name (docopt) goes by its letter and has no long spelling."""
     types: dict[str, str] = {}
     names: dict[str, str] = {}
@@ -338,7 +340,7 @@ class Reading:
         into.append((name, value))
         self.values.append((name, value))
 
-    def parse(self, words: Sequence[str], flags: Flags, *, interspersed: bool) -> tuple[list[tuple[str, str]], list[str]]:
+    def parse(self, words: "Sequence[str]", flags: Flags, *, interspersed: bool) -> tuple[list[tuple[str, str]], list[str]]:
         """What pflag's `parseArgs` makes of `words`: (flags with values, operands)."""
         given: list[tuple[str, str]] = []
         operands: list[str] = []
@@ -413,7 +415,7 @@ class Reading:
             return word == "--" or self.skip
         return flags.types[name] != "bool"
 
-    def traverse(self, words: Sequence[str], flags: Flags, path: tuple[str, ...]) -> tuple[list[str], str, list[str]] | None:
+    def traverse(self, words: "Sequence[str]", flags: Flags, path: tuple[str, ...]) -> tuple[list[str], str, list[str]] | None:
         """What cobra's `Traverse` makes of the words after a command: (its flags, the sub-command, the words after that).
 
         `-- x down` finds `down`: `--` counts as a flag with the value `x` here (tried with docker 28.2).
@@ -440,7 +442,7 @@ class Reading:
         return next((value for given, value in reversed(self.values) if given == name), "") in TRUE
 
 
-def parse(words: Sequence[str], program: str = "docker", *, dialect: str = "v2") -> Invocation:
+def parse(words: "Sequence[str]", program: str = "docker", *, dialect: str = "v2") -> Invocation:
     """Understand a command line.
 
     Given the words after argv[0], the program they were typed for (`docker` or `docker-compose`) and, for the latter, the
@@ -493,7 +495,7 @@ def read_standalone(base: Invocation, reading: Reading) -> tuple[Invocation, boo
     return read_verb(base, reading, command[1:], ("compose",))
 
 
-def refused_together(given: Sequence[tuple[str, str]]) -> bool:
+def refused_together(given: "Sequence[tuple[str, str]]") -> bool:
     """-H twice, and -H with -c, are errors (docker/cli `hostVar`, `newAPIClientFromEndpoint`)."""
     hosts = sum(name == "host" for name, _ in given)
     context = next((value for name, value in reversed(given) if name == "context"), "")
@@ -528,7 +530,7 @@ def read_verb(base: Invocation, reading: Reading, rest: list[str], path: tuple[s
     return judge(base, verb, reading.unknown), bool(reading.unknown)
 
 
-def judge(base: Invocation, verb: Verb, unknown: Sequence[str]) -> Invocation:
+def judge(base: Invocation, verb: Verb, unknown: "Sequence[str]") -> Invocation:
     """The kind of an accepted command, or of a doubtful one."""
     for opener, opens in verb.doors:
         name, _, value = opener.partition("=")
@@ -574,7 +576,7 @@ STANDALONE_BOOLS = ("--debug", "-D", "--verbose", "--tls", "--tlsverify")
 STANDALONE_VALUES = ("--tlscacert", "--tlscert", "--tlskey", "--host", "-H", "--context", "--log-level")
 
 
-def standalone(words: Sequence[str]) -> tuple[list[str], list[str]] | None:
+def standalone(words: "Sequence[str]") -> tuple[list[str], list[str]] | None:
     """What docker-compose v2 makes of its words: (docker's flags, `compose` and the rest); None when it refuses them.
 
     compose `cmd/compatibility/convert.go` (5.5.0), its looseness included: `--hostile=x` is `--host x`.
@@ -639,13 +641,13 @@ def read_old(base: Invocation, reading: Reading) -> tuple[Invocation, bool]:
     return judge(base, verb, ()), False
 
 
-def old_words(given: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+def old_words(given: "Iterable[tuple[str, str]]") -> tuple[str, ...]:
     """Flags of docker-compose 1.x that stand before the verb, written out again."""
     types = table(V1).types
     return tuple(word for name, value in given for word in ([f"--{name}"] if types[name] == "bool" else [f"--{name}", value]))
 
 
-def docopt(words: Sequence[str], flags: Flags) -> tuple[list[tuple[str, str]], list[str]]:
+def docopt(words: "Sequence[str]", flags: Flags) -> tuple[list[tuple[str, str]], list[str]]:
     """What docopt's `parse_argv` makes of words, options first: (flags with values, all from the first operand on)."""
     given: list[tuple[str, str]] = []
     rest = list(reversed(words))
@@ -694,7 +696,7 @@ def old_name(typed: str, flags: Flags) -> str:
     return similar[0]
 
 
-def strip(words: Sequence[str], program: str, *, old: bool) -> tuple[tuple[str, ...], Own]:
+def strip(words: "Sequence[str]", program: str, *, old: bool) -> tuple[tuple[str, ...], Own]:
     """Take our own flags out, in one pass with docker's (a flag that takes a value swallows them).
 
     They are ours before the command, between `compose` and its verb, and after a verb of the table; not after `--`, nor
@@ -765,7 +767,7 @@ def wants_value(word: str, flags: Flags, *, old: bool) -> bool:
     return False
 
 
-def own_of(taken: Sequence[tuple[str, str]]) -> Own:
+def own_of(taken: "Sequence[tuple[str, str]]") -> Own:
     """Our flags as a value; contradictions are UsageError."""
     phrases = {value for name, value in taken if name == "--confirm"}
     if len(phrases) > 1:
@@ -793,7 +795,7 @@ def consistent(own: Own) -> Own:
     return own
 
 
-def own_from_environment(own: Own, environ: Mapping[str, str]) -> Own:
+def own_from_environment(own: Own, environ: "Mapping[str, str]") -> Own:
     """Add what the environment says: words beat it.
 
     Raise UsageError for a value that is no ParseBool word, and for what contradicts the words.
@@ -808,14 +810,14 @@ def own_from_environment(own: Own, environ: Mapping[str, str]) -> Own:
     )
 
 
-def said(environ: Mapping[str, str], name: str) -> bool:
+def said(environ: "Mapping[str, str]", name: str) -> bool:
     value = environ.get(name, "")
     if value and value not in TRUE and value not in FALSE:
         raise UsageError(f"{name} is neither 1 nor 0", next_step=f"set {name}=1, or unset it")
     return value in TRUE
 
 
-def command_at(words: Sequence[str]) -> int:
+def command_at(words: "Sequence[str]") -> int:
     """The index of docker's command among the words (own and global flags skipped); len(words) when there is none."""
     flags = table(DOCKER, HELP)
     index = 0

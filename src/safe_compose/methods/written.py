@@ -20,7 +20,7 @@ def last_written(engine: Engine, volumes: Sequence[str], image_ids: Sequence[str
 
     One helper sees all of them, read only; only metadata is read. `image_ids` are local images, the likeliest first.
     """
-    for image in image_ids[:_IMAGES]:
+    for image in image_ids[:_IMAGES] if timeout > 0 else ():
         newest: dict[int, int] = {}
         late = threading.Event()
         try:
