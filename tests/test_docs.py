@@ -13,7 +13,7 @@ import typer
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ROOT
-from safe_compose import cli, config, errors, grammar, shim
+from safe_compose import cli, config, errors, grammar, harmless, shim
 from safe_compose.config import files
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/dating/README.md"]
@@ -144,8 +144,8 @@ def test_the_own_flags_on_the_pages_are_those_of_the_grammar() -> None:
     in_readme = code_words(section(ROOT / "README.md", "Own flags and verbs"))
     in_reference = code_words(section(REFERENCE, "Own flags before docker sees the words"))
     names = {word for words in in_readme | {"--json"} for word in re.findall(r"--[a-z-]+", words)}
-    assert names == shim.OWN_FLAGS == set(grammar.OWN_FLAGS)
-    assert {words.split()[0] for words in in_reference if words.startswith("--") and words != "--"} == shim.OWN_FLAGS
+    assert names == harmless.OWN_FLAGS == set(grammar.OWN_FLAGS)
+    assert {words.split()[0] for words in in_reference if words.startswith("--") and words != "--"} == harmless.OWN_FLAGS
 
 
 def test_every_variable_of_ours_is_in_the_reference() -> None:

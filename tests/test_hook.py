@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import ProjectFactory, SafeCompose
-from safe_compose import hook, shell_line, shim
+from safe_compose import harmless, hook, shell_line
 
 HERE = Path("/somewhere")
 
@@ -295,7 +295,7 @@ def test_what_is_proposed_instead_is_not_denied_itself() -> None:
 
 def test_an_absolute_path_to_our_own_shim_is_not_a_way_round(tmp_path: Path) -> None:
     ours = tmp_path / "docker"
-    ours.write_text(f"#!/bin/sh\n# {shim.MARKER.decode()}\n")
+    ours.write_text(f"#!/bin/sh\n# {harmless.MARKER.decode()}\n")
     assert hook.judge(f"{ours} compose down -v", HERE).decision == "ask"
 
 

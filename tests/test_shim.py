@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from lab.plain import plain_program, plain_python
-from safe_compose import grammar, shim
+from safe_compose import grammar, harmless, shim
 
 PROGRAM = plain_program()
 RECORDER = f"""#!{plain_python()} -IS
@@ -470,8 +470,8 @@ def test_an_exception_nobody_expected_is_70_and_docker_does_not_run(fake: FakeDo
 
 
 def test_the_filter_knows_every_verb_and_every_flag_of_the_grammar() -> None:
-    assert {path[-1] for path in (*grammar.VERBS, *grammar.OLD_VERBS)} <= shim.SUSPECT
-    assert shim.OWN_FLAGS == grammar.OWN_FLAGS
+    assert {path[-1] for path in (*grammar.VERBS, *grammar.OLD_VERBS)} <= harmless.SUSPECT
+    assert harmless.OWN_FLAGS == grammar.OWN_FLAGS
 
 
 @pytest.mark.engine

@@ -16,7 +16,7 @@ from conftest import ProjectFactory
 from lab.plain import plain_program
 from lab.projects import ROOT, ComposeProject, docker
 from lab.ways import examined, log_in, markdown, verdicts
-from safe_compose import shim
+from safe_compose import harmless, shim
 from safe_compose.errors import Refused
 from safe_compose.ways import install, texts
 from test_shim import ODD_ENVIRONMENT, RECORDER, FakeDocker, script
@@ -89,7 +89,7 @@ def in_shell(machine: Machine, shell: str, line: str, *, before: str = "", flags
 
 
 def test_the_words_of_the_functions_are_those_of_one_table() -> None:
-    expected = {*shim.SUSPECT, *shim.OWN_VERBS, shim.PROBE, *(f"{flag}*" for flag in shim.OWN_FLAGS)}
+    expected = {*harmless.SUSPECT, *shim.OWN_VERBS, harmless.PROBE, *(f"{flag}*" for flag in harmless.OWN_FLAGS)}
     posix = texts.function("bash", "/x")
     listed = [line.strip().partition(")")[0] for line in posix.splitlines() if "'/x'" in line]
     assert [set(words.split(" | ")) for words in listed] == [expected, expected - shim.OWN_VERBS]
@@ -122,17 +122,17 @@ def test_functions_mind_neither_strict_modes_nor_aliases(machine: Machine, shell
     aliases = "shopt -s expand_aliases 2>/dev/null\n" if shell == "bash" else ""
     aliases += "alias docker='echo aliased' local='echo l' command='echo c' return='echo r' complete='echo x'"
     before = f"{emulate}\n{aliases}\nset -eu"
-    line = f"unalias docker local command return\ndocker ps && docker\n{shim.PROBED}=word docker {shim.PROBE}\n"
+    line = f"unalias docker local command return\ndocker ps && docker\n{shim.PROBED}=word docker {harmless.PROBE}\n"
     line += "EXIT=3 docker ps\necho not reached"
     done = in_shell(machine, shell, line, before=before)
     assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout == f"docker speaks\ndocker speaks\n{shim.PROBE} word safe-compose\ndocker speaks\n"
+    assert done.stdout == f"docker speaks\ndocker speaks\n{harmless.PROBE} word safe-compose\ndocker speaks\n"
 
 
 def test_in_posix_mode_bash_gets_the_function_of_docker_alone(machine: Machine) -> None:
-    line = f"export {shim.PROBED}=word; docker {shim.PROBE}; docker-compose ps; echo on"
+    line = f"export {shim.PROBED}=word; docker {harmless.PROBE}; docker-compose ps; echo on"
     done = in_shell(machine, "bash", line, flags=["--posix"])
-    assert (done.stdout, done.stderr) == (f"{shim.PROBE} word safe-compose\ndocker speaks\non\n", "")
+    assert (done.stdout, done.stderr) == (f"{harmless.PROBE} word safe-compose\ndocker speaks\non\n", "")
 
 
 def test_bash_keeps_the_completion_of_docker_and_lends_it_to_safe_compose(machine: Machine) -> None:
@@ -398,7 +398,7 @@ def test_an_interpreter_with_a_blank_in_its_path_is_reached_by_a_link(machine: M
         install.find_interpreter(tmp_path / "a b", "shims", [str(blank / "python3")])
 
 
-@pytest.mark.parametrize("words", [["ps", shim.PROBE], [shim.PROBE, "down"], ["compose", "-p", "x", shim.PROBE]])
+@pytest.mark.parametrize("words", [["ps", harmless.PROBE], [harmless.PROBE, "down"], ["compose", "-p", "x", harmless.PROBE]])
 def test_the_probe_answers_for_nothing_but_itself(shims: Machine, words: list[str]) -> None:
     done = shims.through_shims("docker", *words, **{shim.PROBED: "word"})
     assert done.stdout == "docker speaks\n"
@@ -406,7 +406,7 @@ def test_the_probe_answers_for_nothing_but_itself(shims: Machine, words: list[st
 
 
 def test_without_its_variable_the_probe_is_dockers_to_reject(shims: Machine) -> None:
-    assert shims.through_shims("docker", shim.PROBE).stdout == "docker speaks\n"
+    assert shims.through_shims("docker", harmless.PROBE).stdout == "docker speaks\n"
 
 
 # -- docker's own plugin -----------------------------------------------------------------------------------------------
@@ -526,7 +526,7 @@ def test_a_plugin_in_the_users_own_folder_steps_aside_and_comes_back(
     done = install_here("--install", "plugin", "--yes")
     assert done.returncode == 0, done.stderr
     assert (theirs.is_symlink(), theirs.with_name(shim.ASIDE).readlink()) == (False, real)
-    assert said(real_docker, "compose", shim.PROBE, env={shim.PROBED: "word"})[1] == f"{shim.PROBE} word plugin\n".encode()
+    assert said(real_docker, "compose", harmless.PROBE, env={shim.PROBED: "word"})[1] == f"{harmless.PROBE} word plugin\n".encode()
     assert said(real_docker, "compose", "version") == version
     assert "nothing was written" in install_here("--install", "plugin", "--yes").stderr
     assert install_here("--uninstall", "--yes").returncode == 0

@@ -25,6 +25,7 @@ from safe_compose import (
     doctor,
     grammar,
     guard,
+    harmless,
     hook,
     policy,
     prompts,
@@ -102,7 +103,7 @@ def run(argv: Sequence[str]) -> int:
 def _verb_first(argv: Sequence[str]) -> list[str]:
     """Flags of ours may stand before the verb, as they may before a docker command: `safe-compose --json list`."""
     at = 0
-    while at < len(argv) and argv[at].partition("=")[0] in shim.OWN_FLAGS:
+    while at < len(argv) and argv[at].partition("=")[0] in harmless.OWN_FLAGS:
         at += 2 if argv[at] == "--confirm" else 1
     return [*argv[at : at + 1], *argv[:at], *argv[at + 1 :]]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safe_compose import grammar, shim
+from safe_compose import grammar, harmless, shim
 from safe_compose.artifacts import hide_secrets, redact
 from safe_compose.errors import UsageError
 from safe_compose.shell_line import ENGINES, REMOVERS, SENDERS, Line, Missing, Simple, Word, read, read_argv, words_of_a_door
@@ -475,7 +475,7 @@ def explained(words: Sequence[str], here: Path) -> Mapping[str, Any] | None:
 
     None when it does not say: no engine, no such folder, too slow.
     """
-    own = [w for w in words if w.partition("=")[0] in shim.OWN_FLAGS - {"--confirm"}]
+    own = [w for w in words if w.partition("=")[0] in harmless.OWN_FLAGS - {"--confirm"}]
     argv = [sys.executable, "-P", "-m", "safe_compose", "--explain", "--json", *(w for w in words if w not in own)]
     try:
         done = subprocess.run(argv, cwd=here, stdin=subprocess.DEVNULL, capture_output=True, timeout=LOOK_SECONDS, check=False)

@@ -9,6 +9,8 @@ comes lazily, inside functions.
 import os
 import sys
 
+from safe_compose.harmless import MARKER, OWN_FLAGS, PROBE, SUSPECT, own_flags
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,15 +22,6 @@ if TYPE_CHECKING:
 else:
     Environment = object
 
-SUSPECT = frozenset(
-    {
-        "down", "rm", "remove", "prune", "up", "create", "run", "scale", "watch", "stop", "kill", "update", "rollback",
-        "deploy", "leave", "reset",
-    }
-)  # fmt: skip
-"""The filter: every verb of the grammar's tables. A word of these anywhere, even as a value, wakes the grammar."""
-
-OWN_FLAGS = frozenset({"--non-interactive", "--backup-first", "--confirm", "--skip-backup", "--explain", "--json", "--offline"})
 OWN_VERBS = frozenset(
     {
         "commands", "about", "shell", "volumes", "protect", "unprotect", "backup", "list", "show", "verify", "restore",
@@ -37,15 +30,11 @@ OWN_VERBS = frozenset(
 )  # fmt: skip
 """Ours as the first word, in the `safe-compose` executable only."""
 
-PROBE = "safe-compose-probe"
-"""A command that docker does not have. `doctor` runs it to see which ways to docker pass by here: while the variable PROBED
-holds a word of its choice we answer with that word. Nothing else ever comes of either."""
 PROBED = "SAFE_COMPOSE_PROBE"
+"""What `doctor` asks the command PROBE to answer with."""
 FOREIGN = ("podman", "nerdctl")
 """Programs that take docker's words and are not guarded: as a shim of that name we refuse what may delete a volume."""
 PLUMBING = frozenset({"__complete", "__completeNoDesc", "docker-cli-plugin-metadata", "docker-cli-plugin-hooks"})
-MARKER = b"safe_compose.shim"
-"""Stands in every script of ours (installers write it into the console script), so that one copy knows another."""
 TRAIL = "SAFE_COMPOSE_TRAIL"
 """`PID DEPTH PATH` of the last hand-over to something that is not a native docker, and so could call us back. Exec keeps the
 process id, so the same PID and PATH again is a loop."""
@@ -244,11 +233,6 @@ def wake() -> None:
             f"{command[0]}, which safe-compose was installed with, does not start: {error.strerror}",
             next_step="install safe-compose again, then: safe-compose shell --install shims",
         ) from error
-
-
-def own_flags(words: "Sequence[str]") -> bool:
-    """Whether a flag of ours stands anywhere."""
-    return any(word.startswith("--") and word.partition("=")[0] in OWN_FLAGS for word in words)
 
 
 def own_verb(words: "Sequence[str]") -> str | None:

@@ -8,7 +8,7 @@ On the way of every new shell (`eval "$(safe-compose shell bash)"`), so it impor
 import os
 import sys
 
-from safe_compose import shim
+from safe_compose import harmless, shim
 
 OPEN, CLOSE = "# >>> safe-compose: {} >>>", "# <<< safe-compose: {} <<<"
 """The first and the last line of every block in a file that is not ours."""
@@ -30,7 +30,8 @@ def program() -> str:
 
 def filter_words(*, verbs: bool) -> list[str]:
     """The shells' part of the filter, as `case` patterns: words that wake safe-compose wherever they stand."""
-    return sorted({*shim.SUSPECT, shim.PROBE, *(shim.OWN_VERBS if verbs else ())}) + sorted(f"{f}*" for f in shim.OWN_FLAGS)
+    words = {*harmless.SUSPECT, harmless.PROBE, *(shim.OWN_VERBS if verbs else ())}
+    return sorted(words) + sorted(f"{flag}*" for flag in harmless.OWN_FLAGS)
 
 
 def function(shell: str, program: str) -> str:
@@ -85,12 +86,13 @@ def script(interpreter: str, package: str, python: str, *, plugin: bool) -> str:
     call = f"main(plugin=True, python={python!r})" if plugin else f"main(python={python!r})"
     return _SCRIPT.format(
         interpreter=interpreter,
-        marker=shim.MARKER.decode(),
+        first="" if plugin else _HARMLESS,
+        marker=harmless.MARKER.decode(),
         how=how,
         package=package,
         call=call,
         folders=where,
-        words=sorted(shim.SUSPECT),
+        words=sorted(harmless.SUSPECT),
     )
 
 
@@ -101,7 +103,7 @@ import sys
 
 sys.path.insert(0, {package!r})
 try:
-    from {marker} import main
+{first}    from {marker} import main
 except ImportError:
     main = None
 sys.path.append(sys.path.pop(0))
@@ -124,6 +126,11 @@ sys.stderr.write("safe-compose is no longer installed, and this may delete volum
 sys.stderr.write("  next: install safe-compose again, or remove " + os.path.abspath(sys.argv[0]) + "\\n")
 sys.stderr.write("safe-compose: docker was not run (127)\\n")
 sys.exit(127)
+"""
+_HARMLESS = """\
+    from safe_compose.harmless import pass_on
+
+    pass_on()
 """
 _PATH = 'os.environ.get("PATH", os.defpath).split(os.pathsep)'
 _SYSTEM = "{folders!r}"

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from safe_compose import shim
+from safe_compose import harmless, shim
 
 TIMEOUT = 30.0
 """Seconds for one try: somebody's rc files may take their time."""
@@ -60,7 +60,7 @@ class Try:
 
 def ways(scripts: Path) -> Iterator[Way]:
     """All of them; `scripts`: a folder for those that need a file."""
-    probe = shim.PROBE
+    probe = harmless.PROBE
     call = f"docker {probe}"
     for shell in ("bash", "zsh", "fish"):
         yield Way(f"{shell}, at a prompt", (shell, "-ic", call), ("shims", "rc"), (shell,))
@@ -133,7 +133,7 @@ def _try(way: Way, environ: Mapping[str, str]) -> Try:
     if way.needs == ("sudo",) and code != 0 and "sudo:" in err:
         return Try(way.name, "not tried", "", way.by, "sudo asks for a password")
     for line in out.splitlines():
-        if line.startswith(f"{shim.PROBE} {word} "):
+        if line.startswith(f"{harmless.PROBE} {word} "):
             return Try(way.name, "caught", line.split()[-1], way.by)
     return Try(way.name, "missed", "", way.by, hint=way.hint)
 
