@@ -12,7 +12,7 @@ PURE = {"grammar", "observed", "artifacts", "threat", "policy", "plan", "retenti
 EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite"}
 ROADS = {
     "harmless", "shim", "guard", "measure", "restore", "backup", "copies", "world", "ways", "doctor", "consent", "hook", "hold",
-    "upkeep", "cli",
+    "lock", "upkeep", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -36,8 +36,9 @@ ALLOWED: dict[str, set[str]] = {
     "copies": PURE | EFFECTS | TOOLS | {"backup"},
     "consent": PURE | EFFECTS | TOOLS | {"world"},
     "measure": PURE | EFFECTS | TOOLS | {"world", "backup"},
-    "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "copies", "measure", "consent", "podman", "hold"},
+    "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "copies", "measure", "consent", "podman", "hold", "lock"},
     "hold": PURE | EFFECTS | TOOLS | {"world"},
+    "lock": PURE | EFFECTS | TOOLS | {"world"},
     "hook": PURE | TOOLS | {"harmless", "shim", "shell_line"},
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
     "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},

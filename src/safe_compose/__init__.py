@@ -17,10 +17,10 @@ The map of the house. A command travels as data through small pure steps; effect
   `catalogue/` (the store of backups), `journal` (what was done), `approvals` (what a person let through), `podman` (whether
   docker is really that), `offsite/` (a folder, an SFTP server, a bucket of S3), `prompts` (the terminal)
 - roads, the only modules that join rooms: `guard` (a guarded command), `measure` (what its card fills in), `hold` (keeps the
-  anonymous volumes of --rm containers from going with them), `backup` (the story of one backup), `copies` (one elsewhere),
-  `restore` (the way back), `upkeep` (backups forgotten, and read again), `consent` (a refusal, and a person's consent to it),
-  `hook` (a coding agent's line, judged before it runs by what `shell_line` reads in it), `doctor` (what is not in order),
-  `cli` (our own verbs); `world` is what they hold in their hands
+  anonymous volumes of --rm containers from going with them), `lock` (has docker itself refuse a deletion), `backup` (the story
+  of one backup), `copies` (one elsewhere), `restore` (the way back), `upkeep` (backups forgotten, and read again), `consent` (a
+  refusal, and a person's consent to it), `hook` (a coding agent's line, judged before it runs by what `shell_line` reads in it),
+  `doctor` (what is not in order), `cli` (our own verbs); `world` is what they hold in their hands
 - `ways/`      how we come to stand before docker: functions for shells, programs on PATH, the compose plugin
 """
 

@@ -27,6 +27,7 @@ from safe_compose import (
     guard,
     harmless,
     hook,
+    lock,
     policy,
     prompts,
     restore,
@@ -198,6 +199,7 @@ def volumes(as_json: AsJson = False) -> None:
     rules = world.rules(observed)
     kept = world.newest_verified()
     shown = [(v, policy.judge(v, observed, rules, None)) for v in observed.volumes]
+    locks = lock.states(world, observed)
     if as_json:
         _print_json(
             {
@@ -209,6 +211,7 @@ def volumes(as_json: AsJson = False) -> None:
                         "why": verdict.why,
                         "kind": verdict.kind,
                         "in_use_by": [c.name for c in observed.users(v.name)],
+                        "lock": locks[v.name],
                         "last_backup": kept.get(v.name),
                     }
                     for v, verdict in shown
@@ -223,21 +226,28 @@ def volumes(as_json: AsJson = False) -> None:
             verdict.tier.value,
             verdict.why,
             ", ".join(c.name for c in observed.users(v.name)) or "-",
+            lock.WORDS[locks[v.name]],
             kept.get(v.name, "none"),
         )
         for v, verdict in shown
     ]
-    prompts.table("volumes", ["volume", "project", "tier", "why", "used by", "last verified backup"], rows)
+    prompts.table("volumes", ["volume", "project", "tier", "why", "used by", "lock", "last verified backup"], rows)
 
 
 @app.command()
 def protect(
     names: Annotated[list[str], typer.Argument(help="Volume names.")],
     tier: Annotated[str, typer.Option(help="critical or important.")] = "critical",
+    locked: Annotated[bool, typer.Option("--lock", help="Have docker itself refuse to delete them, to every client.")] = False,
 ) -> None:
-    """Make a tier the floor for volumes; it outlives any edited file."""
+    """Make a tier the floor for volumes; it outlives any edited file. With --lock docker itself refuses to delete them."""
     if tier not in (Tier.CRITICAL.value, Tier.IMPORTANT.value):
         raise UsageError(f"--tier takes critical or important, not {tier!r}; nothing was changed")
+    if locked:
+        world = enter(_invocation(None, None))
+        with closing(world.engine):
+            lock.put(world, names, Tier(tier))
+        return
     catalogue = _catalogue()
     catalogue.ensure()
     for name in names:
@@ -249,17 +259,53 @@ def protect(
 def unprotect(
     names: Annotated[list[str], typer.Argument(help="Volume names.")],
     minutes: Annotated[str | None, typer.Option("--for", help="Only for a while: 10m, 2h.")] = None,
+    confirm: Confirm = None,
+    silent: Silent = False,
     yes: Yes = False,
 ) -> None:
-    """Take protections away, for good or for a while."""
+    """Take protections and locks away, for good or for a while."""
     until = datetime.now(UTC) + _duration(minutes) if minutes else None
     how_long = f"until {until:%H:%M:%S} UTC" if until else "for good"
-    _agree(f"Take the protection of {', '.join(names)} away {how_long}?", yes=yes)
     catalogue = _catalogue()
     catalogue.ensure()
+    world = _reached()
+    locked = lock.held(world, names) if world is not None else []
+    catalogue.require_protected([name for name in names if name not in locked])
+    if locked:
+        phrase = locked[0] if len(locked) == 1 else f"unlock {len(locked)} volumes"
+        _phrase(f"To let docker delete {', '.join(locked)} again", phrase, confirm, ask=not silent, nothing="nothing was changed")
+    else:
+        _agree(f"Take the protection of {', '.join(names)} away {how_long}?", yes=yes)
     for name in names:
-        catalogue.unprotect(name, until=until)
-        prompts.say(f"safe-compose: {name} is no longer protected {how_long}")
+        if catalogue.is_protected(name):
+            catalogue.unprotect(name, until=until)
+        if world is not None and name in locked:
+            world.engine.unlock_volume(name)
+        prompts.say(f"safe-compose: {name} is no longer {'locked and ' if name in locked else ''}protected {how_long}")
+    if locked and until:
+        prompts.say("safe-compose: the first safe-compose command after that locks it again; at once: safe-compose protect --lock")
+
+
+def _reached() -> World | None:
+    """The world of this folder; None, which is said, when no daemon answers: a lock there stays then."""
+    try:
+        return enter(_invocation(None, None))
+    except (EngineUnavailable, DockerNotFound) as fault:
+        prompts.say(f"safe-compose: {fault.message}; should there be a lock, it stays")
+        return None
+
+
+def _phrase(question: str, phrase: str, confirm: str | None, *, ask: bool, nothing: str) -> None:
+    """Have a phrase typed, or given. Raises Refused."""
+    if confirm is not None:
+        if confirm != phrase:
+            raise Refused(f"--confirm does not match; {nothing}", next_step=f"--confirm '{phrase}'")
+        return
+    terminal = prompts.Terminal.open() if ask else None
+    if terminal is None:
+        raise Refused(f"nobody can be asked; {nothing}", next_step=f"add --confirm '{phrase}'")
+    if terminal.ask(f"{question}, type '{phrase}': ") != phrase:
+        raise Refused(f"the phrase was not '{phrase}'; {nothing}")
 
 
 def _duration(text: str) -> timedelta:

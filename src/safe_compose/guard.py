@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import IO, TYPE_CHECKING, NoReturn
 
-from safe_compose import config, consent, grammar, hold, plan, podman, policy, prompts, shim, threat
+from safe_compose import config, consent, grammar, hold, lock, plan, podman, policy, prompts, shim, threat
 from safe_compose.artifacts import visible
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, Interrupted, LookAgain, Refused, SafeComposeError
@@ -79,6 +79,8 @@ def _stand(invocation: Invocation, begun: Begun | None, case: consent.Case) -> i
     if invocation.own.explain:
         _explain(made)
         return 0
+    if lock.renew(world, made.observed):
+        made = case.plan = look(world, invocation)
     if made.verdict == "pass":
         for warning in made.warnings:
             prompts.say(f"safe-compose: {warning}")
@@ -184,10 +186,8 @@ def _guarded(world: World, made: Plan, case: consent.Case) -> int:
     prompts.show_card(_with_details(world, made), lambda: _measured(world, made))
     if terminal is not None:
         _ask(made, terminal)
-    lock = world.catalogue.lock(
-        world.engine.id, made.project or "volumes", command=(made.invocation.program, *made.invocation.argv)
-    )
-    with lock:
+    command = (made.invocation.program, *made.invocation.argv)
+    with world.catalogue.lock(world.engine.id, made.project or "volumes", command=command):
         if approval is not None:
             consent.take(world, made, approval)
         return _act(world, made, approval)

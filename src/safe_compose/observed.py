@@ -16,6 +16,9 @@ CONFIG_HASH_LABEL = "com.docker.compose.config-hash"
 """On volumes made by compose >= 2.32; without it `up -y` never recreates one (docker-facts, section 6, run)."""
 HELPER_LABEL = "io.github.safe-compose.helper"
 """On every container and scratch volume of ours; its value is the id of the run that made it."""
+LOCK_LABEL = "io.github.safe-compose.lock"
+"""On a container of ours that does nothing but reference a volume, so that docker refuses to delete it; its value is the
+volume's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,11 @@ class Container:
 
     def volume_names(self) -> frozenset[str]:
         return frozenset(m.name for m in self.mounts if m.type == "volume" and m.name)
+
+    def locks(self, volume: str) -> bool:
+        """A deletion lock of ours on the volume: it can only read it, and never does."""
+        mounts = [m for m in self.mounts if m.type == "volume" and m.name == volume]
+        return self.labels.get(LOCK_LABEL) == volume and bool(mounts) and all(m.read_only for m in mounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,5 +192,9 @@ class Observed:
         return next((v for v in self.volumes if v.name == name), None)
 
     def users(self, volume_name: str) -> tuple[Container, ...]:
-        """Every container, stopped ones included, that references the volume."""
-        return tuple(c for c in self.containers if volume_name in c.volume_names())
+        """Every container, stopped ones included, that references the volume; without our deletion lock on it."""
+        return tuple(c for c in self.containers if volume_name in c.volume_names() and not c.locks(volume_name))
+
+    def lock(self, volume_name: str) -> Container | None:
+        """Our deletion lock on the volume, if there is one."""
+        return next((c for c in self.containers if c.locks(volume_name)), None)

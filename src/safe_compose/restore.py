@@ -429,7 +429,7 @@ class Act:
         judged = tuple((t.now, _verdict_of(t)) for t in way.occupied if t.now is not None)
         if judged:
             backup.seal_for(self.world, way.observed)
-            users = tuple(u for u in way.observed.containers if u.volume_names() & {v.name for v, _ in judged})
+            users = tuple({u.id: u for v, _ in judged for u in way.observed.users(v.name)}.values())
             request = backup.Request(way.kept.project, "pre-restore", (), way.observed, judged, users)
             made = backup.before_deletion(way.engine, self.world.catalogue, self.run, request, self.world.settings, self._halted)
             self.safety = made.backup

@@ -191,7 +191,7 @@ def _compose_recreate(invocation: Invocation, observed: Observed) -> Threat:
     ids = {c.id for c in users}
     stops = tuple(c for c in users if not _is_oneoff(c))
     made = _sift(invocation.kind, observed, names, {}, goes=lambda c: c.id in ids, stops=stops)
-    return replace(made, warnings=quiet or _left_dangling(invocation, observed, stops))
+    return replace(made, warnings=made.warnings + (quiet or _left_dangling(invocation, observed, stops)))
 
 
 # -- volumes and prunes ----------------------------------------------------------------------------------------------
@@ -348,14 +348,21 @@ def _sift(
 ) -> Threat:
     """Keep of `names` what exists and what docker would not refuse as in use, also with --force.
 
-    `goes` tells which containers the command may remove. A user that may be gone at any moment (`--rm`, or a helper of
-    ours) protects nothing, except the anonymous volumes of a --rm container: those go with it, whatever this command does.
+    `goes` tells which containers the command may remove; a deletion lock of ours that runs is never among them. A user that
+    may be gone at any moment (`--rm`, or a helper of ours) protects nothing, except the anonymous volumes of a --rm container:
+    those go with it, whatever this command does.
     `quiet`: volumes in use are not worth a word (a prune looks at every one of the engine).
     """
     spared = dict(spared)
     dying = []
+    locked = []
     for volume in sorted(observed.volumes, key=lambda v: v.name):
         if volume.name not in names:
+            continue
+        lock = observed.lock(volume.name)
+        if lock is not None and (lock.state == "running" or not goes(lock)):
+            spared[volume.name] = "locked against deletion: docker refuses"
+            locked += [] if quiet else [_of_lock(volume)]
             continue
         holders = [c for c in observed.users(volume.name) if not goes(c) and not _may_vanish(c, volume.name)]
         if not holders:
@@ -366,7 +373,12 @@ def _sift(
             spared[volume.name] = f"in use by {held}, which this command leaves alone: docker refuses"
     existing = {v.name for v in observed.volumes}
     told = tuple((name, why) for name, why in sorted(spared.items()) if name in existing)
-    return Threat(kind, tuple(dying), told, stops)
+    return Threat(kind, tuple(dying), told, stops, tuple(locked))
+
+
+def _of_lock(volume: Volume) -> str:
+    """Why docker will refuse, which it says without telling what the container is for; and what to do about it."""
+    return f"volume {volume.name} is locked against deletion, so docker refuses; to let it go: safe-compose unprotect {volume.name}"
 
 
 def _may_vanish(container: Container, volume: str) -> bool:

@@ -672,21 +672,38 @@ class Catalogue:
         """The floors that hold now. Raises BackupFailed when the registry does not read: then nobody knows them."""
         return registry.rules(registry.read(self.root / _PROTECTIONS), stamp(self._clock()))
 
-    def protect(self, name: str, tier: Tier) -> None:
-        """Make `tier` the floor of a volume, until `unprotect`. Raises UsageError, BackupFailed."""
+    def locked(self, engine_id: str) -> list[str]:
+        """The volumes of an engine that are to have a deletion lock now. Raises BackupFailed as `protections` does."""
+        return registry.locked(registry.read(self.root / _PROTECTIONS), stamp(self._clock()), engine_id)
+
+    def is_protected(self, name: str) -> bool:
+        """Whether there is something to take away, be it lifted for a while."""
+        return name in registry.read(self.root / _PROTECTIONS)
+
+    def protect(self, name: str, tier: Tier, *, lock_on: str | None = None) -> None:
+        """Make `tier` the floor of a volume, until `unprotect`; with a lock on the engine of that id. Raises UsageError,
+        BackupFailed."""
         if tier is Tier.DISPOSABLE or not name:
             raise UsageError("a protection is critical or important, and of a volume with a name; nothing was changed")
         with self._protections() as every:
-            every[name] = {"tier": tier.value, "since": stamp(self._clock())}
+            engines = {*every.get(name, {}).get("locked_on", "").split(), *([lock_on] if lock_on else [])}
+            locked = {"locked_on": " ".join(sorted(engines))} if engines else {}
+            every[name] = {"tier": tier.value, "since": stamp(self._clock()), **locked}
+
+    def require_protected(self, names: Iterable[str]) -> None:
+        """Raises UsageError when one of the volumes is not protected, BackupFailed."""
+        every = registry.read(self.root / _PROTECTIONS)
+        there = f"protected are: {', '.join(sorted(every))}" if every else "nothing is protected"
+        for name in names:
+            if name not in every:
+                raise UsageError(f"{name} is not protected ({there}); nothing was changed")
 
     def unprotect(self, name: str, *, until: datetime | None = None) -> None:
         """Take a protection away, or lift it until a moment. Raises UsageError when there is none, BackupFailed."""
+        self.require_protected([name])
         with self._protections() as every:
-            if name not in every:
-                there = f"protected are: {', '.join(sorted(every))}" if every else "nothing is protected"
-                raise UsageError(f"{name} is not protected ({there}); nothing was changed")
-            facts = every.pop(name)
-            if until is not None:
+            facts = every.pop(name, None)
+            if facts is not None and until is not None:
                 every[name] = {**facts, "suspended_until": stamp(until)}
 
     @contextmanager

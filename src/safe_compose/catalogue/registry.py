@@ -11,7 +11,8 @@ from safe_compose.policy import Rule, Tier
 _FORMAT = 1
 
 Protections = Mapping[str, Mapping[str, str]]
-"""Volume name -> `tier`, `since`, and `suspended_until` while it is lifted."""
+"""Volume name -> `tier`, `since`, `suspended_until` while it is lifted, and `locked_on`: ids of the engines where docker is kept
+from deleting it, a blank between."""
 
 
 def read(path: Path) -> Protections:
@@ -45,6 +46,15 @@ def rules(every: Protections, now: str) -> list[Rule]:
         Rule(_literal(name), Tier(facts["tier"]), f"safe-compose protect, {facts['since']}", floor=True)
         for name, facts in sorted(every.items())
         if facts.get("suspended_until", "") <= now
+    ]
+
+
+def locked(every: Protections, now: str, engine_id: str) -> list[str]:
+    """The volumes of an engine that are to have a deletion lock at a moment."""
+    return [
+        name
+        for name, facts in sorted(every.items())
+        if engine_id in facts.get("locked_on", "").split() and facts.get("suspended_until", "") <= now
     ]
 
 

@@ -3,7 +3,7 @@
 - `connect`  the way to that daemon, proved by its id           - `look`     its answers as `Observed` values
 - `compose`  which project a command means, `compose_v1` the    - `clients`  byte streams through the docker binary
   same of docker-compose 1.x                                    - `pipe`     bytes of a helper, past a daemon of this host
-- `daemon`   the Engine that the other rooms are handed
+- `daemon`   the Engine that the other rooms are handed         - `locks`    what makes docker refuse a deletion
 """
 
 from safe_compose.engine.clients import Helper, HelperFailed, Stream

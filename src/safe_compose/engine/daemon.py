@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from safe_compose.engine import clients, look
+from safe_compose.engine import clients, locks, look
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
 from safe_compose.engine.compose import Compose, Finding, Question
 from safe_compose.engine.compose_v1 import OldQuestion
@@ -30,6 +30,7 @@ from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable,
 from safe_compose.grammar import Invocation
 from safe_compose.observed import (
     HELPER_LABEL,
+    LOCK_LABEL,
     NUMBER_LABEL,
     ONEOFF_LABEL,
     PROJECT_LABEL,
@@ -636,6 +637,45 @@ class Engine:
         """
         with self._parked(volume, image, read_only=True):
             yield
+
+    def lock_volume(self, volume: str) -> bool:
+        """Have docker refuse to delete the volume, whoever asks and however, until `unlock_volume`.
+
+        True: the lock runs, so no prune takes it away. False: no local image has a program that sleeps; it is only created,
+        and `container prune` would remove it. The volume must exist. Raises BackupFailed.
+        """
+        name = locks.name_of(volume)
+        there = self.container(name)
+        if there is not None and there.locks(volume) and there.state == "running":
+            return True
+        if there is not None and LOCK_LABEL not in there.labels:  # docker would have us remove somebody's container
+            raise BackupFailed(
+                f"container {name} has the name of a lock and is none of ours; volume {volume} was not locked",
+                next_step=f"docker rename {name} {name}.other",
+            )
+        self._remove(name)
+        images = sorted(self.images(), key=lambda image: (not image.references, image.size))
+        for image in (i for i in images if i.size):
+            try:
+                with _acting(f"lock volume {volume}"):
+                    locks.create(self._way.api, volume, image)
+                self.start(name)
+                return self.wait_running(name, timeout=10).state == "running"
+            except BackupFailed:
+                self._remove(name)  # this image has no such program
+        with _acting(f"lock volume {volume}"):
+            locks.create(self._way.api, volume, self.image(self._empty_image()) or images[0])
+        return False
+
+    def lock_of(self, volume: str) -> Container | None:
+        """The lock on a volume as it is now, or None."""
+        there = self.container(locks.name_of(volume))
+        return there if there is not None and there.locks(volume) else None
+
+    def unlock_volume(self, volume: str) -> None:
+        """Take the lock away, where there is one."""
+        if (lock := self.lock_of(volume)) is not None:
+            self._remove(lock.name)
 
     def leftovers(self, run_id: str | None = None) -> tuple[str, ...]:
         """Names of our containers of this run (or of another) that are still there."""
