@@ -156,10 +156,10 @@ def test_a_server_that_restarts_in_mid_dump_is_dumped_anew_and_lost_rows_are_tol
     assert earlier.returncode == 0, earlier.stderr
     project.psql("DELETE FROM big WHERE g > 90000", user="shop", database="shop")
 
+    server = int(docker("inspect", "-f", "{{.State.Pid}}", f"{project.name}-db-1").stdout)
     guarded = start(*JOB, "compose", "down", "-v", cwd=project.folder)
-    copying = "SELECT count(*) FROM pg_stat_activity WHERE application_name <> 'psql' AND query LIKE 'COPY%'"
-    wait_until("the dump runs", lambda: project.psql(copying, user="shop", database="shop") != "0")
-    os.kill(int(docker("inspect", "-f", "{{.State.Pid}}", f"{project.name}-db-1").stdout), signal.SIGKILL)
+    project.wait_for_dump(user="shop", database="shop")
+    os.kill(server, signal.SIGKILL)
     _, said = guarded.communicate(timeout=300)
     assert guarded.returncode == 0, said
     assert "its dump begins anew" in said

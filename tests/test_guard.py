@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
-from lab.projects import ComposeProject, docker, unique, wait_until
+from lab.projects import ComposeProject, docker, unique
 from lab.terminal import PROGRAM, Person
 
 pytestmark = pytest.mark.engine
@@ -463,16 +463,11 @@ def _fill(project: ComposeProject, megabytes: int = 150) -> None:
     )
 
 
-def _dumping(project: ComposeProject) -> bool:
-    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name <> 'psql' AND query LIKE 'COPY%'"
-    return project.psql(query, user="shop", database="shop") != "0"
-
-
 def test_a_database_that_dies_in_mid_dump_is_73_and_everything_runs_again(shop: ComposeProject, sealed_environment: Path) -> None:
     _fill(shop)
     before = shop.running()
     guarded = _start(*JOB, "compose", "down", "-v", project=shop)
-    wait_until("the dump runs", lambda: _dumping(shop))
+    shop.wait_for_dump(user="shop", database="shop")
     docker("kill", f"{shop.name}-db-1")
     _, said = guarded.communicate(timeout=120)
     assert guarded.returncode == 73, said
@@ -488,7 +483,7 @@ def test_a_signal_in_mid_backup_starts_everything_again_and_keeps_no_half_backup
     _fill(shop)
     before = shop.running(), orders(shop)
     guarded = _start(*JOB, "compose", "down", "-v", project=shop)
-    wait_until("the dump runs", lambda: _dumping(shop))
+    shop.wait_for_dump(user="shop", database="shop")
     os.killpg(guarded.pid, number)
     _, said = guarded.communicate(timeout=120)
     assert guarded.returncode == code, said
@@ -503,7 +498,7 @@ def test_after_a_kill_recover_starts_again_what_was_stopped(
     _fill(shop)
     before = shop.running(), orders(shop)
     guarded = _start(*JOB, "compose", "down", "-v", project=shop)
-    wait_until("the dump runs", lambda: _dumping(shop))
+    shop.wait_for_dump(user="shop", database="shop")
     os.killpg(guarded.pid, signal.SIGKILL)
     guarded.communicate(timeout=60)
     assert shop.running() != before[0], "nothing was stopped, so this proves nothing"
@@ -518,7 +513,7 @@ def test_after_a_kill_recover_starts_again_what_was_stopped(
 def test_two_at_once_one_of_them_is_75(shop: ComposeProject, safe_compose: SafeCompose) -> None:
     _fill(shop)
     first = _start(*JOB, "compose", "down", "-v", project=shop)
-    wait_until("the dump runs", lambda: _dumping(shop))
+    shop.wait_for_dump(user="shop", database="shop")
     second = safe_compose(*JOB, "compose", "down", "-v", cwd=shop.folder)
     _, said = first.communicate(timeout=180)
     assert first.returncode == 0, said

@@ -54,6 +54,17 @@ def wait_until(what: str, condition: object, *, timeout: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+_WATCH = """
+DO $$ BEGIN
+  FOR round IN 1 .. 12000 LOOP
+    PERFORM pg_stat_clear_snapshot();
+    IF EXISTS (SELECT FROM pg_stat_activity WHERE application_name <> 'psql' AND query LIKE 'COPY%') THEN RETURN; END IF;
+    PERFORM pg_sleep(0.005);
+  END LOOP;
+  RAISE 'no dump within 60 s';
+END $$"""
+
+
 @dataclass(frozen=True, slots=True)
 class ComposeProject:
     """A folder with a compose file; its name is the project's, as compose infers it."""
@@ -90,6 +101,11 @@ class ComposeProject:
         """Run SQL as the superuser over the socket and return what it prints, unaligned and without headers."""
         argv = ("psql", "-XqtA", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-f", "-")
         return self.docker("compose", "exec", "-T", service, *argv, input=query).stdout.strip()
+
+    def wait_for_dump(self, *, user: str, database: str) -> None:
+        """Return while a dump of ours copies a table, 60 s at most. One statement that watches inside of the server: asking
+        again and again could miss a short dump, and then ask a server that is being stopped."""
+        self.psql(_WATCH, user=user, database=database)
 
     def load_rows(self, count: int) -> None:
         """Only in a copy of the example: add users, photos, likes and messages."""
