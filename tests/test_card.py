@@ -163,7 +163,7 @@ def test_failed_logins_in_the_log_bring_up_the_cure_that_keeps_the_data(shop: Co
     assert "password authentication failed" in tried.stderr
     text = card_of(shop)
     assert "shows failed logins (1)" in text
-    assert f"docker exec -it {shop.name}-db-1 psql -U shop -d shop" in text
+    assert "safe-compose rotate-password --sync db" in text
     assert "canary" not in text
 
 

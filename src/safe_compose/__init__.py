@@ -10,17 +10,20 @@ The map of the house. A command travels as data through small pure steps; effect
 - `errors`     what can go wrong, one exit code each
 - pure rooms:  `grammar` (docker's command line as tables), `observed` (what the engine said), `threat` (which volumes a
   command may delete), `policy` (which of them matter), `plan` (what will be done, and how it reads), `artifacts` (what a
-  backup is made of), `retention` (which backups stay, and why), `destination` (where copies of them may go)
+  backup is made of), `retention` (which backups stay, and why), `destination` (where copies of them may go), `consumers` (who
+  holds a database's password), `dsn`, `dotenv` and `composefile` (where it stands in a text, and how another is put there)
 - ground that rooms stand on: `durable` (files that survive a power cut), `process` (who runs, and whether it still lives),
   `record` (named tuples that cost no import)
 - effect rooms, one outside thing each: `config` (TOML files), `engine/` (docker), `methods/` (one per kind of data),
-  `catalogue/` (the store of backups), `journal` (what was done), `approvals` (what a person let through), `podman` (whether
-  docker is really that), `offsite/` (a folder, an SFTP server, a bucket of S3), `prompts` (the terminal)
+  `catalogue/` (the store of backups), `journal` (what was done), `approvals` (what a person let through), `edits` (the
+  project's own files, changed and put back), `podman` (whether docker is really that), `offsite/` (a folder, an SFTP server, a
+  bucket of S3), `prompts` (the terminal)
 - roads, the only modules that join rooms: `guard` (a guarded command), `measure` (what its card fills in), `hold` (keeps the
   anonymous volumes of --rm containers from going with them), `lock` (has docker itself refuse a deletion), `backup` (the story
-  of one backup), `copies` (one elsewhere), `restore` (the way back), `upkeep` (backups forgotten, and read again), `consent` (a
-  refusal, and a person's consent to it), `hook` (a coding agent's line, judged before it runs by what `shell_line` reads in it),
-  `doctor` (what is not in order), `cli` (our own verbs); `world` is what they hold in their hands
+  of one backup), `copies` (one elsewhere), `restore` (the way back), `rotate` (a database's password, changed everywhere at
+  once), `upkeep` (backups forgotten, and read again), `consent` (a refusal, and a person's consent to it), `hook` (a coding
+  agent's line, judged before it runs by what `shell_line` reads in it), `doctor` (what is not in order), `cli` (our own verbs);
+  `world` is what they hold in their hands
 - `ways/`      how we come to stand before docker: functions for shells, programs on PATH, the compose plugin
 """
 

@@ -54,7 +54,7 @@ class Request:
 
     project: str
     reason: str
-    """`pre-delete`, `pre-restore`, `manual`."""
+    """`pre-delete`, `pre-restore`, `pre-rotate`, `manual`."""
     command: tuple[str, ...]
     observed: Observed
     volumes: tuple[tuple[Volume, Verdict], ...]
@@ -565,7 +565,9 @@ def _files(backup: Backup) -> tuple[Artifact, ...]:
 # -- by hand -----------------------------------------------------------------------------------------------------------
 
 
-def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wait: float) -> Backup:
+def by_hand(
+    world: "World", invocation: Invocation, *, names: Sequence[str], wait: float, reason: str = "manual"
+) -> Backup:
     """`safe-compose backup`: dump what serves, archive the rest, stop nothing. Returns the verified backup.
 
     `invocation` is the `down -v` of the project: what it would delete is what the backup holds, without the disposable ones
@@ -586,7 +588,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
         raise BackupFailed("there is no volume here that would need a backup", next_step="safe-compose volumes")
     owners = {v.project for v, _ in chosen} if names else {observed.project.name if observed.project else None}
     project = (owners.pop() if len(owners) == 1 else None) or "volumes"
-    request = Request(project, "manual", (), observed, chosen)
+    request = Request(project, reason, (), observed, chosen)
     catalogue.ensure()
     with catalogue.lock(engine.id, project, wait=wait, command=("safe-compose", "backup")):
         run = world.journal.begin(
@@ -688,8 +690,8 @@ def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str)
     """
     told = []
     for run in journal.unfinished():
-        if run.id == but or run.engine_id not in ("", engine.id):
-            continue
+        if run.id == but or run.engine_id not in ("", engine.id) or run.facts.get("rotates"):
+            continue  # a change of a password is finished by `safe-compose recover` alone: files of a project belong to it
         stopped = [Was(**facts) for step in run.steps if step["step"] == "stopping" for facts in step["containers"]]
         left = [was for was in reversed(stopped) if (now := engine.container(was.id)) is not None and not was.touched(now)]
         half = _half_put_back(run)

@@ -31,6 +31,7 @@ from safe_compose import (
     policy,
     prompts,
     restore,
+    rotate,
     shim,
     upkeep,
 )
@@ -872,6 +873,85 @@ def _sides(row: dict[str, Any]) -> list[str]:
     return [row["volume"], row["database"], *(f"{s['tables']}, {s['rows']}" if s else "-" for s in sides)]
 
 
+# -- passwords ---------------------------------------------------------------------------------------------------------
+
+
+@app.command("rotate-password")
+def rotate_password(
+    service: Annotated[str, typer.Argument(help="The database's service in the compose file.")],
+    sync: Annotated[bool, typer.Option("--sync", help="The files were changed already: the database follows them.")] = False,
+    user: Annotated[str | None, typer.Option("--user", help="The role, instead of the one that the image was told.")] = None,
+    generate: Annotated[bool, typer.Option("--generate", help="Let a new password be generated.")] = False,
+    from_stdin: Annotated[bool, typer.Option("--stdin", help="Read the new password from stdin.")] = False,
+    from_file: Annotated[Path | None, typer.Option("--from-file", help="Read the new password from a file.")] = None,
+    leave: Annotated[
+        list[str] | None, typer.Option("--leave", help="A key or file that stays as it is, to be changed by hand; may be repeated.")
+    ] = None,
+    also: Annotated[
+        list[str] | None, typer.Option("--also", help="A key with the same value that is this password too; may be repeated.")
+    ] = None,
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    silent: Silent = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Change a database's password in the database and in every file that holds it; nothing is deleted."""
+    _check_wait(wait)
+    if sum((sync, generate, from_stdin, from_file is not None)) > 1:
+        raise UsageError("rotate-password takes one of: --sync, --generate, --stdin, --from-file; nothing was changed")
+    if sync and (leave or also):
+        raise UsageError("--leave and --also go with a new password, not with --sync; nothing was changed")
+    invocation = _invocation(project, files)
+    world = enter(invocation)
+    looked = rotate.look(world, invocation, service, user)
+    left, taken = frozenset(leave or ()), frozenset(also or ())
+    if sync:
+        again: Callable[[rotate.Looked], rotate.Rotation] = lambda found: rotate.plan_sync(world, found)  # noqa: E731
+    else:
+        new = _new_password(generate=generate or dry_run, from_stdin=from_stdin, from_file=from_file, ask=not silent)
+        again = lambda found: rotate.plan(world, found, new, leave=left, also=taken)  # noqa: E731
+    planned = again(looked)
+    if not as_json:
+        sys.stdout.write("".join(f"{line}\n" for line in planned.lines()))
+        sys.stdout.flush()
+    if dry_run or (as_json and not yes):
+        done = rotate.shape(planned)
+    else:
+        if silent and not yes:
+            raise Refused("nobody may be asked (--non-interactive); nothing was changed", next_step="add --yes")
+        _agree("Change it?", yes=yes)
+        done = rotate.act(world, planned, again=again, user=user, wait=wait)
+    if as_json:
+        _print_json({"rotated": done})
+    elif done["done"]:
+        sys.stdout.write(f"{done['role']} has {'the password of the files' if sync else 'its new password'}\n")
+
+
+def _new_password(*, generate: bool, from_stdin: bool, from_file: Path | None, ask: bool) -> str:
+    """The new password, without the line end of a file. Raises Refused, UsageError."""
+    if from_stdin or from_file is not None:
+        try:
+            data = sys.stdin.buffer.read() if from_file is None else from_file.read_bytes()
+            return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the new password cannot be read ({type(error).__name__}); nothing was changed") from None
+    if generate:
+        return rotate.generated()
+    terminal = prompts.Terminal.open() if ask else None
+    if terminal is None:
+        raise Refused(
+            "there is no terminal to ask for the new password on; nothing was changed",
+            next_step="add --generate, --stdin or --from-file",
+        )
+    new = terminal.ask("New password: ", hidden=True)
+    if terminal.ask("The same again: ", hidden=True) != new:
+        raise Refused("the two are not the same; nothing was changed")
+    return new
+
+
 # -- what was done -----------------------------------------------------------------------------------------------------
 
 
@@ -933,6 +1013,7 @@ def recover(as_json: AsJson = False) -> None:
     """After a crash: start again what was stopped, sweep what was half done, and say what was and was not done."""
     world = enter(_invocation(None, None))
     told = backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
+    told += rotate.recover(world)
     if world.catalogue.root.exists() and (count := world.catalogue.empty_trash()):
         told.append(f"freed the room of {count} forgotten backups")
     if as_json:

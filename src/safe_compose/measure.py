@@ -1,13 +1,15 @@
 """What the card fills in after its first paint: sizes, contents, failed logins and last writes, in five seconds together."""
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from safe_compose import backup
 from safe_compose.errors import SafeComposeError
 from safe_compose.methods import written
-from safe_compose.observed import Container
+from safe_compose.observed import WORKING_DIR_LABEL, Container
 from safe_compose.plan import Doomed, Plan, moment_text
 from safe_compose.policy import Tier
 from safe_compose.process import utc_now
@@ -62,11 +64,16 @@ def _remedy(world: World, doomed: Doomed) -> str | None:
         if failed:
             return (
                 f"the log of {user.name} shows failed logins ({failed}). A password that was changed in .env does not reach a "
-                f"database that exists. Change it there with \\password, and keep the data:\n  {_login(user)}"
+                f"database that exists. Let the database follow, and keep the data:\n  {_sync(user)}"
             )
     return None
 
 
-def _login(user: Container) -> str:
-    name = user.environment.get("POSTGRES_USER", "postgres")
-    return f"docker exec -it {user.name} psql -U {name} -d {user.environment.get('POSTGRES_DB', name)}"
+def _sync(user: Container) -> str:
+    """The command for it, from where we stand: named by project where that is not the project of this folder."""
+    if user.service is None:  # made by hand: there is no compose file that says the password
+        name = user.environment.get("POSTGRES_USER", "postgres")
+        return f"docker exec -it {user.name} psql -U {name} -d {user.environment.get('POSTGRES_DB', name)}, then \\password"
+    there = user.labels.get(WORKING_DIR_LABEL, "")
+    elsewhere = "" if not there or Path(there).resolve() == Path.cwd().resolve() else f"cd {shlex.quote(there)} && "
+    return f"{elsewhere}safe-compose rotate-password --sync {user.service}"

@@ -117,10 +117,10 @@ class Terminal:
         os.close(fd)
         return None
 
-    def ask(self, question: str) -> str:
-        """One line typed after the question, without its newline. End of input: Refused."""
+    def ask(self, question: str, *, hidden: bool = False) -> str:
+        """One line typed after the question, without its newline; `hidden`: it is not shown. End of input: Refused."""
         try:
-            with self._canonical():
+            with self._canonical(echo=not hidden):
                 os.write(self.fd, visible(question).encode(errors="replace"))
                 line = b""
                 while not line.endswith(b"\n"):
@@ -128,17 +128,19 @@ class Terminal:
                     if not more:
                         raise Refused("end of input at the prompt; nothing was deleted")
                     line += more
+                if hidden:
+                    os.write(self.fd, b"\n")
         except (OSError, termios.error) as error:
             raise Refused("the terminal has gone; nothing was deleted") from error
         return line[:-1].decode(errors="surrogateescape")
 
     @contextmanager
-    def _canonical(self) -> Iterator[None]:
-        """Whole lines, echoed, Enter ends them; type-ahead is discarded. As it was before, afterwards."""
+    def _canonical(self, *, echo: bool = True) -> Iterator[None]:
+        """Whole lines, echoed unless told otherwise, Enter ends them; type-ahead is discarded. As it was before, afterwards."""
         before = termios.tcgetattr(self.fd)
         canonical = termios.tcgetattr(self.fd)
         canonical[0] = canonical[0] & ~(termios.IGNCR | termios.INLCR) | termios.ICRNL
-        canonical[3] |= termios.ICANON | termios.ECHO | termios.ISIG
+        canonical[3] = canonical[3] & ~termios.ECHO | termios.ICANON | termios.ISIG | (termios.ECHO if echo else 0)
         try:
             termios.tcsetattr(self.fd, termios.TCSAFLUSH, canonical)
             yield

@@ -262,6 +262,14 @@ class Engine:
             prune_takes_named=takes_named() if takes_named else True,
         )
 
+    def model(self, invocation: Invocation, *, interpolated: bool = True) -> dict[str, Any] | None:
+        """All that compose makes of the project's files, secrets included: to be judged, never to be kept, written or shown.
+
+        None when the files do not load.
+        """
+        compose = Compose(self._compose_program(invocation.program == "docker-compose"), invocation, self._environ, None)
+        return compose.read(*(() if interpolated else ("--no-interpolate",)))
+
     def volume(self, name: str) -> Volume | None:
         """The volume as it is now, or None."""
         with _reading():
@@ -279,6 +287,13 @@ class Engine:
         with _reading():
             body = self._way.reader.get(f"/containers/{quote(container_id, safe='')}/json")
             return look.private_from(body) if body is not None else Private((), {})
+
+    def addresses(self, container_id: str) -> tuple[str, ...]:
+        """A container's own addresses on docker's networks; none with the host's network, without one, or when it is gone."""
+        with _reading():
+            body = self._way.reader.get(f"/containers/{quote(container_id, safe='')}/json") or {}
+            networks = ((body.get("NetworkSettings") or {}).get("Networks") or {}).values()
+            return tuple(str(n["IPAddress"]) for n in networks if n and n.get("IPAddress"))
 
     def containers(self) -> tuple[Container, ...]:
         """Every container, fully inspected."""

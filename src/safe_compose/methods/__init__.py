@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from safe_compose.errors import VerifyFailed
 from safe_compose.methods import mysql, postgres, redis
-from safe_compose.methods.database import Database, Dump
+from safe_compose.methods.database import Database, Dump, Passwords
 
 DATABASES: Mapping[str, Database] = {"postgres": postgres, "mariadb": mysql, "mysql": mysql, "redis": redis}
 """Kind, as policy and manifests name it -> how such a database is handled."""
@@ -15,6 +15,10 @@ PHYSICAL: Mapping[str, Callable[..., Dump]] = {"postgres": postgres.copy}
 
 STOPPED: Mapping[str, Callable[..., tuple[Dump, dict[str, str]]]] = {"postgres": postgres.dump_stopped}
 """Kind -> how a volume is dumped on which no server runs, from the archive just made of it."""
+
+
+PASSWORDS: Mapping[str, Passwords] = {"postgres": postgres.password}
+"""Kind -> how its passwords are changed."""
 
 
 def database_of(kind: str) -> Database:
@@ -28,4 +32,4 @@ def database_of(kind: str) -> Database:
     return found
 
 
-__all__ = ["DATABASES", "PHYSICAL", "STOPPED", "database_of"]
+__all__ = ["DATABASES", "PASSWORDS", "PHYSICAL", "STOPPED", "database_of"]

@@ -48,6 +48,34 @@ class LeftBehind(NamedTuple):
     """The number that the next write would have had, where the files tell it."""
 
 
+class Role(NamedTuple):
+    """What a server keeps of an account that logs in with a password."""
+
+    verifier: str | None
+    """What stands for the password there; it lets nobody in by itself. None: there is no password."""
+    notes: tuple[str, ...] = ()
+    """What has to be known before it changes, in words."""
+
+
+class Passwords(Protocol):
+    """How a kind of database keeps passwords."""
+
+    def verifier(self, password: str, role: str) -> str:
+        """What the server is to keep of a password, made on our side."""
+
+    def fits(self, kept: str | None, password: str, role: str) -> bool | None:
+        """Whether that is kept of this password. None: it cannot be told here."""
+
+    def role(self, engine: Engine, server: Any, name: str) -> Role:
+        """What the server keeps now. Raises Refused when the account is not there or its password cannot be changed here."""
+
+    def put(self, engine: Engine, server: Any, name: str, kept: str | None) -> None:
+        """Put that in its place, whether it was made or read before. Raises BackupFailed."""
+
+    def lets_in(self, engine: Engine, container: Container, name: str, password: str, *, timeout: float = ...) -> bool | None:
+        """Whether a fresh login over the network works; None where that proves nothing. Raises BackupFailed."""
+
+
 class Dump(Protocol):
     """What `dump` made of one server."""
 

@@ -6,8 +6,10 @@
 - `throwaway` a dump where no server runs, from a copy of the volume
 - `moved`    a backup, and the server of today that its volume is mounted by
 - `physical` a copy of the files of a running server               - `manifest` that copy, held against the server's own list
+- `password` what the server keeps of it, changed and tried
 """
 
+from safe_compose.methods.postgres import password
 from safe_compose.methods.postgres.control import clean, control_state, left_behind, settled
 from safe_compose.methods.postgres.dump import Dump, count, dump, verify_dump
 from safe_compose.methods.postgres.moved import moved
@@ -42,6 +44,7 @@ __all__ = [
     "dump_stopped",
     "left_behind",
     "moved",
+    "password",
     "reading",
     "rebuild",
     "restore_dump",

@@ -1,0 +1,614 @@
+"""The road of a database's password: looked up, planned, backed up, changed everywhere at once, tried, or put back everywhere.
+
+`--sync` is the other half: the files were changed already and nothing can log in, so the database follows them. A run that is
+killed leaves its originals in the store; `recover` puts everything back from there, or finds that it was done.
+"""
+
+import os
+import re
+import secrets
+import string
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safe_compose import backup, composefile, consumers, edits, prompts, shim
+from safe_compose.consumers import Account, Source, Survey
+from safe_compose.edits import Change, Originals
+from safe_compose.engine import Engine, Files
+from safe_compose.errors import BackupFailed, EngineUnavailable, Interrupted, LookAgain, Refused, SafeComposeError
+from safe_compose.grammar import Invocation
+from safe_compose.journal import Run, RunRecord
+from safe_compose.methods import DATABASES, PASSWORDS
+from safe_compose.methods.database import Role
+from safe_compose.observed import Container, Observed
+from safe_compose.world import World
+
+HEALTH_SECONDS = 60.0
+"""How long a service that was made anew may take to be healthy."""
+LENGTH = 32
+"""Letters and digits of a generated password: they need no quoting anywhere."""
+_DIVERGES = "doesn't match configuration in compose file"
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What is known before a new password is."""
+
+    invocation: Invocation
+    observed: Observed
+    model: Mapping[str, Any]
+    raw: Mapping[str, Any] | None
+    account: Account
+    container: Container
+    server: Any
+    role: Role
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def project(self) -> str:
+        return str(self.model.get("name", ""))
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the database has the password of the files."""
+        return PASSWORDS[self.account.kind].fits(self.role.verifier, self.account.password, self.account.user)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Everything that will be done."""
+
+    looked: Looked
+    new: str
+    survey: Survey
+    changes: tuple[Change, ...]
+    first: tuple[str, ...]
+    """The database's service, when its container has to be made anew."""
+    services: tuple[str, ...]
+    """The others that have to be."""
+    scale: Mapping[str, int] = field(default_factory=dict)
+    """Service -> containers that run of it, where that is not one."""
+    sync: bool = False
+
+    def lines(self) -> list[str]:
+        """The plan as it is shown: names and places, no value."""
+        looked, account = self.looked, self.looked.account
+        lines = [f"database:   {account.user} at {looked.container.name} ({looked.server.title})"]
+        if self.sync:
+            agrees = looked.agrees
+            lines.append(
+                "password:   the one that the files say"
+                + (": the database has it already" if agrees else "; the database has another one" if agrees is False else "")
+            )
+        elif looked.agrees is False:
+            lines.append("password:   the database does not have the one that the files say, so nothing can log in now")
+        for edit in self.survey.edits:
+            lines.append(f"edits:      {edit.source.path}: {', '.join(edit.places)}")
+        for service, places in self.survey.takers.items():
+            lines.append(f"takes it:   {service}: {', '.join(places)}")
+        lines.append(f"backup:     {looked.server.volume}, hot, before anything changes; nothing is deleted")
+        if anew := [*self.first, *self.services]:
+            lines.append(f"made anew:  {', '.join(anew)} (compose up -d --no-deps)")
+        lines += [f"note:       {note}" for note in (*looked.notes, *looked.role.notes, *self.survey.notes)]
+        return lines
+
+
+# -- look --------------------------------------------------------------------------------------------------------------
+
+
+def look(world: World, invocation: Invocation, service: str, user: str | None) -> Looked:
+    """Find the service's database, role and password. Raises Refused when one cannot be told, BackupFailed when it is silent."""
+    engine = world.engine
+    observed = engine.look(invocation)
+    model = engine.model(invocation)
+    if model is None:
+        raise Refused("compose cannot load this project; nothing was changed", next_step="docker compose config --quiet")
+    try:
+        account = consumers.account(model, service, user, edits.read)
+    except consumers.Unfit as unfit:
+        raise Refused(f"{unfit}; nothing was changed", next_step="safe-compose rotate-password --help") from unfit
+    container = _container(engine, observed, str(model.get("name", "")), service)
+    server = DATABASES[account.kind].server(engine, container)
+    role = PASSWORDS[account.kind].role(engine, server, account.user)
+    raw = engine.model(invocation, interpolated=False)
+    sources, notes = _sources(invocation, model)
+    return Looked(invocation, observed, model, raw, account, container, server, role, sources, notes)
+
+
+def _container(engine: Engine, observed: Observed, project: str, service: str) -> Container:
+    found = [c for c in observed.containers if c.project == project and c.service == service and c.state == "running"]
+    if len(found) > 1:
+        raise Refused(f"{len(found)} containers of {service} run; which is the database cannot be told; nothing was changed")
+    if not found:
+        raise Refused(
+            f"the database of service {service} does not run, so its password cannot be changed; nothing was changed",
+            next_step=f"docker compose up -d --no-deps {service}",
+        )
+    return engine.container(found[0].id) or found[0]
+
+
+def _sources(invocation: Invocation, model: Mapping[str, Any]) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+    """Every file of the project that may hold the password, and what could not be followed."""
+    files = Files(invocation, os.environ)
+    found: dict[str, Source] = {}
+    notes = ["compose files that are not on this machine were not searched"] if files.unseen else []
+
+    def add(path: Path, kind: str, services: tuple[str, ...] = ()) -> Source | None:
+        real = os.path.realpath(path)
+        if real in found:
+            found[real] = replace(found[real], services=tuple(dict.fromkeys((*found[real].services, *services))))
+            return None
+        text = edits.read(real)
+        if text is None:
+            return None
+        found[real] = Source(_short(path), kind, text, services)
+        return found[real]
+
+    waiting = [(file, files.working_dir) for file in files.files]
+    while waiting:
+        file, base = waiting.pop(0)
+        source = add(file, "compose")
+        if source is None:
+            continue
+        try:
+            scalars = composefile.scalars(source.text)
+        except composefile.Unreadable:
+            continue  # the survey refuses it
+        for kind, word in _references(scalars):
+            if "$" in word or "://" in word:
+                notes.append(f"{source.path} names {kind} by a variable or an address: {word}; it was not searched")
+            elif kind == "include":
+                waiting.append((base / word, (base / word).parent))
+            elif kind == "extends":
+                waiting.append((file.parent / word, file.parent))
+            else:
+                add(base / word, kind)
+    named = [f for f in os.environ.get("COMPOSE_ENV_FILES", "").split(",") if f]
+    for folder in files.folders():
+        for name in named or [".env"]:
+            add(folder / name, "env")
+    for service in model.get("services") or {}:
+        for path, _ in consumers.mounted_files(model, str(service)):
+            add(Path(path), "file", (str(service),))
+    return tuple(found.values()), tuple(notes)
+
+
+def _references(scalars: Iterable[composefile.Scalar]) -> Iterator[tuple[str, str]]:
+    """Files that a compose file names: ("include" | "extends" | "env" | "env_file" | "env_file raw", path)."""
+    raw = {s.path[:-1] for s in scalars if s.path[-1:] == ("format",) and s.value == "raw"}
+    for s in scalars:
+        match s.path:
+            case ("include", _) | ("include", _, "path") | ("include", _, "path", _):
+                yield "include", s.value
+            case ("include", _, "env_file") | ("include", _, "env_file", _):
+                yield "env", s.value
+            case ("services", _, "extends", "file"):
+                yield "extends", s.value
+            case ("services", _, "env_file") | ("services", _, "env_file", _):
+                yield "env_file", s.value
+            case ("services", _, "env_file", _, "path"):
+                yield ("env_file raw" if s.path[:-1] in raw else "env_file"), s.value
+            case _:
+                continue
+
+
+def _short(path: Path) -> str:
+    """As people name it: relative to where we are, when it lies below."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd().resolve()))
+    except ValueError:
+        return str(path)
+
+
+# -- plan --------------------------------------------------------------------------------------------------------------
+
+
+def generated() -> str:
+    """A new password that needs no quoting anywhere."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(LENGTH))
+
+
+def plan(world: World, looked: Looked, new: str, *, leave: frozenset[str], also: frozenset[str]) -> Rotation:
+    """Everything that a new password changes. Raises Refused, with every reason, when one cannot be changed safely."""
+    if not new or not new.isprintable() or new != new.strip():
+        raise Refused("the new password is empty, has a blank at an end or holds control characters; nothing was changed")
+    if new == looked.account.password:
+        raise Refused("that is the password that the files hold already; nothing was changed", next_step=_sync_command(looked))
+    survey = consumers.survey(
+        looked.model, looked.raw, looked.sources, looked.account, new, exported=os.environ, leave=leave, also=also
+    )
+    if survey.refusals:
+        raise Refused(
+            "; ".join(survey.refusals) + "; nothing was changed", next_step="correct that, then run the same command again"
+        )
+    by_text = {edit.source.path: edit for edit in survey.edits}
+    changes = tuple(Change.of(path, edit.source.text, edit.text) for path, edit in by_text.items())
+    for change in changes:
+        change.refuse_unless_possible()
+    strangers = consumers.strangers(looked.model, looked.account)
+    notes = (*survey.notes, *(f"{place} logs in with another password already" for place in strangers))
+    touched = {*survey.takers, *survey.mounted, looked.account.service}
+    return _with_services(world, looked, Rotation(looked, new, replace(survey, notes=notes), changes, (), ()), touched)
+
+
+def plan_sync(world: World, looked: Looked) -> Rotation:
+    """The database follows the files: nothing is edited."""
+    account = looked.account
+    survey = consumers.survey(looked.model, looked.raw, (), account, account.password, exported={})
+    strangers = consumers.strangers(looked.model, account)
+    notes = tuple(f"{place} logs in with another password, and will still be refused" for place in strangers)
+    touched = {
+        c.service
+        for c in looked.observed.containers
+        if c.project == looked.project and c.service and c.lively
+        if consumers.stale(looked.model, account, c.service, world.engine.private(c.id).environment)
+    }
+    rotation = Rotation(looked, account.password, Survey((), survey.takers, (), notes), (), (), (), sync=True)
+    return _with_services(world, looked, rotation, touched)
+
+
+def _with_services(world: World, looked: Looked, rotation: Rotation, touched: set[str]) -> Rotation:
+    """Those of the touched services that run, the database first; how many containers of each. Raises Refused when compose
+    would want to delete a volume for it."""
+    lively = [c.service for c in looked.observed.containers if c.project == looked.project and c.lively and c.service in touched]
+    own = looked.account.service
+    others = sorted({s for s in lively if s is not None and s != own})
+    scale = {s: lively.count(s) for s in {*others, own} if lively.count(s) > 1}
+    made = replace(rotation, first=(own,) if own in lively else (), services=tuple(others), scale=scale)
+    anew = [*made.first, *made.services]
+    if anew and _DIVERGES in _dry_run(world, looked.invocation, anew):
+        raise Refused(
+            "the compose file defines a volume otherwise than it was made, and compose would delete it to make it anew; nothing "
+            "was changed",
+            next_step="put its definition back, then run the same command again",
+        )
+    return made
+
+
+def _sync_command(looked: Looked) -> str:
+    return f"safe-compose rotate-password --sync {looked.account.service}"
+
+
+# -- act ---------------------------------------------------------------------------------------------------------------
+
+
+def act(world: World, rotation: Rotation, *, again: Callable[[Looked], Rotation], user: str | None, wait: float) -> dict[str, Any]:
+    """Back up, change everything, try it, and tell; any failure or signal puts everything back.
+
+    `again` makes the plan anew from a second look, under the lock. Raises LookAgain when that differs.
+    """
+    looked = rotation.looked
+    if rotation.sync and looked.agrees and not rotation.first and not rotation.services:
+        _try_login(world, rotation)
+        return _told(rotation, None, done=True)
+    kept = backup.by_hand(world, looked.invocation, names=(looked.server.volume,), wait=wait, reason="pre-rotate")
+    command = ("safe-compose", "rotate-password", looked.account.service)
+    with world.catalogue.lock(world.engine.id, looked.project, wait=wait, command=command):
+        now = again(look(world, looked.invocation, looked.account.service, user))
+        if now.lines() != rotation.lines() or [c.before for c in now.changes] != [c.before for c in rotation.changes]:
+            raise LookAgain("the project changed between the plan and now; nothing was changed", next_step="look at the plan anew")
+        _act(world, now, kept.id)
+    return _told(rotation, kept.id, done=True)
+
+
+def _act(world: World, rotation: Rotation, backup_id: str) -> None:
+    looked, account = rotation.looked, rotation.looked.account
+    passwords = PASSWORDS[account.kind]
+    run_id = world.journal.new_id()
+    originals = Originals(world.catalogue.root, run_id)
+    invocation = looked.invocation
+    run = world.journal.begin(
+        run_id,
+        command=("rotate-password", *(("--sync",) if rotation.sync else ()), account.service),
+        program="safe-compose",
+        docker_globals=invocation.docker_globals,
+        compose_globals=invocation.compose_globals,
+        project=looked.project,
+        endpoint=world.engine.endpoint,
+        engine_id=world.engine.id,
+        rotates=account.service,
+        helpers=world.run_id,
+        backup=backup_id,
+    )
+    verifier = passwords.verifier(rotation.new, account.user)
+    way = _Way(
+        rotation.changes,
+        looked.project,
+        account.service,
+        account.kind,
+        account.user,
+        looked.role.verifier,
+        verifier,
+        rotation.first,
+        rotation.services,
+        dict(rotation.scale),
+        rotation.survey.mounted,
+    )
+    originals.keep(rotation.changes, **way.facts())
+    try:
+        run.step("changing", files=[c.path for c in rotation.changes], role=account.user)
+        for change in rotation.changes:
+            change.apply()
+        run.step("written")
+        _prove_files(world, rotation)
+        passwords.put(world.engine, looked.server, account.user, verifier)
+        run.step("database")
+        _try_login(world, rotation)
+        run.step("let-in")
+        _make_anew(world, way, invocation, stop_seconds=world.settings.stop_timeout)
+        _try_login(world, rotation)
+        run.step("rotated")
+    except BaseException as fault:
+        with backup.undisturbed():
+            _put_back(world, run, originals, way, invocation, fault)
+        if isinstance(fault, KeyboardInterrupt):
+            raise Interrupted("interrupted; everything was put back") from fault
+        raise
+    originals.drop()
+    run.step("ended", outcome="the password was changed")
+
+
+def _prove_files(world: World, rotation: Rotation) -> None:
+    """Compose reads the files as they were meant: every consumer has the new password, and nothing else is another. Raises
+    Refused."""
+    if not rotation.changes:
+        return
+    looked = rotation.looked
+    now = world.engine.model(looked.invocation)
+    if now is None:
+        raise Refused("compose does not load the edited files; they were put back")
+    own = consumers.own_names(looked.raw, looked.account)
+    left = bool(rotation.survey.left)
+    if wrong := consumers.differences(looked.model, now, looked.account, rotation.new, own, leave=left):
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise Refused(
+            f"compose does not read the edited files as they were meant: {'; '.join(wrong[:3])}{more}; everything was put back",
+            next_step="change these places by hand, and name them with --leave",
+        )
+
+
+def _try_login(world: World, rotation: Rotation) -> None:
+    looked, account = rotation.looked, rotation.looked.account
+    found = _running(world.engine, looked.project, account.service)
+    let_in = PASSWORDS[account.kind].lets_in(world.engine, found, account.user, rotation.new)
+    if let_in is False:
+        raise BackupFailed(f"{found.name} does not let {account.user} in over the network with the new password")
+    if let_in is None:
+        prompts.say(f"safe-compose: {found.name} asks for no password over a network, so no login could prove anything")
+    else:
+        prompts.say(f"safe-compose: {found.name} lets {account.user} in over the network")
+
+
+def _running(engine: Engine, project: str, service: str) -> Container:
+    """The one running container of a service. Raises BackupFailed."""
+    found = [c for c in engine.containers() if c.project == project and c.service == service and c.state == "running"]
+    if len(found) != 1:
+        raise BackupFailed(f"service {service} has {len(found)} running containers, not one")
+    return found[0]
+
+
+# -- services ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What has to be known to go on, and to go back."""
+
+    changes: tuple[Change, ...]
+    project: str
+    service: str
+    kind: str
+    user: str
+    old: str | None
+    new: str | None
+    first: tuple[str, ...]
+    services: tuple[str, ...]
+    scale: dict[str, int]
+    mounted: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__ if name != "changes"}
+
+    @classmethod
+    def read(cls, changes: Sequence[Change], facts: Mapping[str, Any]) -> "_Way":
+        names = [n for n in cls.__slots__ if n != "changes"]
+        given: dict[str, Any] = {n: tuple(facts[n]) if isinstance(facts[n], list) else facts[n] for n in names}
+        return cls(tuple(changes), **given)
+
+
+def _make_anew(
+    world: World,
+    way: _Way,
+    invocation: Invocation | RunRecord,
+    *,
+    stop_seconds: int,
+    cwd: str | None = None,
+    back: bool = False,
+) -> None:
+    """The database's container first, then those of its clients, as the files say now. Raises BackupFailed.
+
+    On the way `back` no client has to be healthy: it may not have been before.
+    """
+    for some in (way.first, way.services):
+        forced = tuple(s for s in some if s in way.mounted)
+        for services, more in ((tuple(s for s in some if s not in forced), ()), (forced, ("--force-recreate",))):
+            if not services:
+                continue
+            scaled = [word for s in services if s in way.scale for word in ("--scale", f"{s}={way.scale[s]}")]
+            words = ("up", "-d", "--no-deps", "--pull", "never", "--timeout", str(stop_seconds), *more, *scaled, *services)
+            done = _compose(world, invocation, words, cwd=cwd)
+            if done.returncode:
+                raise BackupFailed(f"compose could not make {', '.join(services)} anew (exit code {done.returncode})")
+            for container in world.engine.containers():
+                mine = container.project == way.project and container.service in services and container.lively
+                if mine and (not back or container.service == way.service):
+                    world.engine.wait_healthy(container.id, timeout=HEALTH_SECONDS)
+
+
+def _compose(
+    world: World, invocation: Invocation | RunRecord, words: Sequence[str], *, cwd: str | None = None, show: bool = True
+) -> "subprocess.CompletedProcess[bytes]":
+    """Compose with the same words before the verb; stdin is empty, so that a question of compose is answered no."""
+    command = [world.docker, *invocation.docker_globals, "compose", *invocation.compose_globals, *words]
+    if show:
+        prompts.say(f"safe-compose: docker compose {' '.join(words)}")
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=2 if show else subprocess.PIPE,
+        stderr=None if show else subprocess.STDOUT,
+        env=shim.original_environment(),
+        check=False,
+    )
+
+
+def _dry_run(world: World, invocation: Invocation, services: Sequence[str]) -> str:
+    done = _compose(world, invocation, ("--dry-run", "up", "-d", "--no-deps", *services), show=False)
+    return done.stdout.decode("utf-8", "replace")
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+
+def _put_back(
+    world: World, run: Run, originals: Originals, way: _Way, invocation: Invocation, fault: BaseException
+) -> None:
+    """Files, role and services as they were; what cannot be put back leaves the run open, and is said."""
+    try:
+        told = _back(world, way, invocation, stop_seconds=world.settings.stop_timeout)
+        originals.drop()
+        run.step("ended", outcome=f"put back: {type(fault).__name__}")
+        prompts.say(f"safe-compose: put back: {', '.join(told) or 'nothing had changed'}")
+    except SafeComposeError as further:
+        prompts.say(f"safe-compose: not everything could be put back: {further.message}")
+        prompts.say("safe-compose: what was there before is kept; to put it back: safe-compose recover")
+
+
+def _back(
+    world: World, way: _Way, invocation: Invocation | RunRecord, *, stop_seconds: int, cwd: str | None = None
+) -> list[str]:
+    """Put everything back, from whatever point was reached; what was done, in words. Raises the first fault, after the rest."""
+    told: list[str] = []
+    faults: list[SafeComposeError] = []
+
+    def attempt(what: str, step: Callable[[], bool]) -> None:
+        try:
+            if step():
+                told.append(what)
+        except SafeComposeError as fault:
+            faults.append(fault)
+
+    for change in way.changes:
+
+        def file(change: Change = change) -> bool:
+            touched = change.state() != "before"
+            change.take_back()
+            return touched
+
+        attempt(change.path, file)
+
+    def role() -> bool:
+        container = _running(world.engine, way.project, way.service)
+        server = DATABASES[way.kind].server(world.engine, container)
+        now = PASSWORDS[way.kind].role(world.engine, server, way.user).verifier
+        if now == way.old:
+            return False
+        if now != way.new:
+            raise LookAgain(f"the password of {way.user} was changed by somebody else meanwhile; it was left as it is")
+        PASSWORDS[way.kind].put(world.engine, server, way.user, way.old)
+        return True
+
+    def services() -> bool:
+        _make_anew(world, way, invocation, stop_seconds=stop_seconds, cwd=cwd, back=True)
+        return True
+
+    before = len(faults)
+    attempt(f"the password of {way.user}", role)
+    if way.first or way.services:
+        attempt(f"services {', '.join((*way.first, *way.services))}", services)
+    if len(faults) > before:  # the database may not have run; now it does
+        del faults[before]
+        attempt(f"the password of {way.user}", role)
+    if faults:
+        raise faults[0]
+    return told
+
+
+def recover(world: World) -> list[str]:
+    """Put back what runs left that were killed while they changed a password, or find that they had done everything. Returns
+    what was done, in words."""
+    told = []
+    for record in world.journal.unfinished():
+        if not record.facts.get("rotates") or record.engine_id not in ("", world.engine.id):
+            continue
+        originals = Originals(world.catalogue.root, record.id)
+        world.engine.sweep(str(record.facts.get("helpers") or record.id))
+        kept = originals.load()
+        run = world.journal.reopen(record.id)
+        if kept is None or record.last("rotated") is not None:
+            done = "it was complete" if record.last("rotated") is not None else "nothing had changed"
+        else:
+            way = _Way.read(*kept)
+            with world.catalogue.lock(world.engine.id, way.project, command=("safe-compose", "recover")):
+                words = _back(world, way, record, stop_seconds=world.settings.stop_timeout, cwd=record.cwd or None)
+            done = f"put back: {', '.join(words)}" if words else "nothing had changed"
+        originals.drop()
+        run.step("ended", outcome=f"cut off; {done}")
+        told.append(f"run {record.id} was cut off while it changed the password of service {record.facts['rotates']}; {done}")
+    for line in told:
+        prompts.say(f"safe-compose: {line}")
+    return told
+
+
+# -- telling -----------------------------------------------------------------------------------------------------------
+
+
+def _told(rotation: Rotation, backup_id: str | None, *, done: bool) -> dict[str, Any]:
+    looked, account = rotation.looked, rotation.looked.account
+    return {
+        "service": account.service,
+        "role": account.user,
+        "container": looked.container.name,
+        "sync": rotation.sync,
+        "agreed_before": looked.agrees,
+        "files": [{"path": e.source.path, "places": list(e.places)} for e in rotation.survey.edits],
+        "takers": {service: list(places) for service, places in rotation.survey.takers.items()},
+        "made_anew": [*rotation.first, *rotation.services],
+        "notes": [*looked.notes, *looked.role.notes, *rotation.survey.notes],
+        "backup": backup_id,
+        "done": done,
+    }
+
+
+def shape(rotation: Rotation) -> dict[str, Any]:
+    """What a plan is, as JSON: names and places, no value."""
+    return _told(rotation, None, done=False)
+
+
+# -- doctor ------------------------------------------------------------------------------------------------------------
+
+
+def drifted(world: World, invocation: Invocation, *, timeout: float) -> list[dict[str, Any]]:
+    """Each running database of the project, and whether the password of the files lets its role in over the network."""
+    engine = world.engine
+    model = engine.model(invocation)
+    if model is None:
+        return []
+    found = []
+    for service, body in (model.get("services") or {}).items():
+        if not isinstance(body, dict) or (kind := consumers.kind_of(body)) not in PASSWORDS or kind is None:
+            continue
+        try:
+            account = consumers.account(model, service, None, edits.read)
+            container = _running(engine, str(model.get("name", "")), service)
+            let_in = PASSWORDS[kind].lets_in(engine, container, account.user, account.password, timeout=timeout)
+        except (consumers.Unfit, EngineUnavailable, BackupFailed, Refused) as fault:
+            found.append({"service": service, "agrees": None, "why": re.sub(r"\s+", " ", str(fault))})
+            continue
+        found.append({"service": service, "agrees": let_in, "why": None, "role": account.user})
+    return found

@@ -1,0 +1,297 @@
+"""Passwords in connection strings, `.env` files and compose files: found as readers mean them, and nothing else ever changes."""
+
+import json
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lab.projects import docker
+from safe_compose import composefile, consumers, dotenv, dsn
+from safe_compose.consumers import Account, Source
+
+PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " äжß€"
+passwords = st.text(PRINTABLE, min_size=1, max_size=24)
+names = st.text(string.ascii_lowercase + string.digits + "_", min_size=1, max_size=8).filter(lambda s: s[0].isalpha())
+
+
+def libpq(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@st.composite
+def connection_strings(draw: st.DrawFn) -> tuple[str, str, str]:
+    """(text, form, password)"""
+    user, host, name = draw(names), draw(names), draw(names)
+    form = draw(st.sampled_from(["url", "parameter", "words", "pairs", "go"]))
+    if form in ("pairs", "go"):
+        password = draw(st.text(string.ascii_letters + string.digits + "!%^*_-+.~", min_size=1, max_size=24))
+    else:
+        password = draw(passwords)
+    encoded = quote(password, safe=draw(st.sampled_from(["", "!$*", "-._~"])))
+    scheme = draw(st.sampled_from(["postgres", "postgresql+asyncpg", "mysql+pymysql", "jdbc:postgresql", "mariadb"]))
+    text = {
+        "url": f"{scheme}://{user}:{encoded}@{host}:5432/{name}?sslmode=disable",
+        "parameter": f"{scheme}://{host}:5432/{name}?user={user}&password={encoded}&ssl=false",
+        "words": f"host={host} port=5432 user={user} password={libpq(password)} dbname={name}",
+        "pairs": f"Host={host};Port=5432;Username={user};Password={password};Database={name}",
+        "go": f"{user}:{password}@tcp({host}:3306)/{name}?parseTime=true",
+    }[form]
+    return text, form, password
+
+
+@given(connection_strings(), passwords)
+def test_a_connection_string_keeps_everything_but_its_password(made: tuple[str, str, str], new: str) -> None:
+    text, form, password = made
+    found = [f for f in dsn.passwords(text) if f.form == form]
+    assert [f.password for f in found] == [password]
+    try:
+        changed = dsn.put(text, found[0], new)
+    except dsn.Unwritable:
+        assert form in ("pairs", "go")
+        return
+    assert changed.startswith(text[: found[0].start])
+    assert changed.endswith(text[found[0].end :])
+    again = [f for f in dsn.passwords(changed) if f.form == form]
+    assert [(f.password, f.user, f.host) for f in again] == [(new, found[0].user, found[0].host)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgres://u:p%40ss@db/x", [("p@ss", "u", "db")]),
+        ("postgresql+psycopg2://u:a:b@[::1]:5432/x", [("a:b", "u", "::1")]),
+        ("redis://:secret@cache:6379/0", [("secret", "", "cache")]),
+        ("postgres://u:${PW}@db/x", [("${PW}", "u", "db")]),
+        ("psql 'host=db user=u password=p1' -c x", [("p1", "u", "db")]),
+        ("Server=tcp:db,1433;User Id=u;Pwd=p1;", [("p1", "u", "db")]),
+        ("https://example.org/?next=1", []),
+        ("password=lonely", []),
+        ("a;b;password=c", []),
+    ],
+)
+def test_forms_of_connection_strings(text: str, expected: list[tuple[str, str, str]]) -> None:
+    assert [(f.password, f.user, f.host) for f in dsn.passwords(text)] == expected
+
+
+# -- .env --------------------------------------------------------------------------------------------------------------
+
+lines = st.one_of(
+    st.just(""),
+    st.text(PRINTABLE, max_size=20).map(lambda s: f"# {s}"),
+    st.tuples(names, st.text(string.ascii_letters + string.digits, max_size=8)).map(lambda t: f"{t[0].upper()}={t[1]} # why"),
+    st.tuples(names, st.text(string.ascii_letters + " #=", max_size=8)).map(lambda t: f"export {t[0].upper()} = '{t[1]}'"),
+    st.just('MANY="one\ntwo=2\n# three"'),
+)
+
+
+@given(
+    before=st.lists(lines, max_size=5),
+    after=st.lists(lines, max_size=5),
+    mark=st.sampled_from(["", "'", '"']),
+    tail=st.sampled_from(["", " ", " # the old one", "\t"]),
+    ending=st.sampled_from(["\n", "\r\n"]),
+    old=st.text(string.ascii_letters + string.digits + "@:/!", min_size=1, max_size=12),
+    new=passwords,
+)
+def test_an_env_file_keeps_every_byte_but_the_value(
+    before: list[str], after: list[str], mark: str, tail: str, ending: str, old: str, new: str
+) -> None:
+    head = "".join(f"{line}{ending}" for line in before)
+    foot = ending + ending.join(after)
+    text = f"{head}ZZ_SECRET={mark}{old}{mark}{tail}{foot}"
+    entry = next(e for e in dotenv.entries(text) if e.key == "ZZ_SECRET")
+    assert entry.value == old
+    try:
+        changed = dotenv.replaced(text, {entry: new})
+    except dotenv.Unwritable:
+        assert set(new) & set("'\"\\$`")
+        return
+    assert changed.startswith(f"{head}ZZ_SECRET=")
+    assert changed.endswith(f"{tail}{foot}")
+    again = next(e for e in dotenv.entries(changed) if e.key == "ZZ_SECRET")
+    assert again.value == new
+    assert [e[:2] for e in dotenv.entries(changed) if e.key != "ZZ_SECRET"] == [
+        e[:2] for e in dotenv.entries(text) if e.key != "ZZ_SECRET"
+    ]
+
+
+@pytest.mark.engine
+def test_compose_reads_every_value_that_is_written_as_it_was_meant(tmp_path: Path) -> None:
+    """Of each kind of quoting and each character: what we read and what compose reads is the same, before and after."""
+    samples = [f"a{c}b" for c in string.punctuation + " ä€"] + [f"{c}x{c}" for c in string.punctuation]
+    samples += ["-1", "0x1f", "true", "1e5"]
+    text = "".join(f"K{n}={mark}old{n}{mark}\n" for n, mark in enumerate(["", "'", '"'] * len(samples)))
+    values: dict[dotenv.Entry, str] = {}
+    for n, entry in enumerate(dotenv.entries(text)):
+        try:
+            dotenv.written(entry, samples[n // 3])
+        except dotenv.Unwritable:
+            continue
+        values[entry] = samples[n // 3]
+    assert len(values) > 150
+    (tmp_path / "values.env").write_text(dotenv.replaced(text, values), "utf-8")
+    (tmp_path / "compose.yaml").write_text("services: {a: {image: x, env_file: [values.env]}}\n")
+    shown = json.loads(docker("compose", "config", "--format", "json", cwd=tmp_path).stdout)
+    told = consumers.environment(shown["services"]["a"])
+    assert {e.key: told[e.key] for e in values} == {e.key: value for e, value in values.items()}
+
+
+# -- compose files -----------------------------------------------------------------------------------------------------
+
+
+@given(
+    style=st.sampled_from(["", "'", '"']),
+    old=st.text(string.ascii_letters, min_size=1, max_size=12),
+    new=passwords,
+    flow=st.booleans(),
+)
+def test_a_compose_file_keeps_every_byte_but_the_value(style: str, old: str, new: str, flow: bool) -> None:
+    assume(old.lower() not in ("y", "n", "on", "off", "no", "yes", "true", "false", "null"))
+    head = "# the shop\nservices:\n  db:\n    image:   postgres:15   # old\n"
+    value = f"{style}{old}{style}"
+    block = f"    environment:\n      POSTGRES_PASSWORD: {value}"
+    line = f"    environment: {{A: 1, POSTGRES_PASSWORD: {value} , B: x}}" if flow else block
+    text = f"{head}{line}   # why\n\nvolumes: {{}}\n"
+    scalar = next(s for s in composefile.scalars(text) if s.path[-1] == "POSTGRES_PASSWORD")
+    assert composefile.simple(text, scalar)
+    changed = composefile.replaced(text, {scalar: new})
+    assert changed.startswith(text[: scalar.start])
+    assert changed.endswith(text[scalar.end :])
+    again = {s.path: s.value for s in composefile.scalars(changed)}
+    assert again == {**{s.path: s.value for s in composefile.scalars(text)}, scalar.path: new}
+
+
+# -- consumers ---------------------------------------------------------------------------------------------------------
+
+OLD, NEW = "hunter2-first", "Sec0nd_one-xyz"
+COMPOSE = """\
+name: shop
+services:
+  db:
+    image: postgres:15
+    environment:
+      POSTGRES_USER: shop
+      POSTGRES_PASSWORD: ${DB_PASSWORD:?}
+  web:
+    image: shop/web
+    environment:
+      DATABASE_URL: postgresql+asyncpg://shop:${DB_PASSWORD}@db:5432/shop
+"""
+
+
+def model(**services: Mapping[str, Any]) -> dict[str, Any]:
+    db = {"image": "postgres:15", "environment": {"POSTGRES_USER": "shop", "POSTGRES_PASSWORD": OLD}}
+    return {"name": "shop", "services": {"db": db, **services}}
+
+
+def look(
+    sources: list[Source],
+    *,
+    new: str = NEW,
+    shown: dict[str, Any] | None = None,
+    exported: Mapping[str, str] | None = None,
+    **more: Any,
+) -> consumers.Survey:
+    url = f"postgresql+asyncpg://shop:{OLD}@db:5432/shop"
+    shown = shown or model(web={"image": "shop/web", "environment": {"DATABASE_URL": url}})
+    raw = {"services": {"db": {"environment": {"POSTGRES_PASSWORD": "${DB_PASSWORD:?}"}}}}
+    found = consumers.account(shown, "db", None, lambda path: None)
+    return consumers.survey(shown, raw, sources, found, new, exported=exported or {}, **more)
+
+
+def test_the_usual_project_changes_one_line_of_env() -> None:
+    found = look([Source("compose.yaml", "compose", COMPOSE), Source(".env", "env", f"# keep\nDB_PASSWORD={OLD}\nX=1\n")])
+    assert not found.refusals
+    assert [(e.source.path, e.text, e.places) for e in found.edits] == [
+        (".env", f"# keep\nDB_PASSWORD={NEW}\nX=1\n", ("DB_PASSWORD (line 2)",))
+    ]
+    assert dict(found.takers) == {"db": ("environment.POSTGRES_PASSWORD",), "web": ("environment.DATABASE_URL",)}
+
+
+@pytest.mark.parametrize(
+    ("sources", "new", "words"),
+    [
+        ([Source(".env", "env", f"DB_PASSWORD={OLD}\n")], "p@ss/word", "unencoded"),
+        ([Source(".env", "env", f"DB_PASSWORD={OLD}\nADMIN_PASSWORD={OLD}\n")], NEW, "--leave ADMIN_PASSWORD"),
+        ([Source(".env", "env", f"DB_PASSWORD={OLD}\nDSN=weird<{OLD}>\n")], NEW, "cannot be parsed"),
+        ([Source("compose.yaml", "compose", f"x: &pw {OLD}\ny: {{POSTGRES_PASSWORD: *pw}}\n")], NEW, "&"),
+        ([Source("compose.yaml", "compose", "a: [\n")], NEW, "no YAML"),
+        ([Source("compose.yaml", "compose", f"x: {{y: {{\n DB_PASSWORD: >-\n   {OLD}\n")], NEW, "no YAML"),
+        ([Source("compose.yaml", "compose", f"x:\n DB_PASSWORD: >-\n   {OLD}\n")], NEW, "several lines"),
+        ([Source("users.txt", "file", '"shop" "SCRAM-SHA-256$4096:x$y:z"\n')], NEW, "list of users"),
+        ([Source("app.ini", "file", f"[db]\npass => {OLD}\n")], NEW, "--leave app.ini"),
+        ([], NEW, "no file of this project"),
+    ],
+)
+def test_what_cannot_be_changed_safely_is_refused_without_showing_it(sources: list[Source], new: str, words: str) -> None:
+    found = look(sources, new=new)
+    assert any(words in refusal for refusal in found.refusals)
+    assert OLD not in str((found.refusals, found.notes, found.takers))
+    assert new not in str((found.refusals, found.notes, found.takers))
+
+
+def test_an_exported_variable_wins_over_env_and_is_refused() -> None:
+    sources = [Source("compose.yaml", "compose", COMPOSE), Source(".env", "env", f"DB_PASSWORD={OLD}\n")]
+    assert "DB_PASSWORD is exported" in look(sources, exported={"DB_PASSWORD": OLD, "OTHER": OLD}).refusals[0]
+    assert not look(sources, exported={"OTHER": OLD}).refusals
+
+
+def test_another_database_with_the_same_variable_is_refused() -> None:
+    other = {"image": "postgis/postgis:16", "environment": {"POSTGRES_PASSWORD": OLD}}
+    found = look([Source(".env", "env", f"DB_PASSWORD={OLD}\n")], shown=model(other=other))
+    assert "database other takes the same password" in found.refusals[0]
+
+
+def test_every_kind_of_file_is_rewritten_where_it_stands() -> None:
+    sources = [
+        Source("compose.yaml", "compose", COMPOSE.replace("${DB_PASSWORD:?}", f"${{DB_PASSWORD:-{OLD}}}")),
+        Source("app.env", "env_file", f"SPRING_URL='jdbc:postgresql://db/shop?user=shop&password={OLD}'  # jdbc\n", ("web",)),
+        Source("secret.txt", "file", f"{OLD}\n", ("web",)),
+        Source("userlist.txt", "file", f'"other" "{OLD}"\n"shop" "{OLD}"\n', ("pool",)),
+        Source("pgpass", "file", f"db:5432:*:shop:{OLD}\ndb:5432:*:other:{OLD}\n", ("job",)),
+    ]
+    found = look(sources, leave=frozenset())
+    texts = {e.source.path: e.text for e in found.edits}
+    assert texts == {
+        "compose.yaml": sources[0].text.replace(OLD, NEW),
+        "app.env": sources[1].text.replace(OLD, NEW),
+        "secret.txt": f"{NEW}\n",
+        "userlist.txt": f'"other" "{OLD}"\n"shop" "{NEW}"\n',
+        "pgpass": f"db:5432:*:shop:{NEW}\ndb:5432:*:other:{OLD}\n",
+    }
+    assert found.mounted == ("web", "pool", "job")
+
+
+def test_a_common_word_is_not_replaced_where_it_means_something_else() -> None:
+    shown = model()
+    shown["services"]["db"]["environment"] = {"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": "postgres"}
+    text = "POSTGRES_USER=postgres\nPOSTGRES_PASSWORD=postgres\nPOSTGRES_DB=postgres\nURL=postgres://postgres:postgres@db/postgres\n"
+    found = look([Source(".env", "env", text)], shown=shown)
+    assert not found.refusals
+    assert found.edits[0].text == (
+        f"POSTGRES_USER=postgres\nPOSTGRES_PASSWORD={NEW}\nPOSTGRES_DB=postgres\nURL=postgres://postgres:{NEW}@db/postgres\n"
+    )
+
+
+def test_the_model_shows_whether_everything_followed() -> None:
+    before = model(web={"environment": {"URL": f"postgres://shop:{OLD}@db/shop", "TOKEN": "t", "DB_PASS": OLD}})
+    found = Account("db", "postgres", "shop", OLD, ("POSTGRES_PASSWORD",))
+    after = json.loads(json.dumps(before).replace(OLD, NEW))
+    assert consumers.differences(before, after, found, NEW, frozenset()) == []
+    half = json.loads(json.dumps(after).replace(f"shop:{NEW}", f"shop:{OLD}"))
+    still = "services.web.environment.URL still has the old password"
+    assert consumers.differences(before, half, found, NEW, frozenset()) == [still]
+    other = json.loads(json.dumps(after).replace('"t"', '"u"'))
+    assert "TOKEN changed" in consumers.differences(before, other, found, NEW, frozenset())[0]
+
+
+def test_an_account_that_cannot_be_told_is_said_so() -> None:
+    for service, words in (("nope", "no service nope"), ("web", "no PostgreSQL")):
+        with pytest.raises(consumers.Unfit, match=words):
+            consumers.account(model(web={"image": "nginx"}), service, None, lambda path: None)

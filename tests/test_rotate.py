@@ -1,0 +1,203 @@
+"""`rotate-password` on real servers: the incident, the change, and everything put back whatever happens in between."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from conftest import ProjectFactory, SafeCompose
+from lab.faults import failing
+from lab.projects import ComposeProject, docker, wait_until
+from lab.terminal import Person
+
+pytestmark = pytest.mark.engine
+
+FIRST, SECOND, THIRD, FOURTH = "canary-9a31-first", "canary-9a31-second", "canary-9a31-third", "canary-9a31-fourth"
+SHOP = """\
+# the shop
+services:
+  db:
+    image: postgres:15
+    environment: {POSTGRES_USER: shop, POSTGRES_PASSWORD: "${DB_PASSWORD:?}", POSTGRES_DB: shop}
+    volumes: ["data:/var/lib/postgresql/data"]
+    healthcheck: {test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop], interval: 1s, retries: 60}
+  web:
+    image: postgres:15
+    environment:
+      DATABASE_URL: postgresql://shop:${DB_PASSWORD}@db:5432/shop
+    entrypoint: [sleep, "1000000"]
+    init: true
+    tmpfs: [/var/lib/postgresql/data]
+    healthcheck:
+      test: [CMD-SHELL, 'p=$${DATABASE_URL#*shop:}; PGPASSWORD=$${p%%@*} psql -h db -U shop -d shop -qc "SELECT 1"']
+      interval: 1s
+      retries: 3
+    depends_on: {db: {condition: service_healthy}}
+volumes: {data: }
+"""
+ENV = f"# of production\nTAG=1.2   # of web\n\nexport DB_PASSWORD={FIRST} # ask Anna\nOTHER='x'\n"
+
+
+@pytest.fixture
+def shop(compose_project: ProjectFactory) -> ComposeProject:
+    """A shop with rows, whose web service logs in over the network."""
+    project = compose_project(SHOP, files={".env": ENV})
+    (project.folder / ".env").chmod(0o640)
+    project.up()
+    sql(project, "CREATE TABLE orders AS SELECT g FROM generate_series(1, 500) g")
+    return project
+
+
+def sql(project: ComposeProject, query: str) -> str:
+    return project.psql(query, user="shop", database="shop")
+
+
+def env(project: ComposeProject) -> str:
+    return (project.folder / ".env").read_text()
+
+
+def lets_in(project: ComposeProject, password: str) -> bool:
+    """A login from another container of the project's network."""
+    argv = ("run", "--rm", "--network", f"{project.name}_default", "-e", "PGPASSWORD", "--tmpfs", "/var/lib/postgresql/data")
+    address = f"host={project.name}-db-1 user=shop dbname=shop"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", password)
+        done = docker(*argv, "postgres:15", "psql", address, "-qc", "SELECT 1", check=False)
+    assert done.returncode == 0 or "password authentication failed" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def health(project: ComposeProject, service: str) -> str:
+    return docker("inspect", f"{project.name}-{service}-1", "--format", "{{.State.Health.Status}}").stdout.strip()
+
+
+@contextmanager
+def watched() -> Iterator[set[bytes]]:
+    """Every command line that any process of this machine has during the block."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdecimal():
+                    with suppress(OSError):
+                        seen.add((entry / "cmdline").read_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def no_secret_in(home: Path, project: ComposeProject, *texts: object) -> None:
+    """No password in what was said, in argvs, in the server's log, and in no file of the store, packed ones apart."""
+    kept = [p.read_bytes() for p in (home / "safe-compose").rglob("*") if p.is_file() and p.suffix != ".gz"]
+    log = docker("logs", f"{project.name}-db-1").stderr
+    assert "SCRAM-SHA-256" not in log
+    said = [t if isinstance(t, bytes) else str(t).encode() for t in (*texts, log)]
+    assert [t for t in (*kept, *said) if b"canary-9a31" in t] == []
+    assert not list((home / "safe-compose" / "rotations").glob("*"))
+
+
+def test_the_incident_and_the_way_out_of_it(
+    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    """A deploy changes the password in `.env`; nothing can log in; somebody types `down -v`."""
+    (shop.folder / ".env").write_text(ENV.replace(FIRST, SECOND))
+    shop.docker("compose", "up", "-d", "--pull", "never", "--no-deps", "db", "web")
+    wait_until("web is refused", lambda: health(shop, "web") == "unhealthy")
+    assert not lets_in(shop, SECOND)
+    person = Person("compose", "down", "-v", cwd=shop.folder)
+    card = person.sees(f"type '{shop.name}'")
+    person.presses("d")
+    assert person.leaves_with() == 77
+    assert "failed logins" in card
+    assert "safe-compose rotate-password --sync db" in card
+
+    asked = safe_compose("rotate-password", "--sync", "db", "--dry-run", cwd=shop.folder)
+    assert "the database has another one" in asked.stdout
+    assert not lets_in(shop, SECOND)
+    with watched() as argvs:
+        done = safe_compose("rotate-password", "--sync", "db", "--yes", cwd=shop.folder)
+    assert done.returncode == 0, done.stderr
+    assert lets_in(shop, SECOND) and not lets_in(shop, FIRST)
+    wait_until("web is let in", lambda: health(shop, "web") == "healthy")
+    assert sql(shop, "SELECT count(*), sum(g) FROM orders") == "500|125250"
+    assert env(shop) == ENV.replace(FIRST, SECOND)
+    no_secret_in(sealed_environment, shop, card, asked, done, *argvs)
+    backups = json.loads(safe_compose("list", "--json", cwd=shop.folder).stdout)["backups"]
+    assert [(b["reason"], bool(b["verified"])) for b in backups] == [("pre-rotate", True)]
+
+    again = safe_compose("rotate-password", "--sync", "db", "--yes", "--json", cwd=shop.folder)
+    assert json.loads(again.stdout)["rotated"]["agreed_before"] is True
+    assert json.loads(again.stdout)["rotated"]["backup"] is None
+
+
+def test_a_password_is_changed_everywhere_or_nowhere(
+    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    before = (shop.folder / ".env").stat()
+    with watched() as argvs:
+        done = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=shop.folder, input=f"{SECOND}\n")
+    assert done.returncode == 0, done.stderr
+    after = (shop.folder / ".env").stat()
+    assert env(shop) == ENV.replace(FIRST, SECOND)
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert (shop.folder / "compose.yaml").read_text() == SHOP
+    assert health(shop, "web") == "healthy"
+    assert lets_in(shop, SECOND) and not lets_in(shop, FIRST)
+    assert sql(shop, "SELECT count(*) FROM orders") == "500"
+    assert "made anew:  db, web" in done.stdout
+    no_secret_in(sealed_environment, shop, done, *argvs)
+    quiet = shop.docker("compose", "up", "-d", "--pull", "never").stderr
+    assert "Recreate" not in quiet
+
+    # what the server refuses is put back, the role as well: nobody is let in past VALID UNTIL, with whatever password
+    sql(shop, "ALTER ROLE shop VALID UNTIL '2001-01-01'")
+    verifier = sql(shop, "SELECT rolpassword FROM pg_authid WHERE rolname = 'shop'")
+    refused = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=shop.folder, input=THIRD)
+    assert refused.returncode == 73
+    assert "past its VALID UNTIL" in refused.stdout
+    assert "put back: " in refused.stderr
+    assert env(shop) == ENV.replace(FIRST, SECOND)
+    assert sql(shop, "SELECT rolpassword FROM pg_authid WHERE rolname = 'shop'") == verifier
+    sql(shop, "ALTER ROLE shop VALID UNTIL 'infinity'")
+
+    # an exported variable wins over `.env`: refused before anything
+    exported = safe_compose("rotate-password", "db", "--generate", "--yes", cwd=shop.folder, env={"DB_PASSWORD": SECOND})
+    assert exported.returncode == 77
+    assert "DB_PASSWORD is exported in this shell" in exported.stderr
+    assert sql(shop, "SELECT rolpassword FROM pg_authid WHERE rolname = 'shop'") == verifier
+    no_secret_in(sealed_environment, shop, refused, exported)
+
+
+KILLS: Mapping[str, tuple[Mapping[str, str | int], str]] = {
+    "after the database": ({"call": "fsync", "path": ".jsonl", "error": "KILL", "skip": 6}, FIRST),
+    "after everything": ({"call": "fsync", "path": ".jsonl", "error": "KILL", "skip": 8}, SECOND),
+}
+
+
+def test_a_run_that_is_killed_is_put_back_or_found_complete(
+    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    for when, (fault, holds) in KILLS.items():
+        killed = safe_compose(
+            "rotate-password", "db", "--stdin", "--yes", cwd=shop.folder, input=SECOND, env=failing(**fault)  # type: ignore[arg-type]
+        )
+        assert killed.returncode == -9, (when, killed.stderr)
+        recovered = safe_compose("recover", cwd=shop.folder)
+        assert recovered.returncode == 0, recovered.stderr
+        assert "cut off while it changed the password of service db" in recovered.stdout
+        assert env(shop) == ENV.replace(FIRST, holds), when
+        assert lets_in(shop, holds), when
+        wait_until("web is let in", lambda: health(shop, "web") == "healthy")
+        no_secret_in(sealed_environment, shop, killed, recovered)
+    assert sql(shop, "SELECT count(*) FROM orders") == "500"
+    assert safe_compose("recover", cwd=shop.folder).stdout == "nothing to recover\n"
