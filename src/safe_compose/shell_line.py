@@ -69,6 +69,8 @@ class Word(NamedTuple):
     """Its value is known before it runs."""
     bare: bool = True
     """Nothing of it was quoted: an alias of that name is used."""
+    row: int = 0
+    """The line of the text on which it begins, counted from 0."""
 
 
 class Simple(NamedTuple):
@@ -93,6 +95,8 @@ class Line(NamedTuple):
     """Variables that are set, for one command or for all that follow."""
     names: frozenset[str] = frozenset()
     """Functions and aliases that are defined here: as a command each may be anything."""
+    bodies: tuple[tuple[str, str], ...] = ()
+    """What they stand for: (name, shell)."""
     targets: tuple[Word, ...] = ()
     """Files that output is sent to."""
     texts: tuple[str, ...] = ()
@@ -118,11 +122,11 @@ def read(text: str) -> Line:
     return reader.line()
 
 
-def read_argv(argv: Sequence[str]) -> Line:
+def read_argv(argv: Sequence[str | Word]) -> Line:
     """The same for a command that is already split into words."""
     reader = _Reader()
     if argv:
-        reader.simple(tuple(Word(word, bare=False) for word in argv), frozenset(), 0)
+        reader.simple(tuple(Word(word, bare=False) if isinstance(word, str) else word for word in argv), frozenset(), 0)
     reader.feed()
     return reader.line()
 
@@ -147,15 +151,23 @@ def words_of_a_door(text: str) -> bool:
     return about and not lower.isdisjoint(_DELETING)
 
 
+class _Source(NamedTuple):
+    """The text that nodes are of. The parser gets one byte for each character, so its places are those of the text."""
+
+    text: str
+    row: int
+    """The line of the whole on which it begins."""
+
+
 class _Reader:
     def __init__(self) -> None:
         self._parser = _parser()
         self._left = NODES
         self._commands: list[Simple] = []
         self._assignments: list[tuple[str, Word]] = []
-        self._names: set[str] = set()
+        self._names: dict[str, str] = {}
         self._targets: list[Word] = []
-        self._texts: list[str] = []
+        self._texts: list[Word] = []
         self._codes: list[str] = []
         self._unreadable: list[str] = []
         self._shells: list[frozenset[str]] = []
@@ -163,13 +175,15 @@ class _Reader:
         self._interpreter_reads = False
 
     def line(self) -> Line:
+        texts = tuple(word.text for word in self._texts)
         return Line(
             tuple(self._commands),
             tuple(self._assignments),
             frozenset(self._names),
+            tuple(self._names.items()),
             tuple(self._targets),
-            tuple(self._texts),
-            (*self._codes, *(self._texts if self._interpreter_reads else ())),
+            texts,
+            (*self._codes, *(texts if self._interpreter_reads else ())),
             tuple(dict.fromkeys(self._unreadable)),
         )
 
@@ -192,10 +206,10 @@ class _Reader:
             if named or not self._texts:
                 self._unreadable.append("a shell reads its script from somewhere else")
             for via in dict.fromkeys(shells):
-                for text in tuple(self._texts):
-                    self.read(text, via, fed)
+                for word in tuple(self._texts):
+                    self.read(word.text, via, fed, word.row)
 
-    def read(self, text: str, via: frozenset[str], depth: int) -> None:
+    def read(self, text: str, via: frozenset[str], depth: int, row: int = 0) -> None:
         if depth > DEEPEST or len(text) > LONGEST:
             self._unreadable.append("it is too deep or too long to be read to its end")
             return
@@ -209,37 +223,40 @@ class _Reader:
             self._unreadable.append("not all of it reads as bash")
         if tree is None:
             return
+        source = _Source(text, row)
         waiting = [tree.root_node]
         while waiting:
             node = waiting.pop()
             if self._spent():
                 return
-            self._take(node, via, depth)
+            self._take(node, source, via, depth)
             waiting.extend(reversed(node.children))
 
-    def _take(self, node: "tree_sitter.Node", via: frozenset[str], depth: int) -> None:
+    def _take(self, node: "tree_sitter.Node", source: _Source, via: frozenset[str], depth: int) -> None:
         kind = node.type
         if kind == "command":
-            self._command(node, via, depth)
+            self._command(node, source, via, depth)
         elif kind in ("declaration_command", "unset_command"):
             for child in node.children:
                 if child.type in ("word", "string", "raw_string", "concatenation"):
-                    self._assign(_word(child))
+                    self._assign(_word(child, source))
         elif kind == "variable_assignment":
             name, value = node.child_by_field_name("name"), node.child_by_field_name("value")
             if name is not None:
-                self._assignments.append((_text(name), _word(value) if value is not None else Word("")))
+                self._assignments.append((_text(name, source), _word(value, source) if value is not None else Word("")))
         elif kind == "function_definition":
             name = node.child_by_field_name("name")
+            body = node.child_by_field_name("body")
             if name is not None:
-                self._names.add(_text(name))
+                self._names[_text(name, source)] = _text(body, source) if body is not None else ""
         elif kind in ("heredoc_body", "herestring_redirect"):
             inner = [c for c in node.children if c.type not in ("<<<",)]
-            self._texts.append(_text(node) if kind == "heredoc_body" else " ".join(_word(c).text for c in inner))
+            said = _text(node, source) if kind == "heredoc_body" else " ".join(_word(c, source).text for c in inner)
+            self._texts.append(Word(said, row=_row(node, source)))
         elif kind == "file_redirect":
             target = node.child_by_field_name("destination")
-            if target is not None and ">" in _text(node).lstrip("0123456789&")[:2]:
-                self._targets.append(_word(target))
+            if target is not None and ">" in _text(node, source).lstrip("0123456789&")[:2]:
+                self._targets.append(_word(target, source))
 
     def _assign(self, word: Word) -> bool:
         name, equals, value = word.text.partition("=")
@@ -248,17 +265,17 @@ class _Reader:
             return True
         return False
 
-    def _command(self, node: "tree_sitter.Node", via: frozenset[str], depth: int) -> None:
+    def _command(self, node: "tree_sitter.Node", source: _Source, via: frozenset[str], depth: int) -> None:
         words: list[Word] = []
         for child in node.children:
             if child.type == "variable_assignment":
                 name = child.child_by_field_name("name")
-                if name is not None and _text(name) == "PATH":
+                if name is not None and _text(name, source) == "PATH":
                     via = via | {"path"}
             elif child.type == "command_name":
-                words += [_word(c) for c in child.children] or [Word(_text(child))]
+                words += [_word(c, source) for c in child.children] or [Word(_text(child, source), row=_row(child, source))]
             elif not child.type.endswith("redirect") and child.type not in ("comment", "<", ">", "|", "&", "\\"):
-                words.append(_word(child))
+                words.append(_word(child, source))
         if words:
             self.simple(tuple(words), via, depth)
 
@@ -286,13 +303,13 @@ class _Reader:
         elif name == "ssh":
             self._ssh(rest, via, depth)
         elif name in ("echo", "printf"):
-            self._texts.append(_unescape(" ".join(word.text for word in rest)))
+            self._texts.append(Word(_unescape(" ".join(word.text for word in rest)), row=words[0].row))
         elif name == "alias":
             for word in rest:
                 alias, equals, meaning = word.text.partition("=")
                 if equals:
-                    self._names.add(alias)
-                    self.read(meaning, via, depth + 1)
+                    self._names[alias] = meaning
+                    self.read(meaning, via, depth + 1, word.row)
         elif name.rstrip("0123456789.") in {i.rstrip("0123456789") for i in INTERPRETERS}:
             self._codes += [word.text for word in rest if not word.text.startswith("-")]
             self._interpreter_reads = self._interpreter_reads or not any(w.text != "-" for w in rest)
@@ -309,7 +326,7 @@ class _Reader:
     def _script(self, words: Sequence[Word], via: frozenset[str], depth: int) -> None:
         if any(not word.sure for word in words):
             self._unreadable.append("a script is put together while it runs")
-        self.read(" ".join(word.text for word in words), via, depth + 1)
+        self.read(" ".join(word.text for word in words), via, depth + 1, words[0].row if words else 0)
 
     def _shell(self, rest: Sequence[Word], via: frozenset[str], depth: int) -> None:
         """`-c SCRIPT`, a script file (not read), or a script on stdin."""
@@ -319,7 +336,7 @@ class _Reader:
                 if not word.text.startswith(("-", "+")):  # the script, and after it its $0, $1, ...: read as well, harmless
                     self._script((word,), via, depth)
                 elif word.text.startswith("--command="):
-                    self._script((Word(word.text.partition("=")[2], word.sure),), via, depth)
+                    self._script((Word(word.text.partition("=")[2], word.sure, row=word.row),), via, depth)
             return
         operands = [word for word in rest if not word.text.startswith(("-", "+"))]
         if not operands or any(word.text == "-s" for word in rest) or operands[0].text == "/dev/stdin":
@@ -367,7 +384,7 @@ class _Reader:
             self._commands.append(Simple(rest[unknown:], via))
         for index, word in enumerate(rest):
             if re.search(r"\s", word.text):
-                self.read(word.text.partition("=")[2] if word.text.startswith("--") else word.text, via, depth + 1)
+                self.read(word.text.partition("=")[2] if word.text.startswith("--") else word.text, via, depth + 1, word.row)
                 continue
             found = program_of(word)
             if found in names:
@@ -385,36 +402,43 @@ def _parser() -> "tree_sitter.Parser":
     return tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
 
 
-def _text(node: "tree_sitter.Node") -> str:
-    return (node.text or b"").decode("utf-8", "replace")
+def _text(node: "tree_sitter.Node", source: _Source) -> str:
+    return source.text[node.start_byte : node.end_byte]
 
 
-def _word(node: "tree_sitter.Node") -> Word:
+def _row(node: "tree_sitter.Node", source: _Source) -> int:
+    return source.row + node.start_point[0]
+
+
+def _word(node: "tree_sitter.Node", source: _Source) -> Word:
     """The value of one word, as far as its text tells it."""
-    raw = _text(node)
+    raw, row = _text(node, source), _row(node, source)
     match node.type:
         case "raw_string":
-            return Word(raw[1:-1], bare=False)
+            return Word(raw[1:-1], bare=False, row=row)
         case "ansi_c_string":
-            return Word(_unescape(raw[2:-1]), bare=False)
+            return Word(_unescape(raw[2:-1]), bare=False, row=row)
         case "translated_string":
-            return _string(raw[1:], node.children[-1] if node.children else node)
+            return _string(raw[1:], node.children[-1] if node.children else node, row)
         case "string":
-            return _string(raw, node)
+            return _string(raw, node, row)
         case "concatenation":
-            parts = [_word(child) if child.type != "concatenation" else Word(_text(child), False) for child in node.children]
-            return Word("".join(p.text for p in parts), all(p.sure for p in parts), all(p.bare for p in parts))
+            parts = [
+                _word(child, source) if child.type != "concatenation" else Word(_text(child, source), False)
+                for child in node.children
+            ]
+            return Word("".join(p.text for p in parts), all(p.sure for p in parts), all(p.bare for p in parts), row)
         case "word" | "number" | "variable_name" | "special_variable_name" | "regex" | "extglob_pattern" | "test_operator":
             plain = re.sub(r"\\(.)", lambda m: "" if m[1] == "\n" else m[1], raw, flags=re.DOTALL)
-            return Word(plain, bare="\\" not in raw)
-    return Word(raw, sure=node.child_count == 0 and "$" not in raw and "`" not in raw, bare=False)
+            return Word(plain, bare="\\" not in raw, row=row)
+    return Word(raw, sure=node.child_count == 0 and "$" not in raw and "`" not in raw, bare=False, row=row)
 
 
-def _string(raw: str, node: "tree_sitter.Node") -> Word:
+def _string(raw: str, node: "tree_sitter.Node", row: int) -> Word:
     sure = all(child.type in ('"', "string_content") for child in node.children)
     inner = raw[1:-1]
     plain = re.sub(r'\\(["\\$`\n])', lambda m: "" if m[1] == "\n" else m[1], inner) if sure else inner.replace('\\"', '"')
-    return Word(plain, sure, bare=False)
+    return Word(plain, sure, bare=False, row=row)
 
 
 def _unescape(text: str) -> str:
