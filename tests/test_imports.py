@@ -15,7 +15,7 @@ PURE = {
 EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite", "edits"}
 ROADS = {
     "harmless", "shim", "guard", "measure", "restore", "backup", "copies", "world", "ways", "doctor", "consent", "hook", "hold",
-    "lock", "upkeep", "rotate", "cli",
+    "lock", "upkeep", "rotate", "audit", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -42,7 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "copies", "measure", "consent", "podman", "hold", "lock"},
     "hold": PURE | EFFECTS | TOOLS | {"world"},
     "lock": PURE | EFFECTS | TOOLS | {"world"},
-    "hook": PURE | TOOLS | {"harmless", "shim", "shell_line"},
+    "doors": {"errors", "grammar", "shell_line"},
+    "hook": PURE | TOOLS | {"harmless", "shim", "shell_line", "doors"},
+    "audit": PURE | TOOLS | {"shim", "shell_line", "doors"},
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
     "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "rotate": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
@@ -54,7 +56,8 @@ OUTSIDERS = {
     "docker": {"engine"},
     "requests": {"engine"},  # docker's own transport
     "urllib3": {"engine"},
-    "ruamel": {"engine", "composefile"},
+    "ruamel": {"engine", "composefile", "audit"},
+    "markdown_it": {"audit"},
     "psycopg": {"methods"},
     "obstore": {"offsite"},
     "pyrage": {"methods"},

@@ -565,9 +565,7 @@ def _files(backup: Backup) -> tuple[Artifact, ...]:
 # -- by hand -----------------------------------------------------------------------------------------------------------
 
 
-def by_hand(
-    world: "World", invocation: Invocation, *, names: Sequence[str], wait: float, reason: str = "manual"
-) -> Backup:
+def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wait: float, reason: str = "manual") -> Backup:
     """`safe-compose backup`: dump what serves, archive the rest, stop nothing. Returns the verified backup.
 
     `invocation` is the `down -v` of the project: what it would delete is what the backup holds, without the disposable ones

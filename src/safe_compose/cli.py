@@ -18,6 +18,7 @@ import typer
 
 from safe_compose import (
     __version__,
+    audit,
     backup,
     config,
     consent,
@@ -36,6 +37,7 @@ from safe_compose import (
     upkeep,
 )
 from safe_compose.artifacts import Backup, Copy, Listed
+from safe_compose.audit import report
 from safe_compose.catalogue import Catalogue
 from safe_compose.destination import Destination
 from safe_compose.errors import DockerNotFound, EngineUnavailable, Refused, SafeComposeError, UsageError, VerifyFailed
@@ -1006,6 +1008,52 @@ def answer_hook(
 ) -> None:
     """Tell a coding agent, before it runs a shell line, whether that line deletes volumes: request and answer are JSON."""
     hook.main(["--strict"] if strict else [])
+
+
+@app.command("audit")
+def audit_files(
+    paths: Annotated[list[str] | None, typer.Argument(help="Files and folders; this folder without any.")] = None,
+    sarif: Annotated[bool, typer.Option("--sarif", help="Print SARIF 2.1.0.")] = False,
+    github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub Actions.")] = False,
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="A file of known findings, which do not count.")] = None,
+    write_baseline: Annotated[bool, typer.Option("--write-baseline", help="Write today's findings to --baseline.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Write warnings and safe forms into Markdown, shown as a diff first.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find commands that delete volumes in documents, scripts, workflows and compose files. 1 when there are any."""
+    if sum((sarif, github, as_json, fix, write_baseline)) > 1:
+        raise UsageError("audit takes one of --json, --sarif, --github, --fix and --write-baseline")
+    if (write_baseline and baseline is None) or (dry_run and not fix):
+        raise UsageError("--write-baseline needs --baseline FILE, and --dry-run goes with --fix")
+    found = audit.scan(paths or ())
+    if write_baseline and baseline is not None:
+        audit.write_text(baseline, report.baseline(found.findings))
+        prompts.say(f"safe-compose: {baseline} knows {len(found.findings)} findings from now on")
+        return
+    known = report.read_baseline(audit.read_text(baseline), str(baseline)) if baseline is not None else {}
+    new, old = report.without(found.findings, known)
+    if fix:
+        mended = audit.mendings(found._replace(findings=tuple(new)))
+        for one in mended:
+            sys.stdout.write(one.diff())
+        if mended and not dry_run:
+            sys.stdout.flush()
+            _agree(f"Write {len(mended)} documents?", yes=yes)
+            audit.write(mended)
+            found = audit.scan(paths or ())
+            new, old = report.without(found.findings, known)
+    if as_json:
+        _print_json(report.shape(new, old, found.notes, found.looked_at))
+    elif sarif:
+        sys.stdout.write(json.dumps(report.sarif(new, found.notes)) + "\n")
+    elif github:
+        sys.stdout.write("".join(f"{line}\n" for line in report.github(new, found.notes)))
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in report.text(new, found.notes, found.looked_at, len(old))))
+    if new:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 
 from safe_compose import grammar, harmless, shim
 from safe_compose.artifacts import hide_secrets, redact
-from safe_compose.errors import UsageError
+from safe_compose.doors import DOES, INSTALL, SOFT, docker_name, kind_of, may_turn
 from safe_compose.shell_line import ENGINES, REMOVERS, SENDERS, Line, Missing, Simple, Word, read, read_argv, words_of_a_door
 
-INSTALL = "pip install 'safe-compose[audit]'"
 LOOK_SECONDS = 10.0
 """How long the engine may take to tell which volumes a command means; after that the words alone are judged."""
 WHOLE_SECONDS = 20.0
@@ -37,23 +36,7 @@ _LEVELS = ("", "ask", "deny")
 _COMMAND_KEYS = ("command", "cmd", "commands", "script", "CommandLine", "commandLine", "command_line", "code", "input")
 _INPUT_KEYS = ("tool_input", "toolInput", "tool_args", "toolArgs", "input", "args", "arguments", "params", "parameters")
 _FOLDER_KEYS = ("cwd", "workdir", "working_directory", "workingDirectory", "Cwd", "directory", "dir")
-_SOFT = frozenset({"autoremove_anon", "compose_renew_anon", "swarm_task_anon"})
-"""Kinds that rarely cost anything: asked about only when the engine says that they do, or nobody stands behind."""
-_MAY_TURN = frozenset({("compose", "down"), ("compose", "rm"), ("container", "rm"), ("system", "prune")})
-"""Verbs that one more flag makes a door: a word whose value is not known may be it."""
 _DATA_ROOTS = ("/var/lib/docker", "/var/lib/containers/storage", ".local/share/docker", ".local/share/containers/storage")
-_DOES = {
-    "compose_down_volumes": "deletes the project's volumes",
-    "compose_rm_anon": "deletes anonymous volumes of the project's containers",
-    "compose_recreate_changed_volume": "recreates, empty, a volume whose definition changed",
-    "volume_rm": "deletes volumes",
-    "volume_prune": "deletes every unused volume",
-    "system_prune_volumes": "deletes every unused volume",
-    "container_rm_anon": "deletes the containers' anonymous volumes",
-    "autoremove_anon": "may delete anonymous volumes",
-    "compose_renew_anon": "replaces anonymous volumes by empty ones",
-    "swarm_task_anon": "may delete anonymous volumes",
-}
 
 Look = Callable[[Sequence[str], Path], Mapping[str, Any] | None]
 
@@ -314,54 +297,21 @@ def _doors(line: Line, here: Path, text: str) -> Iterator[Door]:
             if "docker" in text or "compose" in text:
                 groups += ((Word("compose"),), (Word("volume"),))  # an alias may stand for two words
             for group in groups:
-                found = _kind((*group, *words[1:]), "docker")
-                if found is not None and found.kind not in _SOFT and len(words) > 1:
+                found = kind_of((*group, *words[1:]), "docker")
+                if found is not None and found.kind not in SOFT and len(words) > 1:
                     yield Door(command, found, False, "")
                     break
             continue
         if program not in ENGINES:
             continue
-        name = "docker-compose" if program in ("docker-compose", "podman-compose") else "docker"
-        found = _kind(words[1:], name, ours=program == "safe-compose")
+        name = docker_name(program)
+        found = kind_of(words[1:], name, own_verb=shim.own_verb if program == "safe-compose" else None)
         if found is not None:
             yield Door(command, found, True, _round_us(command, here))
             continue
-        turned = _may_turn(words[1:], name, text)
+        turned = may_turn(words[1:], name, text)
         if turned is not None:
             yield Door(command, turned, False, _round_us(command, here))
-
-
-def _kind(words: Sequence[Word], program: str, *, ours: bool = False) -> grammar.Invocation | None:
-    """The invocation, if these words are a door: unknown words count as one operand each, or as nothing."""
-    for given in ([w.text if w.sure else "x" for w in words], [w.text for w in words if w.sure]):
-        argv = given
-        if ours:
-            at = grammar.command_at(argv)
-            if argv[at : at + 1] in (["up"], ["down"]):
-                argv = [*argv[:at], "compose", *argv[at:]]
-            elif shim.own_verb(argv) is not None:
-                return None
-        for dialect in ("v2", "v1") if program == "docker-compose" else ("v2",):
-            try:
-                found = grammar.parse(argv, program, dialect=dialect)
-            except UsageError:
-                continue  # our own flags contradict each other: it ends with 64 and docker is not run
-            if found.kind != grammar.NONE and not found.own.explain:
-                return found
-    return None
-
-
-def _may_turn(words: Sequence[Word], program: str, text: str) -> grammar.Invocation | None:
-    """A door that the words are if one of them, whose value is not known, holds the right flag or verb."""
-    if all(word.sure for word in words):
-        return None
-    for guess in (["--volumes"], ["down", "-v"], ["rm", "x"], ["prune"], ["volume", "rm", "x"], ["system", "prune", "--volumes"]):
-        if guess != ["--volumes"] and not words_of_a_door(text):
-            continue
-        found = _kind([w for word in words for w in ([word] if word.sure else map(Word, guess))], program)
-        if found is not None and (guess != ["--volumes"] or found.verb in _MAY_TURN):
-            return found
-    return None
 
 
 def _round_us(command: Simple, here: Path) -> str:
@@ -387,8 +337,8 @@ def _round_us(command: Simple, here: Path) -> str:
 
 
 def _of_door(door: Door, plan: Mapping[str, Any] | None) -> Answer:
-    kind, soft = door.invocation.kind, door.invocation.kind in _SOFT
-    does = _DOES.get(kind, "may delete volumes")
+    kind, soft = door.invocation.kind, door.invocation.kind in SOFT
+    does = DOES.get(kind, "may delete volumes")
     if not door.sure:
         does = f"may turn into a command that {does} (not all of its words are known before it runs)"
     if door.round_us and "ssh" not in door.command.via:

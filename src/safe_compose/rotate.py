@@ -475,9 +475,7 @@ def _dry_run(world: World, invocation: Invocation, services: Sequence[str]) -> s
 # -- the way back ------------------------------------------------------------------------------------------------------
 
 
-def _put_back(
-    world: World, run: Run, originals: Originals, way: _Way, invocation: Invocation, fault: BaseException
-) -> None:
+def _put_back(world: World, run: Run, originals: Originals, way: _Way, invocation: Invocation, fault: BaseException) -> None:
     """Files, role and services as they were; what cannot be put back leaves the run open, and is said."""
     try:
         told = _back(world, way, invocation, stop_seconds=world.settings.stop_timeout)
@@ -489,9 +487,7 @@ def _put_back(
         prompts.say("safe-compose: what was there before is kept; to put it back: safe-compose recover")
 
 
-def _back(
-    world: World, way: _Way, invocation: Invocation | RunRecord, *, stop_seconds: int, cwd: str | None = None
-) -> list[str]:
+def _back(world: World, way: _Way, invocation: Invocation | RunRecord, *, stop_seconds: int, cwd: str | None = None) -> list[str]:
     """Put everything back, from whatever point was reached; what was done, in words. Raises the first fault, after the rest."""
     told: list[str] = []
     faults: list[SafeComposeError] = []

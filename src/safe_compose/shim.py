@@ -26,7 +26,7 @@ OWN_VERBS = frozenset(
     {
         "commands", "about", "shell", "volumes", "protect", "unprotect", "backup", "list", "show", "verify", "restore",
         "undo", "journal", "recover", "approve", "hook", "doctor", "forget", "offsite",
-        "rotate-password",
+        "rotate-password", "audit",
     }
 )  # fmt: skip
 """Ours as the first word, in the `safe-compose` executable only."""
