@@ -14,8 +14,8 @@ PURE = {
 }  # fmt: skip
 EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite", "edits"}
 ROADS = {
-    "harmless", "shim", "guard", "measure", "restore", "backup", "copies", "world", "ways", "doctor", "consent", "hook", "hold",
-    "lock", "upkeep", "rotate", "audit", "cli",
+    "harmless", "shim", "guard", "measure", "restore", "swap", "backup", "copies", "world", "ways", "doctor", "consent", "hook",
+    "hold", "lock", "upkeep", "rotate", "audit", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "audit": PURE | TOOLS | {"shim", "shell_line", "doors"},
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
     "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
+    "swap": PURE | EFFECTS | TOOLS | {"world", "backup"},
     "rotate": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "ways": TOOLS | {"harmless", "shim"},
     "doctor": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "ways", "rotate"},

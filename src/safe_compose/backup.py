@@ -19,7 +19,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
 from safe_compose.grammar import Invocation
 from safe_compose.journal import Journal, Run, RunRecord
-from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of, seal, sqlite, stream
+from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of, postgres, seal, sqlite, stream
 from safe_compose.methods.database import Database, Dump, NoCopy, Silent, Stopped
 from safe_compose.observed import Container, Observed, Volume
 from safe_compose.policy import Tier, Verdict
@@ -697,6 +697,10 @@ def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str)
         engine.sweep(run.id)
         told.append(f"run {run.id} was cut off" + (f"; started again: {', '.join(revived)}" if revived else ""))
         told += half
+        if (words := _half_swapped(engine, run)) is not None:
+            told.append(words)
+            if not words.startswith("database "):
+                continue  # it stays open: the next one tries again
         if half and left:
             told.append(f"left stopped until then: {', '.join(was.name for was in left)}")
         journal.reopen(run.id).step("ended", outcome="; ".join(["cut off", *(half or ["recovered"])]))
@@ -704,6 +708,21 @@ def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str)
     for line in told:
         prompts.say(f"safe-compose: {line}")
     return told
+
+
+def _half_swapped(engine: Engine, run: RunRecord) -> str | None:
+    """Brings the restore of one database to one of its two ends, and says to which; None for every other run."""
+    facts = run.last("beside")
+    if facts is None:
+        return None
+    container = engine.container(str(facts["container"]))
+    new = facts["beside"]
+    if container is None:
+        return f"database {new} may be left in volume {facts['volume']}: its server has gone"
+    try:
+        return postgres.settled_swap(engine, postgres.server(engine, container), facts)[1]
+    except BackupFailed as fault:
+        return f"left for now: database {new} of {container.name} ({fault.message}); once it runs: safe-compose recover"
 
 
 def _half_put_back(run: RunRecord) -> list[str]:

@@ -34,6 +34,7 @@ from safe_compose import (
     restore,
     rotate,
     shim,
+    swap,
     upkeep,
 )
 from safe_compose.artifacts import Backup, Copy, Listed
@@ -43,6 +44,7 @@ from safe_compose.destination import Destination
 from safe_compose.errors import DockerNotFound, EngineUnavailable, Refused, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.journal import Journal, RunRecord
 from safe_compose.methods import seal
+from safe_compose.methods.postgres import bare
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier
 from safe_compose.process import utc_now
@@ -809,10 +811,15 @@ def undo(
 
 @app.command("restore")
 def restore_backup(
-    id: Annotated[str | None, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")] = None,
+    id: Annotated[
+        str | None, typer.Argument(help="A backup's id, a unique prefix of it, latest; or a dump: ./FILE.sql, .sql.gz, .dump.")
+    ] = None,
     project: ProjectName = None,
     files: ComposeFile = None,
     volume: VolumeName = None,
+    database: Annotated[
+        str | None, typer.Option("--database", help="Only this database, beside the living one and swapped in.")
+    ] = None,
     confirm: Confirm = None,
     silent: Silent = False,
     yes: Yes = False,
@@ -827,6 +834,9 @@ def restore_backup(
     invocation = _invocation(project, files)
     world = enter(invocation)
     _unlock(world.settings, identity)
+    if id is not None and ("/" in id or "." in id):  # no id of a backup has either
+        _restore_file(world, invocation, Path(id), project, volume, database, confirm, silent, dry_run, as_json, source)
+        return
     if source is not None:
         if id is None:
             raise UsageError(
@@ -846,8 +856,45 @@ def restore_backup(
             raise UsageError("with --non-interactive restore needs a backup's id", next_step="safe-compose list")
         id = prompts.choose_backup(world.catalogue.listed(project))
     kept = world.catalogue.find(id, project)
+    if database is not None:
+        restore.usable(world, kept, elsewhere=source is not None)
+        dump = swap.Kept.of(world, kept, database, _only_one(volume))
+        done = swap.restore(
+            world, dump, volume=dump.record.name, project=None, database=database, confirm=confirm, ask=not silent, dry_run=dry_run
+        )
+        _tell_way_back("restored", done, as_json=as_json)
+        return
     done = restore.restore(
         world, kept, names=volume or (), confirm=confirm, ask=not silent, dry_run=dry_run, elsewhere=source is not None
+    )
+    _tell_way_back("restored", done, as_json=as_json)
+
+
+def _only_one(volumes: Sequence[str] | None) -> str | None:
+    if volumes is not None and len(volumes) > 1:
+        raise UsageError("one database goes into one server: give --volume once; nothing was restored")
+    return volumes[0] if volumes else None
+
+
+def _restore_file(
+    world: World,
+    invocation: grammar.Invocation,
+    path: Path,
+    project: str | None,
+    volume: Sequence[str] | None,
+    database: str | None,
+    confirm: str | None,
+    silent: bool,
+    dry_run: bool,
+    as_json: bool,
+    source: str | None,
+) -> None:
+    if source is not None:
+        raise UsageError("--from goes with a backup's id, not with a file; nothing was restored")
+    dump = swap.File(bare.look_at(path))
+    where = project or (None if volume else _project_here(world, invocation))
+    done = swap.restore(
+        world, dump, volume=_only_one(volume), project=where, database=database, confirm=confirm, ask=not silent, dry_run=dry_run
     )
     _tell_way_back("restored", done, as_json=as_json)
 

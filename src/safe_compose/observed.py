@@ -8,6 +8,8 @@ PROJECT_LABEL = "com.docker.compose.project"
 VOLUME_LABEL = "com.docker.compose.volume"
 SERVICE_LABEL = "com.docker.compose.service"
 NUMBER_LABEL = "com.docker.compose.container-number"
+DEPENDS_LABEL = "com.docker.compose.depends_on"
+"""`db:service_healthy:true,cache:service_started:false`"""
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 WORKING_DIR_LABEL = "com.docker.compose.project.working_dir"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -83,6 +85,8 @@ class Container:
     mounts: tuple[Mount, ...] = ()
     network_mode: str = ""
     networks: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """Its IP addresses in those networks while it runs."""
     auto_remove: bool = False
     user: str = ""
 
@@ -93,6 +97,12 @@ class Container:
     @property
     def service(self) -> str | None:
         return self.labels.get(SERVICE_LABEL)
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """The services that compose starts before it."""
+        words = self.labels.get(DEPENDS_LABEL, "").split(",")
+        return tuple(word.partition(":")[0] for word in words if word)
 
     @property
     def lively(self) -> bool:

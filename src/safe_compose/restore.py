@@ -188,14 +188,7 @@ def restore(
     """
     if missing := sorted(set(names) - {r.name for r in kept.volumes}):
         raise UsageError(f"backup {kept.id} holds no volume {', '.join(missing)}", next_step=f"safe-compose show {kept.id}")
-    _trusted(kept)
-    if kept.engine_id != world.engine.id and elsewhere:
-        prompts.say(f"safe-compose: backup {kept.id} was made on another engine ({kept.endpoint}); it is restored to this one")
-    elif kept.engine_id != world.engine.id:
-        raise Refused(
-            f"backup {kept.id} was made on another engine ({kept.endpoint}); nothing was restored",
-            next_step="set DOCKER_HOST or DOCKER_CONTEXT to that engine, or follow RESTORE.md in " + kept.path,
-        )
+    usable(world, kept, elsewhere=elsewhere)
     project, declared = declared_mounts((world.docker, "compose"), dict(os.environ))
     records = [r for r in kept.volumes if not names or r.name in names]
     way = _look(world.engine, kept, records, declared if project == kept.project else ())
@@ -206,6 +199,18 @@ def restore(
         act.put_back_all()
         act.settle()
     return {**act.outcome(), "statistics": _statistics(act)}
+
+
+def usable(world: World, kept: Backup, *, elsewhere: bool = False) -> None:
+    """Raises VerifyFailed for a backup that is broken, Refused for one of another engine unless it was fetched from elsewhere."""
+    _trusted(kept)
+    if kept.engine_id != world.engine.id and elsewhere:
+        prompts.say(f"safe-compose: backup {kept.id} was made on another engine ({kept.endpoint}); it is restored to this one")
+    elif kept.engine_id != world.engine.id:
+        raise Refused(
+            f"backup {kept.id} was made on another engine ({kept.endpoint}); nothing was restored",
+            next_step="set DOCKER_HOST or DOCKER_CONTEXT to that engine, or follow RESTORE.md in " + kept.path,
+        )
 
 
 def _only_shown(way: Way) -> dict[str, Any]:

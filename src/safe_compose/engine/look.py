@@ -57,6 +57,9 @@ def volume_from(body: Mapping[str, Any]) -> Volume:
     )
 
 
+_ADDRESSES = ("IPAddress", "GlobalIPv6Address")
+
+
 def container_from_list(body: Mapping[str, Any]) -> Container:
     """A container from `GET /containers/json`: enough to know what it references.
 
@@ -79,6 +82,7 @@ def container_from_list(body: Mapping[str, Any]) -> Container:
 def container_from_inspect(body: Mapping[str, Any]) -> Container:
     """A container from `GET /containers/ID/json`."""
     state, config, host = body.get("State") or {}, body.get("Config") or {}, body.get("HostConfig") or {}
+    networks = (body.get("NetworkSettings") or {}).get("Networks") or {}
     named = _sources(host)
     return Container(
         id=str(body["Id"]),
@@ -93,7 +97,8 @@ def container_from_inspect(body: Mapping[str, Any]) -> Container:
         environment=kept_environment(config.get("Env") or ()),
         mounts=tuple(_mount(m, declared=m.get("Type") != "volume" or m.get("Name") in named) for m in body.get("Mounts") or ()),
         network_mode=str(host.get("NetworkMode") or ""),
-        networks=tuple((body.get("NetworkSettings") or {}).get("Networks") or {}),
+        networks=tuple(networks),
+        addresses=tuple(str(at) for n in networks.values() for key in _ADDRESSES if (at := (n or {}).get(key))),
         auto_remove=bool(host.get("AutoRemove")),
         user=str(config.get("User") or ""),
     )

@@ -5,11 +5,14 @@
 - `trial`    restored in a scratch volume and counted (L4)        - `control`  the state that a stopped server left behind
 - `throwaway` a dump where no server runs, from a copy of the volume
 - `moved`    a backup, and the server of today that its volume is mounted by
+- `said`     what a plain dump tells of itself                  - `bare`     a dump that anybody made, as a file
+- `beside`   one database beside the living one, and swapped in
 - `physical` a copy of the files of a running server               - `manifest` that copy, held against the server's own list
 - `password` what the server keeps of it, changed and tried
 """
 
 from safe_compose.methods.postgres import password
+from safe_compose.methods.postgres.beside import settled as settled_swap
 from safe_compose.methods.postgres.control import clean, control_state, left_behind, settled
 from safe_compose.methods.postgres.dump import Dump, count, dump, verify_dump
 from safe_compose.methods.postgres.moved import moved
@@ -51,6 +54,7 @@ __all__ = [
     "server",
     "serves",
     "settled",
+    "settled_swap",
     "summary",
     "trial",
     "trial_archive",

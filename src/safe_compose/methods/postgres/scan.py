@@ -57,6 +57,11 @@ class Scanner:
         """Between statements, or within one, but in no string, name or body."""
         return self._state == self._top
 
+    @property
+    def in_rows(self) -> bool:
+        """Within the rows of a COPY, at their beginning or after any of them."""
+        return self._state == self._data_rows
+
     def feed(self, block: bytes) -> None:
         """Take the next bytes. Raises BadDump."""
         self._data = self._data[self._at - 1 :] + block

@@ -1,0 +1,365 @@
+"""One database, from a backup or from anybody's dump, beside the living one and swapped in: whole, or nothing at all."""
+
+import gzip
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conftest import ProjectFactory
+from lab.faults import failing
+from lab.projects import ComposeProject, docker, unique
+from lab.terminal import PROGRAM
+from safe_compose.errors import SafeComposeError
+from safe_compose.methods.postgres import bare
+from safe_compose.methods.postgres.beside import knows_restrict, roles_script
+from safe_compose.methods.postgres.said import Said, elsewhere, said
+from safe_compose.methods.postgres.scan import BadDump
+
+PASSWORD = "canary-9d27-password"
+SHOP = f"""
+services:
+  db:
+    image: postgres:15
+    environment: {{POSTGRES_USER: shop, POSTGRES_PASSWORD: {PASSWORD}, POSTGRES_DB: shop}}
+    volumes: ["data:/var/lib/postgresql/data"]
+    healthcheck:
+      test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop]
+      interval: 1s
+      retries: 60
+  worker:
+    image: postgres:15
+    environment: {{PGPASSWORD: {PASSWORD}}}
+    entrypoint: [psql, -X, -h, db, -U, shop, -d, shop, -c, "SELECT pg_sleep(100000)"]
+    init: true
+    tmpfs: [/var/lib/postgresql/data]
+    depends_on: {{db: {{condition: service_healthy}}}}
+volumes:
+  data:
+"""
+ROWS = """
+CREATE ROLE clerk LOGIN PASSWORD 'clerk-pass'; CREATE ROLE gone LOGIN PASSWORD 'gone-pass' ROLE clerk;
+CREATE TABLE orders (id serial PRIMARY KEY, what text); ALTER TABLE orders OWNER TO clerk;
+INSERT INTO orders (what) SELECT 'order ' || g FROM generate_series(1, 3000) g;
+CREATE TABLE "odd ""one" (t text); INSERT INTO "odd ""one" VALUES (E'\\\\.'), (E'COPY x FROM stdin;\\nDROP DATABASE shop;');
+ALTER TABLE "odd ""one" OWNER TO gone; SELECT lo_from_bytea(0, 'a large one');
+CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $_$
+SELECT 'DROP TABLE orders;
+\\\\connect template1
+' $_$;
+GRANT CONNECT ON DATABASE shop TO clerk; ALTER DATABASE shop SET search_path TO public, pg_catalog;
+COMMENT ON DATABASE shop IS 'the shop''s own'; CREATE DATABASE other;
+"""
+STATE = """
+SELECT count(*), md5(string_agg(id || what, ',' ORDER BY id)) FROM orders;
+SELECT string_agg(t, '|' ORDER BY t) FROM "odd ""one"; SELECT count(*) FROM pg_largeobject_metadata; SELECT f();
+SELECT tablename || ' ' || tableowner FROM pg_tables WHERE schemaname = 'public' ORDER BY 1;
+SELECT datname, pg_get_userbyid(datdba), (SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(datacl) a),
+  shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'shop';
+SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase WHERE datname = 'shop';
+SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1;
+"""
+
+
+@dataclass(frozen=True)
+class Shop:
+    project: ComposeProject
+    home: Path
+
+    def psql(self, query: str, database: str = "shop") -> str:
+        return self.project.psql(query, user="shop", database=database)
+
+    def state(self) -> str:
+        return self.psql(STATE)
+
+    def databases(self) -> list[str]:
+        return self.psql("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1", "postgres").split()
+
+    def started(self, service: str) -> str:
+        return docker("inspect", f"{self.project.name}-{service}-1", "--format", "{{.State.StartedAt}}").stdout
+
+    def tidy(self) -> None:
+        """Drop what restores kept, so that the next test finds the shop as it was."""
+        for name in self.databases():
+            if name not in ("other", "postgres", "shop"):
+                self.psql(f'DROP DATABASE "{name}" WITH (FORCE)', "postgres")
+
+    def run(self, *words: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [PROGRAM, *words], cwd=self.project.folder, env={**os.environ, "SAFE_COMPOSE_HOME": str(self.home), **(env or {})},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, timeout=300,
+        )  # fmt: skip
+
+    def good(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        assert PASSWORD not in done.stdout + done.stderr and "SCRAM" not in done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture(scope="module")
+def shop(module_compose_project: ProjectFactory, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A living shop with a worker that is connected to it, and a backup."""
+    made = Shop(module_compose_project(SHOP), tmp_path_factory.mktemp("store") / "safe-compose")
+    made.project.up("db")
+    made.psql(ROWS)
+    made.project.up()
+    made.good("backup")
+    return made
+
+
+@pytest.mark.engine
+def test_one_database_of_a_backup_takes_the_place_of_the_living_one(shop: Shop) -> None:
+    before, served = shop.state(), shop.started("db")
+    shop.psql('DELETE FROM orders WHERE id > 10; DROP TABLE "odd ""one"; CREATE TABLE later (n int); DROP OWNED BY gone')
+    shop.psql("DROP ROLE gone; CREATE TABLE kept AS SELECT 1 AS n", "other")
+    shop.psql("REVOKE CONNECT ON DATABASE shop FROM clerk; ALTER DATABASE shop RESET search_path")
+    words = ("restore", "latest", "--database", "shop")
+    shown = json.loads(shop.good(*words, "--dry-run", "--json").stdout)["restored"]
+    assert shown["stops"] == [f"{shop.project.name}-worker-1"] and shown["phrase"] == "shop"
+    assert shown["database"]["roles"] == ["gone"]
+    for more in (("--yes", "--non-interactive"), ("--confirm", shop.project.name)):
+        refused = shop.run(*words, *more)
+        assert refused.returncode == 77 and "--confirm 'shop'" in refused.stderr, refused.stderr
+    assert shop.databases() == ["other", "postgres", "shop"]
+
+    stranger = unique("stranger")
+    network = f"{shop.project.name}_default"
+    docker(
+        "run", "-d", "--init", "--name", stranger, "--network", network, "-e", f"PGPASSWORD={PASSWORD}", "--entrypoint", "psql",
+        "--tmpfs", "/var/lib/postgresql/data", "postgres:15", "-Xh", "db", "-U", "shop", "-c", "SELECT pg_sleep(100000)",
+    )  # fmt: skip
+    try:
+        shop.psql("DO $$ BEGIN WHILE (SELECT count(*) < 2 FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep') LOOP "
+                  "PERFORM pg_sleep(0.05); PERFORM pg_stat_clear_snapshot(); END LOOP; END $$")  # fmt: skip
+        busy = shop.run(*words, "--confirm", "shop")
+        assert busy.returncode == 75 and stranger in busy.stderr, busy.stderr
+    finally:
+        docker("rm", "-f", stranger)
+        shop.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep' "
+                  "ORDER BY backend_start DESC LIMIT 1")  # fmt: skip  # the server does not notice that its client has gone
+    assert shop.psql("SELECT count(*) FROM orders") == "10"
+
+    worked = shop.started("worker")
+    done = json.loads(shop.good(*words, "--confirm", "shop", "--json").stdout)["restored"]
+    [row] = done["statistics"]
+    assert row["before"] == {"tables": 2, "rows": 10} and row["backup"] == row["now"] == {"tables": 2, "rows": 3002}
+    assert done["login"] == "works" and shop.state() == before
+    assert shop.started("db") == served and shop.started("worker") != worked
+    assert shop.project.running() == [f"{shop.project.name}-{s}-1" for s in ("db", "worker")]
+    assert shop.psql("SELECT count(*) FROM pg_stats WHERE tablename = 'orders'") != "0", "no ANALYZE"
+    old = done["database"]["kept_as"]
+    assert shop.databases() == sorted(["other", "postgres", "shop", old]) and shop.psql("SELECT n FROM kept", "other") == "1"
+    assert shop.psql("SELECT count(*) FROM orders", old) == "10" and shop.psql("SELECT count(*) FROM later", old) == "0"
+    assert "gone" in shop.psql("SELECT rolpassword ~ '^SCRAM', rolname FROM pg_authid WHERE rolname = 'gone'")
+    shop.tidy()
+
+
+@pytest.mark.engine
+def test_a_kill_at_any_step_leaves_the_living_one_or_the_new_one_and_recover_ends_it(shop: Shop) -> None:
+    before, names = shop.state(), shop.databases()
+    shop.psql("COMMENT ON TABLE orders IS 'the living ones'")
+    words = ("restore", "latest", "--database", "shop", "--confirm", "shop")
+    ends = []
+    for step in ("loaded", "stopped", "swapped"):
+        killed = shop.run(*words, env=dict(failing("fsync", ".jsonl", "KILL", skip=1 + STEPS.index(step))))
+        assert killed.returncode == -9, (step, killed.stderr)
+        swapped = shop.psql("SELECT obj_description('orders'::regclass) IS NULL") == "t"
+        told = shop.good("recover").stdout
+        assert ("was restored whole" if swapped else "is as it was") in told, (step, told)
+        assert shop.project.running() == [f"{shop.project.name}-{s}-1" for s in ("db", "worker")], step
+        assert shop.state() == before and len(shop.databases()) == len(names) + swapped, step
+        assert shop.good("recover").stdout == "nothing to recover\n"
+        ends.append(swapped)
+    assert ends == [False, False, True]
+    shop.tidy()
+
+
+STEPS = ("beside", "loaded", "stopping", "stopped", "swapping", "swapped", "restored", "ended")
+"""Each is synced to the journal once, after the line that begins it."""
+
+
+# -- dumps that anybody made -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dumps(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with dumps of the shop as scripts make them."""
+    folder = tmp_path_factory.mktemp("dumps")
+    for name, *flags in (("plain.sql",), ("made.sql", "--create", "--clean"), ("shop.dump", "-Fc")):
+        words = ["docker", "exec", f"{shop.project.name}-db-1", "pg_dump", "-U", "shop", *flags, "-d", "shop"]
+        made = subprocess.run(words, capture_output=True, check=True)
+        (folder / name).write_bytes(made.stdout)
+    (folder / "made.sql.gz").write_bytes(gzip.compress((folder / "made.sql").read_bytes()))
+    return folder
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["plain.sql", "made.sql.gz", "shop.dump"])
+def test_a_dump_that_anybody_made_goes_the_same_way(shop: Shop, dumps: Path, name: str) -> None:
+    before = shop.state()
+    shop.psql("DELETE FROM orders")
+    if name == "shop.dump":
+        shop.psql('DROP OWNED BY gone; DROP ROLE gone')
+    answer = shop.good("restore", str(dumps / name), "--database", "shop", "--confirm", "shop", "--json")
+    assert "PostgreSQL 15." in answer.stderr and "2 tables, 3002 rows, 1 large objects" in answer.stderr
+    done = json.loads(answer.stdout)["restored"]
+    assert done["file"] == str(dumps / name) and done["statistics"][0]["now"] == {"tables": 2, "rows": 3002}
+    now = shop.state()
+    if name == "shop.dump":  # a role that only its name is known of comes without a login
+        assert "gone|f" in now
+        shop.psql("ALTER ROLE gone LOGIN PASSWORD 'gone-pass'")
+        now = shop.state()
+    if name == "plain.sql":
+        shop.psql("COMMENT ON DATABASE shop IS 'the shop''s own'")  # no part of such a dump
+        now = shop.state()
+    assert now == before
+    shop.tidy()
+
+
+def altered(folder: Path) -> dict[str, bytes]:
+    """Good dumps with one thing wrong in each."""
+    plain = (folder / "plain.sql").read_bytes()
+    cut = plain[: plain.index(b"order 1500")].rpartition(b"\n")[0] + b"\n"
+    return {
+        "cut.sql.gz": gzip.compress(cut),
+        "cut.dump": (folder / "shop.dump").read_bytes()[:-2000],
+        "extension.sql": plain.replace(b"\nCREATE FUNCTION", b"\nCREATE EXTENSION IF NOT EXISTS vectors;\nCREATE FUNCTION", 1),
+        "broken.sql": plain.replace(b"CREATE TABLE public.orders", b"CREATE TABEL public.orders", 1),
+        "newer.sql": plain.replace(b"-- Dumped from database version 15", b"-- Dumped from database version 18", 1),
+    }
+
+
+@pytest.mark.engine
+def test_what_cannot_be_restored_is_refused_with_the_reason_and_the_living_one_is_not_touched(
+    shop: Shop, dumps: Path, tmp_path: Path
+) -> None:
+    reasons = {
+        "cut.sql.gz": (65, "ends within the rows of public.orders"), "cut.dump": (65, "end of file"),
+        "extension.sql": (77, "no extension vectors"), "broken.sql": (73, "syntax error"), "newer.sql": (77, "from PostgreSQL 18"),
+    }  # fmt: skip
+    before, names, worked = shop.state(), shop.databases(), shop.started("worker")
+    for name, data in altered(dumps).items():
+        path, (code, words) = tmp_path / name, reasons[name]
+        path.write_bytes(data)
+        refused = shop.run("restore", str(path), "--database", "shop", "--confirm", "shop")
+        assert refused.returncode == code and words in refused.stderr, (name, refused.returncode, refused.stderr)
+        assert name == "broken.sql" or "restore shop as" not in refused.stderr, "psql got something of it"
+    assert (shop.state(), shop.databases(), shop.started("worker")) == (before, names, worked)
+    nameless = shop.run("restore", str(dumps / "plain.sql"), "--confirm", "shop")
+    assert nameless.returncode == 64 and "add --database NAME" in nameless.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"-- MariaDB dump 10.19  Distrib 10.11.6-MariaDB\n--\n", "MariaDB"), (b"\x28\xb5\x2f\xfd..", "zstd -d"),
+        (b"\x1f\x8b..", "cut or damaged"), (None, "No such file"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_dump_is_named(tmp_path: Path, data: bytes | None, words: str) -> None:
+    path = tmp_path / "x.sql"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(SafeComposeError) as fault:
+        bare.look_at(path)
+    assert words in f"{fault.value.message} {fault.value.next_step}"
+
+
+def blocks(dump: bytes, size: int) -> list[bytes]:
+    return [dump[at : at + size] for at in range(0, len(dump), size)]
+
+
+DUMP = rb'''--
+-- PostgreSQL database dump
+--
+\restrict abc
+-- Dumped from database version 15.18 (Debian 15.18-0+deb12u1)
+-- Dumped by pg_dump version 15.20
+DROP DATABASE "the ""shop""";
+CREATE DATABASE "the ""shop""" WITH TEMPLATE = template0 ENCODING = 'UTF8';
+ALTER DATABASE "the ""shop""" OWNER TO clerk;
+\unrestrict abc
+\connect -reuse-previous=on "dbname='the ""shop""'"
+\restrict abc
+ALTER ROLE clerk IN DATABASE "the ""shop""" SET work_mem TO '8MB';
+CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public;
+DROP TABLE IF EXISTS public.t;
+CREATE FUNCTION public.f() RETURNS void LANGUAGE plpgsql AS $$
+DROP DATABASE "the ""shop""";
+\connect elsewhere
+$$;
+COPY public.t (a, b) FROM stdin;
+DROP DATABASE "the ""shop""";
+\connect x
+\.
+COPY public.u (a) FROM stdin;
+\.
+GRANT CONNECT ON DATABASE "the ""shop""" TO "Some One" WITH GRANT OPTION;
+REVOKE ALL ON TABLE public.t FROM PUBLIC;
+--
+-- PostgreSQL database dump complete
+--
+
+\unrestrict abc
+'''
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 20])
+def test_a_dump_tells_of_itself_and_goes_under_another_name_wherever_its_blocks_are_cut(size: int) -> None:
+    found = said(blocks(DUMP, size))
+    assert (found.server, found.client, found.database, found.restricted) == ("15.18", "15.20", 'the "shop"', True)
+    assert (found.extensions, found.roles) == (("citext",), ("Some One", "clerk"))
+    assert dict(found.tables()) == {("public", "t"): 2, ("public", "u"): 0} and found.bytes == len(DUMP)
+    again = Said()
+    lines = b"".join(elsewhere(blocks(DUMP, size), "shop_new", again)).split(b"\n")
+    was = DUMP.split(b"\n")
+    changed = {number: line for number, line in enumerate(lines) if line != was[number]}
+    assert len(lines) == len(was) and sorted(changed) == [6, 7, 8, 10, 12, 14, 25]
+    assert changed[6].startswith(b"-- ") and changed[14].startswith(b"-- ") and changed[10] == b"\\connect shop_new"
+    assert all(b'DATABASE "shop_new" ' in changed[n] for n in (7, 8, 12, 25))
+
+
+@pytest.mark.parametrize("size", [1, 50])
+def test_a_dump_that_is_cut_anywhere_is_no_dump(size: int) -> None:
+    for end in range(0, len(DUMP) - 20, 11):
+        with pytest.raises(BadDump):
+            said(blocks(DUMP[:end], size))
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "words"),
+    [
+        (b"CREATE EXTENSION", b"\\! touch /tmp/x\nCREATE EXTENSION", "asks psql for what no dump needs"),
+        (b"CREATE EXTENSION", b"ALTER SYSTEM SET x = 1;\nCREATE EXTENSION", "changes the server itself"),
+        (b"CREATE EXTENSION", b"\\connect other\nCREATE EXTENSION", "more than one database"),
+        (b"-- PostgreSQL database dump\n", b"-- PostgreSQL database cluster dump\n", "pg_dumpall"),
+        (b"dump complete", b"dump", "last line"),
+    ],
+)  # fmt: skip
+def test_a_dump_that_is_more_or_less_than_one_of_one_database_is_refused(was: bytes, now: bytes, words: str) -> None:
+    with pytest.raises(BadDump, match=words):
+        said(blocks(DUMP.replace(was, now, 1), 64))
+
+
+def test_which_psql_knows_restrict() -> None:
+    versions = {(15, 13): False, (15, 14): True, (17, 5): False, (17, 6): True, (18, 0): True, (12, 22): False, (): True}
+    assert {version: knows_restrict(version) for version in versions} == versions
+
+
+def test_only_missing_roles_are_made_from_the_globals() -> None:
+    script = (
+        b"CREATE ROLE shop;\nALTER ROLE shop WITH SUPERUSER PASSWORD 'x';\nCREATE ROLE \"Some One\";\n"
+        b"ALTER ROLE \"Some One\" WITH LOGIN PASSWORD 'SCRAM';\nALTER ROLE \"Some One\" IN DATABASE a SET b TO 'c';\n"
+        b"GRANT shop TO \"Some One\" WITH ADMIN OPTION GRANTED BY shop;\nGRANT other TO \"Some One\" GRANTED BY shop;\n"
+    )
+    made = roles_script(script, ["Some One", "else"], frozenset({"shop"})).decode()
+    assert made.splitlines() == [
+        'CREATE ROLE "else" NOLOGIN;',
+        'CREATE ROLE "Some One";',
+        "ALTER ROLE \"Some One\" WITH LOGIN PASSWORD 'SCRAM';",
+        'GRANT shop TO "Some One" WITH ADMIN OPTION GRANTED BY shop;',
+    ]
