@@ -69,7 +69,7 @@ def artifact(draft: Draft, file: str = "data.tar.gz", data: bytes = b"data", kin
     folder = draft.folder("shop_data")
     (folder / file).write_bytes(data)
     digest = sha256(data).hexdigest()
-    return Artifact(f"{folder.name}/{file}", kind, len(data), digest, len(data), digest, "shop_data")
+    return Artifact(f"{folder.name}/{file}", kind, len(data), digest, len(data), "shop_data")
 
 
 def keep(catalogue: Catalogue, project: str = "shop", reason: str = "manual", *, command: tuple[str, ...] = ()) -> Backup:
@@ -256,7 +256,7 @@ def test_a_missing_or_short_artifact_is_refused(catalogue: Catalogue) -> None:
 
 
 def _nothing() -> Artifact:
-    return Artifact("x", "archive", 0, "", 0, "", "shop_data")
+    return Artifact("x", "archive", 0, "", 0, "shop_data")
 
 
 @pytest.mark.parametrize("file", ["../x", "/etc/passwd", "a/../../x", "", "manifest.json", "SHA256SUMS"])

@@ -65,7 +65,7 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def packed(folder: Path, data: bytes) -> Artifact:
     blocks = [data[at : at + stream.BLOCK] for at in range(0, len(data), stream.BLOCK)]
     sums = stream.pack(blocks, folder / "x", subject="v", stage="archive")
-    return Artifact("x", "archive", sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, "v")
+    return Artifact("x", "archive", sums.bytes, sums.sha256, sums.uncompressed_bytes, "v")
 
 
 def forget_own_key() -> None:

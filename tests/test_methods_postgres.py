@@ -79,7 +79,7 @@ COUNTED = ServerStatistics("postgres", "15", "postgres", databases=(DatabaseStat
 def _kept(folder: Path, name: str, text: bytes, kind: str, database: str | None = None) -> Artifact:
     (folder / name).unlink(missing_ok=True)
     sums = stream.pack([text], folder / name, subject="v", stage="t")
-    return Artifact(name, kind, sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, "v", database)
+    return Artifact(name, kind, sums.bytes, sums.sha256, sums.uncompressed_bytes, "v", database)
 
 
 def _set(folder: Path, text: bytes) -> list[Artifact]:

@@ -209,7 +209,8 @@ def test_an_archive_is_the_same_both_ways_and_goes_back_both_ways(
         archive.verify(tmp_path / way, made[way])
     contents = [gzip.decompress((tmp_path / way / files[0].file).read_bytes()).rstrip(b"\0") for way, files in made.items()]
     assert hashlib.sha256(contents[0]).digest() == hashlib.sha256(contents[1]).digest()
-    assert made["pipe"][1].uncompressed_sha256 == made["stream"][1].uncompressed_sha256
+    lists = [gzip.decompress((tmp_path / way / files[1].file).read_bytes()) for way, files in made.items()]
+    assert lists[0] == lists[1]
     assert blind[1].exists()
     for way, through in (("pipe", blind[0]), ("stream", engine)):
         _goes_back(through, tmp_path / way, made[way], image)

@@ -41,7 +41,7 @@ def copy(folder: Path, members: Mapping[str, bytes], *, tail: bytes = b"") -> Ar
             made.addfile(info, io.BytesIO(data))
     (folder / "base.tar.gz").unlink(missing_ok=True)
     sums = stream.pack([out.getvalue() + tail], folder / "base.tar.gz", subject="v", stage="t")
-    return Artifact("base.tar.gz", "base", sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, "v")
+    return Artifact("base.tar.gz", "base", sums.bytes, sums.sha256, sums.uncompressed_bytes, "v")
 
 
 def counted(*artifacts: Artifact) -> tuple[tuple[Artifact, ...], ServerStatistics]:
@@ -94,7 +94,7 @@ def server(major: int, mounted: str, pgdata: str) -> Container:
 
 def record(version: str, kinds: tuple[str, ...], *, older: bool = False) -> VolumeRecord:
     user = {"container": "shop-db-1", "service": "db", "image": "postgres:15", "image_id": "sha256:old", "destination": OLD}
-    files = tuple(Artifact(f"{kind}.gz", kind, 1, "", 1, "", "v") for kind in kinds)
+    files = tuple(Artifact(f"{kind}.gz", kind, 1, "", 1, "v") for kind in kinds)
     return VolumeRecord(
         "v", "local", {}, {}, "", "critical", "postgres", False, "dump+cold", (user,), files,
         ServerStatistics("postgres", version, "u", pgdata=OLD), dump_older_than_archive=older,

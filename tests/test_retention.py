@@ -32,7 +32,7 @@ def backup(
     records = []
     for name in volumes:
         file = f"{name}/data.tar.gz"
-        made = Artifact(file, "archive", 1, "", 1, "", name)
+        made = Artifact(file, "archive", 1, "", 1, name)
         records.append(VolumeRecord(name, "local", {}, {}, "", "critical", "files", False, "cold", artifacts=(made,)))
     evidence = [Evidence("L2", f"{name}/data.tar.gz", stamp(at), "read") for name in volumes] if verified else []
     return Backup(

@@ -19,7 +19,6 @@ class Artifact:
     bytes: int
     sha256: str
     uncompressed_bytes: int
-    uncompressed_sha256: str
     volume: str
     database: str | None = None
     detail: Mapping[str, str] = field(default_factory=dict)

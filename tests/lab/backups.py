@@ -40,7 +40,7 @@ def keep(catalogue: Catalogue, volumes: Sequence[str] = ("shop_data",), *, proje
 def _artifact(file: str, kind: str, volume: str, sums: Sums) -> Artifact:
     detail = {"members": "2", "list": "find", "tar": "gnu"} if kind == "archive" else {"members": "2"}
     return Artifact(
-        file, kind, sums.bytes, sums.sha256, sums.uncompressed_bytes, sums.uncompressed_sha256, volume, detail=detail
+        file, kind, sums.bytes, sums.sha256, sums.uncompressed_bytes, volume, detail=detail
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def _database(project: str) -> VolumeRecord:
     name = f"{project}_postgres_data"
     tables = tuple(TableCount("public", f"table_{n}", n) for n in range(TABLES))
     statistics = ServerStatistics("postgres", "15.18", "app", "712", "", (DatabaseStatistics("app", 1 << 20, tables),))
-    dump = Artifact(f"{name}/db-app.sql.gz", "database", 1 << 20, "0" * 64, 1 << 22, "0" * 64, name, "app")
+    dump = Artifact(f"{name}/db-app.sql.gz", "database", 1 << 20, "0" * 64, 1 << 22, name, "app")
     return VolumeRecord(
         name, "local", {}, {"com.docker.compose.project": project}, "2026-01-01T00:00:00Z", "critical", "postgres", False,
         "dump", artifacts=(dump,), statistics=statistics,
@@ -94,7 +94,7 @@ def _database(project: str) -> VolumeRecord:
 def _files(project: str) -> VolumeRecord:
     name = f"{project}_uploads"
     made = tuple(
-        Artifact(f"{name}/{file}", kind, 1 << 20, "0" * 64, 1 << 22, "0" * 64, name)
+        Artifact(f"{name}/{file}", kind, 1 << 20, "0" * 64, 1 << 22, name)
         for file, kind in (("data.tar.gz", "archive"), ("data.list.gz", "list"))
     )
     return VolumeRecord(

@@ -736,7 +736,7 @@ def _bare(backup: Backup) -> Backup:
     """What is asked of thousands at once: which volumes, files of which size, proved how far, how many rows."""
 
     def less(record: VolumeRecord) -> VolumeRecord:
-        files = tuple(replace(a, sha256="", uncompressed_sha256="", detail={}) for a in record.artifacts)
+        files = tuple(replace(a, sha256="", detail={}) for a in record.artifacts)
         found = record.statistics
         if found is not None:
             found = replace(found, databases=tuple(replace(d, tables=(TableCount("", "", d.rows),)) for d in found.databases))

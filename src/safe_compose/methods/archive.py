@@ -27,7 +27,9 @@ LIST_FILE = "data.list.gz"
 _READ = ("DAC_READ_SEARCH",)
 _WRITE = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
 _ATTRIBUTES = ("--xattrs", "--xattrs-include=*", "--xattrs-exclude=security.selinux", "--acls")
-_CREATE = ("tar", "--create", "--format=posix", "--numeric-owner", "--sparse", *_ATTRIBUTES, "--one-file-system")
+_PAX = "--pax-option=delete=atime,delete=ctime"
+"""No extraction brings these back, and whoever looks at a folder (the engine's own `system df`) changes its atime."""
+_CREATE = ("tar", "--create", "--format=posix", _PAX, "--numeric-owner", "--sparse", *_ATTRIBUTES, "--one-file-system")
 _EXTRACT = ("tar", "--extract", "--numeric-owner", "--same-owner", "--preserve-permissions", *_ATTRIBUTES)
 _PIPED = (f"--file={PIPE}", "--blocking-factor=128", "--read-full-records")
 """64 KiB at a time: a sixth of the calls of tar's own 10 KiB; the archive is padded to a multiple of it. A read from a pipe may
@@ -282,7 +284,6 @@ def _pack(
         bytes=sums.bytes,
         sha256=sums.sha256,
         uncompressed_bytes=sums.uncompressed_bytes,
-        uncompressed_sha256=sums.uncompressed_sha256,
         volume=volume,
     )
 

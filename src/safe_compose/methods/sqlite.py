@@ -206,7 +206,6 @@ def copies(
                 bytes=sums.bytes,
                 sha256=sums.sha256,
                 uncompressed_bytes=sums.uncompressed_bytes,
-                uncompressed_sha256=sums.uncompressed_sha256,
                 volume=volume,
                 database=readable(path),
                 detail={"path": quote_from_bytes(path), "by": by, "owner": f"{member.uid} {member.gid} {member.mode:o}"},

@@ -73,7 +73,6 @@ def copy(engine: Engine, server: Server, volume: str, into: Path, progress: Call
         bytes=sums.bytes,
         sha256=sums.sha256,
         uncompressed_bytes=sums.uncompressed_bytes,
-        uncompressed_sha256=sums.uncompressed_sha256,
         volume=volume,
         detail={
             "by": "side container" if server.address.side else "exec",

@@ -125,13 +125,13 @@ def restore_dump(
         script = b"".join(unpack(folder, roles))
         _load(engine, address, [idempotent(script, known)])
     done = 0
-    counted = []
+    counted: list[DatabaseStatistics] = []
     for artifact in wanted:
         assert artifact.database is not None
         with fault(subject, f"restore database {artifact.database}"):
             _load(engine, address, unpack(folder, artifact, progress=partial(_onwards, progress, done)))
             ask(engine, address, artifact.database, "ANALYZE", timeout=None)
-            counted.append(measure(engine, address, artifact.database))
+            counted += measure(engine, address, [artifact.database])
         done += artifact.uncompressed_bytes
     return tuple(counted)
 
@@ -186,7 +186,7 @@ def revive(
         serving(engine, place, volume, statistics.user, fresh=False, subject=record.name) as (container_id, address),
         fault(record.name, "count what was restored"),
     ):
-        counted = tuple(measure(engine, address, d.name) for d in statistics.databases)
+        counted = measure(engine, address, [d.name for d in statistics.databases])
         engine.stop(container_id, timeout=STOP_SECONDS)
     if not record.dump_older_than_archive:
         require_equal(statistics.databases, counted, record.name, "restore of the physical copy")
@@ -229,7 +229,7 @@ def _names(engine: Engine, address: Address, sql: str) -> list[str]:
 
 
 def _drop_empty(engine: Engine, address: Address, name: str) -> None:
-    statistics = measure(engine, address, name)
+    [statistics] = measure(engine, address, [name])
     if statistics.tables or statistics.large_objects:
         raise Refused(
             f"database {name} of the server that the dump goes into is not empty; nothing was restored",

@@ -164,13 +164,9 @@ def server(engine: Engine, container: Container) -> Server:
 
 def reading(engine: Engine, found: Server) -> Reading:
     """The transaction counter now. Raises BackupFailed."""
-    sql = (
-        "SELECT pg_catalog.txid_snapshot_xmin(s) || ' ' || pg_catalog.txid_snapshot_xmax(s) "
-        "FROM pg_catalog.txid_current_snapshot() AS s"
-    )
-    with fault(found.volume, "look at the transaction counter"):
-        xmin, xmax = ask(engine, found.address, found.maintenance, sql).split()
-    return Reading(int(xmin), int(xmax))
+    with fault(found.volume, "look at the transaction counter"), session(engine, found.address, found.maintenance) as asked:
+        return asked.reading()
+    raise AssertionError  # a session that ends early raises
 
 
 def summary(engine: Engine, container: Container, *, timeout: float) -> str | None:
@@ -278,10 +274,29 @@ _ANSWERED = "---- safe-compose: answered ----"
 
 
 class Session:
-    """psql that is asked one thing after the other over its stdin and stdout."""
+    """psql that is asked one thing after the other over its stdin and stdout: a program's start costs more than most answers."""
 
-    def __init__(self, opened: Stream) -> None:
+    def __init__(self, opened: Stream, address: Address, database: str) -> None:
         self._opened = opened
+        self._address = address
+        self.database = database
+
+    def connect(self, database: str) -> None:
+        """Go on in another database of the same server."""
+        if database != self.database:
+            # psql reads this word as an identifier: in double quotes all but these stands for itself. A name with a newline
+            # ends the session, and pg_dump would refuse it as well.
+            target = self._address.conninfo(database).replace('"', '""')
+            self.line(f'\\connect -reuse-previous=off "{target}"')
+            self.database = database
+
+    def reading(self) -> Reading:
+        """The transaction counter now."""
+        xmin, xmax = self.line(
+            "SELECT pg_catalog.txid_snapshot_xmin(s) || ' ' || pg_catalog.txid_snapshot_xmax(s) "
+            "FROM pg_catalog.txid_current_snapshot() AS s;"
+        ).split()
+        return Reading(int(xmin), int(xmax))
 
     def begin(self, script: str) -> Iterator[str]:
         """Send statements now; their answers are there to be read later, line by line.
@@ -320,7 +335,7 @@ def session(engine: Engine, address: Address, database: str) -> Iterator[Session
     argv = (*PSQL, f"--dbname={address.conninfo(database)}")
     with stream(engine, address, argv, stdin=-1) as opened:
         try:
-            yield Session(opened)
+            yield Session(opened, address, database)
         except SessionOver as error:
             over = error
         with suppress(BrokenPipeError):  # then it has ended; its exit code tells how
@@ -433,8 +448,8 @@ def _refuse_outside(engine: Engine, container: Container, volume: str, directory
     """Neither a tablespace nor the log of transactions may lie outside: an archive of the volume would be no database."""
     outside = [f"tablespace {name} in {at}" for name, at in facts["tablespaces"] or () if not _holds(directory, at)]
     try:
-        link = engine.execute(container.id, ("readlink", "-f", f"{directory}/pg_wal"), timeout=ASK_TIMEOUT).decode().strip()
-        real = engine.execute(container.id, ("readlink", "-f", directory), timeout=ASK_TIMEOUT).decode().strip()
+        argv = ("readlink", "-f", directory, f"{directory}/pg_wal")
+        real, _, link = engine.execute(container.id, argv, timeout=ASK_TIMEOUT).decode().strip().partition("\n")
         if link and not _holds(real, link):
             outside.append(f"its log of transactions in {link}")
     except HelperFailed:

@@ -36,7 +36,7 @@ def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str
         extract(engine, folder, record.artifacts, volume, [place.image])
         with serving(engine, place, volume, statistics.user, fresh=False, subject=record.name) as (_, address):
             try:
-                counted = tuple(measure(engine, address, d.name) for d in statistics.databases)
+                counted = measure(engine, address, [d.name for d in statistics.databases])
             except HelperFailed as error:
                 raise VerifyFailed(f"volume {record.name}: trial: the tables cannot be counted: {last_words(error)}") from error
     if not record.dump_older_than_archive:

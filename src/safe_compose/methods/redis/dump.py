@@ -172,7 +172,6 @@ def _artifact(path: Path, into: Path, volume: str, sums: Sums, **detail: str) ->
         bytes=sums.bytes,
         sha256=sums.sha256,
         uncompressed_bytes=sums.uncompressed_bytes,
-        uncompressed_sha256=sums.uncompressed_sha256,
         volume=volume,
         detail={"format": "rdb", **detail},
     )
