@@ -345,7 +345,7 @@ def _look(
     small = living.exists and living.bytes <= world.settings.trial_limit
     base = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name.lower())[:40]
     if before is None and small:
-        before = measure(engine, beside.near(server), name)
+        [before] = measure(engine, beside.near(server), [name])
     new, aside = f"{base}_new_{token}", f"{base}_old_{token}" if living.exists else None
     return Swap(engine, source, dump, server, living, name, new, aside, stops, strangers, missing, before)
 

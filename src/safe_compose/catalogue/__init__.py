@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import file_digest, sha256
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING
 
 from safe_compose import __version__
@@ -473,7 +474,7 @@ class Catalogue:
                 key = index.key_of(entry.path, (_MANIFEST, _VERIFICATION))
                 line = known.get(name)
                 if line is None or key is None or line[0] != key:
-                    backup = self._load(entry)
+                    backup = self._load(entry, keep=False)
                     line = (key or (), Listed.of(backup))
                     if key is None or backup.broken or not index.is_settled(key):
                         found.append(line[1])
@@ -732,17 +733,37 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
     return [e for e in _scan(folder) if not e.name.startswith(".")]
 
 
+_NOTHING: Mapping[str, str] = {}
+
+
 def _bare(backup: Backup) -> Backup:
     """What is asked of thousands at once: which volumes, files of which size, proved how far, how many rows."""
 
     def less(record: VolumeRecord) -> VolumeRecord:
-        files = tuple(replace(a, sha256="", detail={}) for a in record.artifacts)
+        files = tuple(
+            replace(a, file=intern(a.file), volume=intern(a.volume), kind=intern(a.kind), sha256="", detail=_NOTHING)
+            for a in record.artifacts
+        )
         found = record.statistics
         if found is not None:
-            found = replace(found, databases=tuple(replace(d, tables=(TableCount("", "", d.rows),)) for d in found.databases))
-        return replace(record, options={}, labels={}, users=(), notes=(), artifacts=files, statistics=found)
+            databases = tuple(replace(d, name=intern(d.name), tables=(TableCount("", "", d.rows),)) for d in found.databases)
+            found = replace(found, databases=databases, settings=_NOTHING)
+        name = intern(record.name)
+        return replace(
+            record, name=name, options=_NOTHING, labels=_NOTHING, users=(), notes=(), artifacts=files, statistics=found
+        )
 
-    return replace(backup, volumes=tuple(map(less, backup.volumes)), command=(), warnings=())
+    evidence = tuple(replace(e, level=intern(e.level), subject=intern(e.subject), what="") for e in backup.evidence)
+    return replace(
+        backup,
+        project=intern(backup.project),
+        endpoint=intern(backup.endpoint),
+        engine_id=intern(backup.engine_id),
+        volumes=tuple(map(less, backup.volumes)),
+        evidence=evidence,
+        command=(),
+        warnings=(),
+    )
 
 
 def _some(backups: Sequence[Backup | Listed]) -> str:

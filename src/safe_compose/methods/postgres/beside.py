@@ -259,7 +259,8 @@ def load(engine: Engine, server: Server, database: str, new: str, blocks: Iterab
     with fault(server.volume, f"restore database {database} beside the living one"):
         _load(engine, server.address, maintenance(server, database) if creates else new, blocks)
         ask(engine, near(server), new, "ANALYZE", timeout=None)
-        return measure(engine, near(server), new)
+        [counted] = measure(engine, near(server), [new])
+        return counted
 
 
 def _load(engine: Engine, address: Address, database: str, blocks: Iterable[bytes]) -> None:
