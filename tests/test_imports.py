@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "safe_compose"
 
 PURE = {
     "grammar", "observed", "artifacts", "threat", "policy", "plan", "retention", "destination", "dsn", "dotenv", "composefile",
-    "consumers",
+    "consumers", "elsewhere",
 }  # fmt: skip
 EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite", "edits"}
 ROADS = {

@@ -10,8 +10,9 @@ The map of the house. A command travels as data through small pure steps; effect
 - `errors`     what can go wrong, one exit code each
 - pure rooms:  `grammar` (docker's command line as tables), `observed` (what the engine said), `threat` (which volumes a
   command may delete), `policy` (which of them matter), `plan` (what will be done, and how it reads), `artifacts` (what a
-  backup is made of), `retention` (which backups stay, and why), `destination` (where copies of them may go), `consumers` (who
-  holds a database's password), `dsn`, `dotenv` and `composefile` (where it stands in a text, and how another is put there)
+  backup is made of), `retention` (which backups stay, and why), `destination` (where copies of them may go), `elsewhere`
+  (where a volume goes that does not go home), `consumers` (who holds a database's password), `dsn`, `dotenv` and `composefile`
+  (where it stands in a text, and how another is put there)
 - ground that rooms stand on: `durable` (files that survive a power cut), `process` (who runs, and whether it still lives),
   `record` (named tuples that cost no import)
 - effect rooms, one outside thing each: `config` (TOML files), `engine/` (docker), `methods/` (one per kind of data),

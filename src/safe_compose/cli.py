@@ -820,6 +820,9 @@ def restore_backup(
     database: Annotated[
         str | None, typer.Option("--database", help="Only this database, beside the living one and swapped in.")
     ] = None,
+    into: Annotated[
+        str | None, typer.Option("--into", help="Not home: into this volume (several: project), or into a scratch one for a look.")
+    ] = None,
     confirm: Confirm = None,
     silent: Silent = False,
     yes: Yes = False,
@@ -835,6 +838,8 @@ def restore_backup(
     world = enter(invocation)
     _unlock(world.settings, identity)
     if id is not None and ("/" in id or "." in id):  # no id of a backup has either
+        if into is not None:
+            raise UsageError("--into goes with a backup's id, not with a file; nothing was restored")
         _restore_file(world, invocation, Path(id), project, volume, database, confirm, silent, dry_run, as_json, source)
         return
     if source is not None:
@@ -857,6 +862,8 @@ def restore_backup(
         id = prompts.choose_backup(world.catalogue.listed(project))
     kept = world.catalogue.find(id, project)
     if database is not None:
+        if into is not None:
+            raise UsageError("--database goes into the living server, and --into into a volume: give one of them")
         restore.usable(world, kept, elsewhere=source is not None)
         dump = swap.Kept.of(world, kept, database, _only_one(volume))
         done = swap.restore(
@@ -865,7 +872,14 @@ def restore_backup(
         _tell_way_back("restored", done, as_json=as_json)
         return
     done = restore.restore(
-        world, kept, names=volume or (), confirm=confirm, ask=not silent, dry_run=dry_run, elsewhere=source is not None
+        world,
+        kept,
+        names=volume or (),
+        confirm=confirm,
+        ask=not silent,
+        dry_run=dry_run,
+        elsewhere=source is not None,
+        into=into,
     )
     _tell_way_back("restored", done, as_json=as_json)
 

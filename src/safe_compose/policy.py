@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from posixpath import normpath
 from typing import NamedTuple
 
-from safe_compose.observed import VOLUME_LABEL, WORKING_DIR_LABEL, Observed, Volume
+from safe_compose.observed import SCRATCH_LABEL, VOLUME_LABEL, WORKING_DIR_LABEL, Observed, Volume
 
 
 class Tier(Enum):
@@ -214,6 +214,8 @@ def judge(volume: Volume, observed: Observed, rules: Sequence[Rule], content: Se
     Never fails; what is not known is critical.
     """
     known = _known(volume, observed, content)
+    if SCRATCH_LABEL in volume.labels:
+        known = known._replace(tier=Tier.DISPOSABLE, why="a copy for a look, made by restore --into scratch")
     words = [r for r in (*rules, *_compose_words(volume, observed)) if _matches(r, volume, observed)]
     free = [r for r in words if not r.floor and (not r.own or _may_lower(r, volume, observed))]
     strictest = min(free, key=lambda r: r.tier.rank, default=None)

@@ -14,6 +14,8 @@ from typing import Any
 
 from safe_compose import backup, prompts, shim
 from safe_compose.artifacts import HIDDEN, Artifact, Backup, DatabaseStatistics, VolumeRecord
+from safe_compose.elsewhere import SCRATCH, Elsewhere, how_to_look
+from safe_compose.elsewhere import elsewhere as places_for
 from safe_compose.engine import Engine, connect, declared_mounts
 from safe_compose.errors import (
     BackupFailed,
@@ -83,7 +85,7 @@ class Target:
             return f"{what}: a tmpfs keeps its content only while a container runs on it"
         source = f"{self.source}{f', because {self.server} serves it now' if self.server else ''}"
         if self.now is None:
-            return f"made again, from its {source}"
+            return f"made{' again' if self.into == self.record.name else ''}, from its {source}"
         return f"{'replaced' if self.holds else 'empty now: filled'} from its {source}"
 
 
@@ -97,6 +99,8 @@ class Way:
     targets: tuple[Target, ...]
     declared: tuple[DeclaredMount, ...] = ()
     """What the compose file says of today's services."""
+    away: Elsewhere | None = None
+    """Where the volumes go when they do not go home."""
 
     @property
     def occupied(self) -> tuple[Target, ...]:
@@ -105,11 +109,19 @@ class Way:
     @property
     def projects(self) -> frozenset[str]:
         """The projects whose data this is: locked meanwhile, and the only ones of which a container is stopped."""
-        return frozenset({self.kept.project, *(p for t in self.targets if (p := t.record.labels.get(PROJECT_LABEL)))})
+        return frozenset({self.owner, *(p for t in self.targets if (p := t.record.labels.get(PROJECT_LABEL)))})
+
+    @property
+    def owner(self) -> str:
+        """The project that gets the volumes."""
+        return self.away.owner if self.away is not None else self.kept.project
 
     @property
     def phrase(self) -> str:
-        """What is typed before content is replaced: the project's name; for a backup of loose volumes the volume's own."""
+        """What is typed before content is replaced: the project's name; for a backup of loose volumes the volume's own; what
+        was named with `--into`."""
+        if self.away is not None:
+            return self.away.name
         if self.kept.project != "volumes":
             return self.kept.project
         return self.occupied[0].into if len(self.occupied) == 1 else f"replace {len(self.occupied)} volumes"
@@ -131,9 +143,10 @@ class Way:
     def lines(self) -> Iterator[str]:
         """For people."""
         yield f"from backup {self.kept.id} of {self.kept.created} ({self.kept.level or 'not verified yet'}):"
+        where = "now" if self.away is None else "into"
         for t in self.targets:
             size = size_text(sum(a.bytes for a in t.record.artifacts))
-            yield f"  {t.record.name}{f' (now {t.into})' if t.into != t.record.name else ''}: {t.action()} ({size})"
+            yield f"  {t.record.name}{f' ({where} {t.into})' if t.into != t.record.name else ''}: {t.action()} ({size})"
         if users := self.users():
             yield f"  stopped meanwhile, then started again: {', '.join(c.name for c in users)}"
         if self.occupied:
@@ -180,10 +193,12 @@ def restore(
     ask: bool = True,
     dry_run: bool = False,
     elsewhere: bool = False,
+    into: str | None = None,
 ) -> dict[str, Any]:
     """Put the volumes of one backup back, all of them or those named. What runs on them is stopped and started again.
 
-    elsewhere: it was fetched from off-site for this engine, be it another one than it was made on: that machine may be lost.
+    into: not home, but into this volume or project, or `scratch`. elsewhere: it was fetched from off-site for this engine, be it
+    another one than it was made on: that machine may be lost.
     Raises as `undo` does.
     """
     if missing := sorted(set(names) - {r.name for r in kept.volumes}):
@@ -191,14 +206,29 @@ def restore(
     usable(world, kept, elsewhere=elsewhere)
     project, declared = declared_mounts((world.docker, "compose"), dict(os.environ))
     records = [r for r in kept.volumes if not names or r.name in names]
-    way = _look(world.engine, kept, records, declared if project == kept.project else ())
+    away = None
+    if into is not None:
+        ids: dict[str, Any] = {"backup_id": kept.id, "project": kept.project, "token": world.run_id[-6:]}
+        away = places_for(into, records, **ids, here=project, declared=declared)
+        records = list(away.records)
+    way = _look(world.engine, kept, records, declared if away or project == kept.project else (), away)
     if dry_run:
         return _only_shown(way)
     _agree(world, way, confirm, ask)
     with _acting(world, way, ("restore", kept.id)) as act:
         act.put_back_all()
         act.settle()
+    if into == SCRATCH:
+        _tell_how_to_look(act)
     return {**act.outcome(), "statistics": _statistics(act)}
+
+
+def _tell_how_to_look(act: "Act") -> None:
+    for target in act.way.targets:
+        prompts.say(f"safe-compose: nothing was started on {target.into}. To look at it, then to throw it away:")
+        recorded = next((u["image"] for u in target.record.users if act.way.engine.image(u["image"])), "busybox")
+        for line in how_to_look(target.record, target.into, recorded):
+            prompts.say(f"  {line}")
 
 
 def usable(world: World, kept: Backup, *, elsewhere: bool = False) -> None:
@@ -276,19 +306,25 @@ def _same_engine(world: World, deletion: RunRecord) -> Engine:
 # -- look, read, ask ---------------------------------------------------------------------------------------------------
 
 
-def _look(engine: Engine, kept: Backup, records: Sequence[VolumeRecord], declared: tuple[DeclaredMount, ...]) -> Way:
+def _look(
+    engine: Engine,
+    kept: Backup,
+    records: Sequence[VolumeRecord],
+    declared: tuple[DeclaredMount, ...],
+    away: Elsewhere | None = None,
+) -> Way:
     """What would be put where. Raises Refused for a volume whose server of today could not hold it."""
     observed = engine.look(_LOOK)
     targets = []
     for record in records:
-        into = _successor(record, observed, kept.project) or record.name
+        into = away.places[record.name] if away else _successor(record, observed, kept.project) or record.name
         now = engine.volume(into)
         other = None
         if record.data_kind == "postgres":
             other = postgres.moved(engine, record, into, observed.users(into), declared)
         server = other.users[0]["image"] if other is not None else ""
         targets.append(Target(other or record, into, now, now is not None and engine.list_root(into) != [], server))
-    return Way(engine, kept, observed, tuple(targets), declared)
+    return Way(engine, kept, observed, tuple(targets), declared, away)
 
 
 def _successor(record: VolumeRecord, observed: Observed, project: str) -> str | None:
@@ -386,7 +422,7 @@ def _acting(world: World, way: Way, command: tuple[str, ...], *, undoes: str | N
         for project in sorted(way.projects):
             lock = world.catalogue.lock(way.engine.id, project, wait=LOCK_SECONDS, command=("safe-compose", *command))
             locks.enter_context(lock)
-        again = _look(way.engine, way.kept, [t.record for t in way.targets], way.declared)
+        again = _look(way.engine, way.kept, [t.record for t in way.targets], way.declared, way.away)
         if again.identity() != way.identity():
             raise LookAgain("the volumes changed between the plan and now; nothing was restored", next_step="run it again")
         _possible(again)
@@ -394,7 +430,7 @@ def _acting(world: World, way: Way, command: tuple[str, ...], *, undoes: str | N
             world.run_id,
             command=command,
             program="safe-compose",
-            project=way.kept.project,
+            project=way.owner,
             endpoint=way.engine.endpoint,
             engine_id=way.engine.id,
             restores=way.kept.id,
@@ -435,7 +471,7 @@ class Act:
         if judged:
             backup.seal_for(self.world, way.observed)
             users = tuple({u.id: u for v, _ in judged for u in way.observed.users(v.name)}.values())
-            request = backup.Request(way.kept.project, "pre-restore", (), way.observed, judged, users)
+            request = backup.Request(way.owner, "pre-restore", (), way.observed, judged, users)
             made = backup.before_deletion(way.engine, self.world.catalogue, self.run, request, self.world.settings, self._halted)
             self.safety = made.backup
         self._halted.stop(c for u in way.users() if (c := way.engine.container(u.id)) is not None)
