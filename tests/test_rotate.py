@@ -121,6 +121,10 @@ def test_the_incident_and_the_way_out_of_it(
     assert "failed logins" in card
     assert "safe-compose rotate-password --sync db" in card
 
+    examined = safe_compose("doctor", "--json", cwd=shop.folder)
+    assert json.loads(examined.stdout)["passwords"] == [{"service": "db", "role": "shop", "agrees": False, "why": None}]
+    assert "safe-compose rotate-password --sync db" in str(json.loads(examined.stdout)["attention"])
+
     asked = safe_compose("rotate-password", "--sync", "db", "--dry-run", cwd=shop.folder)
     assert "the database has another one" in asked.stdout
     assert not lets_in(shop, SECOND)
@@ -131,10 +135,11 @@ def test_the_incident_and_the_way_out_of_it(
     wait_until("web is let in", lambda: health(shop, "web") == "healthy")
     assert sql(shop, "SELECT count(*), sum(g) FROM orders") == "500|125250"
     assert env(shop) == ENV.replace(FIRST, SECOND)
-    no_secret_in(sealed_environment, shop, card, asked, done, *argvs)
+    no_secret_in(sealed_environment, shop, card, examined, asked, done, *argvs)
     backups = json.loads(safe_compose("list", "--json", cwd=shop.folder).stdout)["backups"]
     assert [(b["reason"], bool(b["verified"])) for b in backups] == [("pre-rotate", True)]
 
+    assert json.loads(safe_compose("doctor", "--json", cwd=shop.folder).stdout)["passwords"][0]["agrees"] is True
     again = safe_compose("rotate-password", "--sync", "db", "--yes", "--json", cwd=shop.folder)
     assert json.loads(again.stdout)["rotated"]["agreed_before"] is True
     assert json.loads(again.stdout)["rotated"]["backup"] is None
@@ -188,9 +193,8 @@ def test_a_run_that_is_killed_is_put_back_or_found_complete(
     shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
     for when, (fault, holds) in KILLS.items():
-        killed = safe_compose(
-            "rotate-password", "db", "--stdin", "--yes", cwd=shop.folder, input=SECOND, env=failing(**fault)  # type: ignore[arg-type]
-        )
+        killing = failing(**fault)  # type: ignore[arg-type]
+        killed = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=shop.folder, input=SECOND, env=killing)
         assert killed.returncode == -9, (when, killed.stderr)
         recovered = safe_compose("recover", cwd=shop.folder)
         assert recovered.returncode == 0, recovered.stderr
@@ -201,3 +205,56 @@ def test_a_run_that_is_killed_is_put_back_or_found_complete(
         no_secret_in(sealed_environment, shop, killed, recovered)
     assert sql(shop, "SELECT count(*) FROM orders") == "500"
     assert safe_compose("recover", cwd=shop.folder).stdout == "nothing to recover\n"
+
+
+MARIADB = """\
+services:
+  db:
+    image: mariadb:10.11
+    environment:
+      MARIADB_ROOT_PASSWORD: ${ROOT_PASSWORD}
+      MARIADB_DATABASE: shop
+      MARIADB_USER: app
+      MARIADB_PASSWORD: ${APP_PASSWORD}
+    volumes: ["data:/var/lib/mysql"]
+    healthcheck: {test: [CMD, mariadb-admin, ping, -h, 127.0.0.1], interval: 1s, retries: 60}
+volumes: {data: }
+"""
+
+
+def mariadb_lets_in(project: ComposeProject, user: str, password: str) -> bool:
+    """A login to the container's own address, whose client is told the password by its environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MYSQL_PWD", password)
+        client = ("mariadb", "-h", "db", "-u", user, "-e", "SELECT 1")
+        done = docker("exec", "-e", "MYSQL_PWD", f"{project.name}-db-1", *client, check=False)
+    assert done.returncode == 0 or "1045" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def test_accounts_of_mariadb_change_and_follow(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path, tmp_path: Path
+) -> None:
+    project = compose_project(MARIADB, files={".env": f"ROOT_PASSWORD={FIRST}\nAPP_PASSWORD={THIRD}\n"})
+    project.up()
+    assert mariadb_lets_in(project, "root", FIRST)
+    with watched() as argvs:
+        done = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=project.folder, input=SECOND)
+        app = safe_compose("rotate-password", "db", "--user", "app", "--stdin", "--yes", cwd=project.folder, input=FOURTH)
+    assert (done.returncode, app.returncode) == (0, 0), done.stderr + app.stderr
+    assert env(project) == f"ROOT_PASSWORD={SECOND}\nAPP_PASSWORD={FOURTH}\n"
+    assert mariadb_lets_in(project, "root", SECOND) and not mariadb_lets_in(project, "root", FIRST)
+    assert mariadb_lets_in(project, "app", FOURTH) and not mariadb_lets_in(project, "app", THIRD)
+    no_secret_in(sealed_environment, project, done, app, *argvs)
+
+    # the incident: here nobody gets in without the old one, which only a person knows
+    (project.folder / ".env").write_text(f"ROOT_PASSWORD={FIRST}\nAPP_PASSWORD={FOURTH}\n")
+    project.docker("compose", "up", "-d", "--wait", "--pull", "never")
+    refused = safe_compose("rotate-password", "--sync", "db", "--yes", cwd=project.folder)
+    assert refused.returncode == 73
+    assert "--old-file FILE" in refused.stderr
+    (tmp_path / "old").write_text(f"{SECOND}\n")
+    synced = safe_compose("rotate-password", "--sync", "db", "--yes", "--old-file", str(tmp_path / "old"), cwd=project.folder)
+    assert synced.returncode == 0, synced.stderr
+    assert mariadb_lets_in(project, "root", FIRST) and not mariadb_lets_in(project, "root", SECOND)
+    no_secret_in(sealed_environment, project, refused, synced)

@@ -415,6 +415,10 @@ def examine(
         for name in ("docker", "store"):
             if name in found:
                 prompts.table(name, ["", ""], [(k, str(v)) for k, v in found[name].items()], show_header=False)
+        if found.get("passwords"):
+            words = {True: "its password is the one of the files", False: "ANOTHER PASSWORD", None: "not told"}
+            rows = [(p["service"], p["role"] or "-", words[p["agrees"]], p["why"] or "") for p in found["passwords"]]
+            prompts.table("databases of this project", ["service", "role", "", ""], rows)
         if found.get("backups"):
             rows = [(b["volume"], b["id"], b["created"], b["level"]) for b in found["backups"]]
             prompts.table("newest verified backups", ["volume", "backup", "created", "level"], rows)
@@ -947,6 +951,9 @@ def rotate_password(
     generate: Annotated[bool, typer.Option("--generate", help="Let a new password be generated.")] = False,
     from_stdin: Annotated[bool, typer.Option("--stdin", help="Read the new password from stdin.")] = False,
     from_file: Annotated[Path | None, typer.Option("--from-file", help="Read the new password from a file.")] = None,
+    old_file: Annotated[
+        Path | None, typer.Option("--old-file", help="MariaDB, MySQL: a file with the password that the database still has.")
+    ] = None,
     leave: Annotated[
         list[str] | None, typer.Option("--leave", help="A key or file that stays as it is, to be changed by hand; may be repeated.")
     ] = None,
@@ -969,7 +976,8 @@ def rotate_password(
         raise UsageError("--leave and --also go with a new password, not with --sync; nothing was changed")
     invocation = _invocation(project, files)
     world = enter(invocation)
-    looked = rotate.look(world, invocation, service, user)
+    old = _password_of(old_file) if old_file is not None else None
+    looked = rotate.look(world, invocation, service, user, old)
     left, taken = frozenset(leave or ()), frozenset(also or ())
     if sync:
         again: Callable[[rotate.Looked], rotate.Rotation] = lambda found: rotate.plan_sync(world, found)  # noqa: E731
@@ -996,11 +1004,7 @@ def rotate_password(
 def _new_password(*, generate: bool, from_stdin: bool, from_file: Path | None, ask: bool) -> str:
     """The new password, without the line end of a file. Raises Refused, UsageError."""
     if from_stdin or from_file is not None:
-        try:
-            data = sys.stdin.buffer.read() if from_file is None else from_file.read_bytes()
-            return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the new password cannot be read ({type(error).__name__}); nothing was changed") from None
+        return _password_of(from_file)
     if generate:
         return rotate.generated()
     terminal = prompts.Terminal.open() if ask else None
@@ -1013,6 +1017,15 @@ def _new_password(*, generate: bool, from_stdin: bool, from_file: Path | None, a
     if terminal.ask("The same again: ", hidden=True) != new:
         raise Refused("the two are not the same; nothing was changed")
     return new
+
+
+def _password_of(file: Path | None) -> str:
+    """What a file, or stdin, holds. Raises UsageError."""
+    try:
+        data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the password cannot be read ({type(error).__name__}); nothing was changed") from None
 
 
 # -- what was done -----------------------------------------------------------------------------------------------------

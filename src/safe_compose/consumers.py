@@ -6,7 +6,7 @@ a password reaches a message: places are named by file, line and key.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -36,14 +36,15 @@ LONG_ENOUGH = 6
 """Characters from which on a password is looked for in free text."""
 
 
-class Account(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Account:
     """The role whose password changes, as the project's files know it."""
 
     service: str
     kind: str
     """`postgres` or `mysql`."""
     user: str
-    password: str
+    password: str = field(repr=False)
     """What the files hold now."""
     variables: tuple[str, ...] = ()
     """Keys in the service's own environment that hold it."""
@@ -62,7 +63,7 @@ class Source:
     path: str
     kind: str
     """`compose`, `env` (interpolation), `env_file`, `env_file raw`, `file` (mounted: a secret, a userlist, a configuration)."""
-    text: str
+    text: str = field(repr=False)
     services: tuple[str, ...] = ()
     """Who mounts it."""
 
@@ -72,7 +73,7 @@ class Edit:
     """One file with the new password in the place of the old one."""
 
     source: Source
-    text: str
+    text: str = field(repr=False)
     places: tuple[str, ...]
     """`DB_PASSWORD (line 3)`"""
 
@@ -320,6 +321,7 @@ def survey(
         if name != account.service and kind_of(body) and _server_of_its_own(body, account)
     ]
     refusals += [f"database {name} takes the same password from the same place; give it one of its own first" for name in others]
+    refusals += _shared(model, raw, account, own, leave)
     if not edits and not account.password:
         refusals.append(f"nothing says what the password of {account.user} is")
     elif not edits and takers:
@@ -328,6 +330,20 @@ def survey(
         notes.append("the old password is short or a common word: it was looked for in connection strings and password keys alone")
     mounted = tuple(dict.fromkeys(s for e in edits for s in e.source.services))
     return Survey(tuple(edits), takers, tuple(dict.fromkeys(refusals)), tuple(notes), mounted, tuple(sorted(leave)))
+
+
+def _shared(
+    model: Mapping[str, Any], raw: Mapping[str, Any] | None, account: Account, own: frozenset[str], leave: frozenset[str]
+) -> Iterator[str]:
+    """Other accounts of the same server that have the same password: theirs would not change in the database."""
+    told = environment(_services(model).get(account.service) or {})
+    written = environment(_services(raw or {}).get(account.service) or {})
+    for role_key, key, default in _VARIABLES[account.kind]:
+        role = told.get(role_key) or default
+        if role and role != account.user and told.get(key) == account.password:
+            same_place = bool({m["braced"] or m["plain"] for m in _REFERENCE.finditer(written.get(key, ""))} & own)
+            if same_place or key not in leave:
+                yield f"service {account.service}: {key} of account {role} has the same value: give it one of its own first"
 
 
 def own_names(raw: Mapping[str, Any] | None, account: Account) -> frozenset[str]:

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safe_compose import __version__, config, retention, shim
+from safe_compose import __version__, config, grammar, retention, rotate, shim
 from safe_compose.catalogue import Catalogue
-from safe_compose.engine import connect
+from safe_compose.engine import Files, connect
 from safe_compose.errors import SafeComposeError
 from safe_compose.journal import Journal
 from safe_compose.plan import size_text
@@ -20,6 +20,8 @@ from safe_compose.ways import install, tries
 
 ROOM = 1 << 30
 """Bytes: with less than that in the store it is time to make room."""
+LOGIN_SECONDS = 15.0
+"""How long one trial login may take."""
 
 
 def examine(on_each: Callable[[], object] = lambda: None, *, look: bool = True) -> dict[str, Any]:
@@ -31,6 +33,8 @@ def examine(on_each: Callable[[], object] = lambda: None, *, look: bool = True) 
     found: dict[str, Any] = {"safe-compose": __version__, **_ways(attention, on_each)}
     if look:
         found["docker"] = _docker(attention)
+        if "fault" not in found["docker"]:
+            found["passwords"] = _passwords(attention)
         found["store"], found["backups"] = _store(attention)
     return {**found, "attention": attention}
 
@@ -105,6 +109,32 @@ def _docker(attention: list[str]) -> dict[str, Any]:
 
 def _dotted(version: tuple[int, ...] | None) -> str | None:
     return ".".join(map(str, version)) if version is not None else None
+
+
+# -- passwords ---------------------------------------------------------------------------------------------------------
+
+
+def _passwords(attention: list[str]) -> list[dict[str, Any]]:
+    """Whether the databases of this folder's project, those that run, have the passwords that its files say."""
+    invocation = grammar.parse(["compose", "config"])
+    if not Files(invocation, os.environ).files:
+        return []
+    try:
+        with connect(shim.real_docker(), (), environ=dict(os.environ), run_id=new_id(utc_now())) as engine:
+            try:
+                found = rotate.drifted(engine, invocation, timeout=LOGIN_SECONDS)
+            finally:
+                engine.sweep()
+    except SafeComposeError as fault:
+        attention.append(fault.message)
+        return []
+    for one in found:
+        if one["agrees"] is False:
+            attention.append(
+                f"the database of service {one['service']} does not have the password that the project's files say: "
+                f"safe-compose rotate-password --sync {one['service']}"
+            )
+    return found
 
 
 # -- the store ---------------------------------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ killed leaves its originals in the store; `recover` puts everything back from th
 """
 
 import os
-import re
 import secrets
 import string
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from safe_compose.errors import BackupFailed, EngineUnavailable, Interrupted, Lo
 from safe_compose.grammar import Invocation
 from safe_compose.journal import Run, RunRecord
 from safe_compose.methods import DATABASES, PASSWORDS
-from safe_compose.methods.database import Role
+from safe_compose.methods.database import Role, Silent
 from safe_compose.observed import Container, Observed
 from safe_compose.world import World
 
@@ -39,14 +39,16 @@ class Looked:
 
     invocation: Invocation
     observed: Observed
-    model: Mapping[str, Any]
-    raw: Mapping[str, Any] | None
+    model: Mapping[str, Any] = field(repr=False)
+    raw: Mapping[str, Any] | None = field(repr=False)
     account: Account
     container: Container
     server: Any
-    role: Role
+    role: Role = field(repr=False)
     sources: tuple[Source, ...]
     notes: tuple[str, ...] = ()
+    old: str | None = field(default=None, repr=False)
+    """What a person said that the database still has."""
 
     @property
     def project(self) -> str:
@@ -63,7 +65,7 @@ class Rotation:
     """Everything that will be done."""
 
     looked: Looked
-    new: str
+    new: str = field(repr=False)
     survey: Survey
     changes: tuple[Change, ...]
     first: tuple[str, ...]
@@ -100,8 +102,9 @@ class Rotation:
 # -- look --------------------------------------------------------------------------------------------------------------
 
 
-def look(world: World, invocation: Invocation, service: str, user: str | None) -> Looked:
-    """Find the service's database, role and password. Raises Refused when one cannot be told, BackupFailed when it is silent."""
+def look(world: World, invocation: Invocation, service: str, user: str | None, old: str | None = None) -> Looked:
+    """Find the service's database, role and password. `old`: what the database still has, where its server lets nobody in
+    without. Raises Refused when one cannot be told, BackupFailed when it is silent."""
     engine = world.engine
     observed = engine.look(invocation)
     model = engine.model(invocation)
@@ -112,11 +115,24 @@ def look(world: World, invocation: Invocation, service: str, user: str | None) -
     except consumers.Unfit as unfit:
         raise Refused(f"{unfit}; nothing was changed", next_step="safe-compose rotate-password --help") from unfit
     container = _container(engine, observed, str(model.get("name", "")), service)
-    server = DATABASES[account.kind].server(engine, container)
-    role = PASSWORDS[account.kind].role(engine, server, account.user)
+    try:
+        with _knowing(account, old):
+            server = DATABASES[account.kind].server(engine, container)
+            role = PASSWORDS[account.kind].role(engine, server, account.user)
+    except Silent as silent:
+        if account.kind == "postgres":
+            raise
+        raise BackupFailed(
+            f"{silent.message}; nothing was changed",
+            next_step="put the password that the database still has into a file, and add --old-file FILE",
+        ) from silent
     raw = engine.model(invocation, interpolated=False)
     sources, notes = _sources(invocation, model)
-    return Looked(invocation, observed, model, raw, account, container, server, role, sources, notes)
+    return Looked(invocation, observed, model, raw, account, container, server, role, sources, notes, old)
+
+
+def _knowing(account: Account, *more: str | None) -> AbstractContextManager[None]:
+    return PASSWORDS[account.kind].knowing(account.user, *(word for word in (account.password, *more) if word))
 
 
 def _container(engine: Engine, observed: Observed, project: str, service: str) -> Container:
@@ -282,13 +298,21 @@ def act(world: World, rotation: Rotation, *, again: Callable[[Looked], Rotation]
     `again` makes the plan anew from a second look, under the lock. Raises LookAgain when that differs.
     """
     looked = rotation.looked
+    with _knowing(looked.account, looked.old, rotation.new):
+        return _acted(world, rotation, again=again, user=user, wait=wait)
+
+
+def _acted(
+    world: World, rotation: Rotation, *, again: Callable[[Looked], Rotation], user: str | None, wait: float
+) -> dict[str, Any]:
+    looked = rotation.looked
     if rotation.sync and looked.agrees and not rotation.first and not rotation.services:
         _try_login(world, rotation)
         return _told(rotation, None, done=True)
     kept = backup.by_hand(world, looked.invocation, names=(looked.server.volume,), wait=wait, reason="pre-rotate")
     command = ("safe-compose", "rotate-password", looked.account.service)
     with world.catalogue.lock(world.engine.id, looked.project, wait=wait, command=command):
-        now = again(look(world, looked.invocation, looked.account.service, user))
+        now = again(look(world, looked.invocation, looked.account.service, user, looked.old))
         if now.lines() != rotation.lines() or [c.before for c in now.changes] != [c.before for c in rotation.changes]:
             raise LookAgain("the project changed between the plan and now; nothing was changed", next_step="look at the plan anew")
         _act(world, now, kept.id)
@@ -328,7 +352,9 @@ def _act(world: World, rotation: Rotation, backup_id: str) -> None:
         dict(rotation.scale),
         rotation.survey.mounted,
     )
-    originals.keep(rotation.changes, **way.facts())
+    # A server that lets nobody in without a password has to be entered to put it back
+    needed = [] if account.kind == "postgres" else [w for w in (account.password, rotation.new, looked.old) if w]
+    originals.keep(rotation.changes, passwords=needed, **way.facts())
     try:
         run.step("changing", files=[c.path for c in rotation.changes], role=account.user)
         for change in rotation.changes:
@@ -550,7 +576,8 @@ def recover(world: World) -> list[str]:
             done = "it was complete" if record.last("rotated") is not None else "nothing had changed"
         else:
             way = _Way.read(*kept)
-            with world.catalogue.lock(world.engine.id, way.project, command=("safe-compose", "recover")):
+            words_of = PASSWORDS[way.kind].knowing(way.user, *kept[1].get("passwords", ()))
+            with world.catalogue.lock(world.engine.id, way.project, command=("safe-compose", "recover")), words_of:
                 words = _back(world, way, record, stop_seconds=world.settings.stop_timeout, cwd=record.cwd or None)
             done = f"put back: {', '.join(words)}" if words else "nothing had changed"
         originals.drop()
@@ -589,22 +616,25 @@ def shape(rotation: Rotation) -> dict[str, Any]:
 # -- doctor ------------------------------------------------------------------------------------------------------------
 
 
-def drifted(world: World, invocation: Invocation, *, timeout: float) -> list[dict[str, Any]]:
-    """Each running database of the project, and whether the password of the files lets its role in over the network."""
-    engine = world.engine
+def drifted(engine: Engine, invocation: Invocation, *, timeout: float) -> list[dict[str, Any]]:
+    """Each running database of the project, and whether the password of the files lets its role in over the network, tried.
+
+    `agrees` is None where that cannot be told; `why` says why. `timeout`: seconds for each. A login that fails stands in the
+    server's log.
+    """
     model = engine.model(invocation)
-    if model is None:
-        return []
-    found = []
-    for service, body in (model.get("services") or {}).items():
-        if not isinstance(body, dict) or (kind := consumers.kind_of(body)) not in PASSWORDS or kind is None:
+    found: list[dict[str, Any]] = []
+    for service, body in ((model or {}).get("services") or {}).items():
+        kind = consumers.kind_of(body) if isinstance(body, dict) else None
+        mine = [c for c in engine.containers() if c.project == str((model or {}).get("name")) and c.service == service]
+        if kind is None or model is None or [c.state for c in mine] != ["running"]:
             continue
         try:
             account = consumers.account(model, service, None, edits.read)
-            container = _running(engine, str(model.get("name", "")), service)
-            let_in = PASSWORDS[kind].lets_in(engine, container, account.user, account.password, timeout=timeout)
-        except (consumers.Unfit, EngineUnavailable, BackupFailed, Refused) as fault:
-            found.append({"service": service, "agrees": None, "why": re.sub(r"\s+", " ", str(fault))})
+            agrees = PASSWORDS[kind].lets_in(engine, mine[0], account.user, account.password, timeout=timeout)
+        except (consumers.Unfit, EngineUnavailable, BackupFailed) as fault:
+            found.append({"service": service, "role": None, "agrees": None, "why": str(fault)})
             continue
-        found.append({"service": service, "agrees": let_in, "why": None, "role": account.user})
+        why = "it is on no network, or asks for no password there" if agrees is None else None
+        found.append({"service": service, "role": account.user, "agrees": agrees, "why": why})
     return found

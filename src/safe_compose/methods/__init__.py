@@ -17,8 +17,8 @@ STOPPED: Mapping[str, Callable[..., tuple[Dump, dict[str, str]]]] = {"postgres":
 """Kind -> how a volume is dumped on which no server runs, from the archive just made of it."""
 
 
-PASSWORDS: Mapping[str, Passwords] = {"postgres": postgres.password}
-"""Kind -> how its passwords are changed."""
+PASSWORDS: Mapping[str, Passwords] = {"postgres": postgres.password, "mysql": mysql.password}
+"""Kind, as `consumers` names it -> how its passwords are changed."""
 
 
 def database_of(kind: str) -> Database:

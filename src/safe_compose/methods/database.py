@@ -66,6 +66,9 @@ class Passwords(Protocol):
     def fits(self, kept: str | None, password: str, role: str) -> bool | None:
         """Whether that is kept of this password. None: it cannot be told here."""
 
+    def knowing(self, role: str, *passwords: str) -> AbstractContextManager[None]:
+        """While the block lasts, our own sessions may log in with these where they need a password."""
+
     def role(self, engine: Engine, server: Any, name: str) -> Role:
         """What the server keeps now. Raises Refused when the account is not there or its password cannot be changed here."""
 

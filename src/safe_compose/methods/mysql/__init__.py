@@ -2,9 +2,11 @@
 
 - `server`   which server, how it lets us in, how it is asked     - `scan`     what a dump holds, while it streams
 - `dump`     dump, accounts, counts, and the proof (L2, L3)       - `restore`  from a dump to a living server
+- `password` what the server keeps of it, changed and tried
 - `trial`    restored in a scratch volume and counted (L4)        - `control`  how a stopped server left its volume
 """
 
+from safe_compose.methods.mysql import password
 from safe_compose.methods.mysql.control import left_behind, settled
 from safe_compose.methods.mysql.dump import Dump, count, dump, verify_dump
 from safe_compose.methods.mysql.restore import rebuild, restore_dump
@@ -25,6 +27,7 @@ __all__ = [
     "dump",
     "left_behind",
     "logins",
+    "password",
     "rebuild",
     "restore_dump",
     "server",

@@ -44,13 +44,13 @@ class Login:
 
     user: str = "root"
     source: str = "none"
-    """`none` (empty, or let in as root of the system by the socket), `environment`, `file`, `log`."""
+    """`none` (empty, or let in as root of the system by the socket), `environment`, `file`, `log`, `given` (by who changes it)."""
     place: str = ""
-    """The name of the variable, or the path of the file in the container."""
+    """The name of the variable, the path of the file in the container, the place in `given`."""
 
     @property
     def words(self) -> str:
-        where = {"none": "without a password", "log": f"with the password of {_LOGGED}"}
+        where = {"none": "without a password", "given": "with a given password", "log": f"with the password of {_LOGGED}"}
         return f"{self.user} {where.get(self.source) or f'with the password of {self.place}'}"
 
 
@@ -163,6 +163,10 @@ def serves(container: Container, volume_name: str) -> bool:
 # -- logging in --------------------------------------------------------------------------------------------------------
 
 
+given: list[tuple[str, str]] = []
+"""(account, password) that `password.knowing` lets sessions try, while a password changes: the container's own is no help then."""
+
+
 def logins(engine: Engine, container_id: str) -> tuple[Login, ...]:
     """The accounts to try, the likeliest first, by what the variables of the official images say (`_FILE` ones too)."""
     told = {name: value for name, value in engine.private(container_id).environment.items() if value}
@@ -176,6 +180,7 @@ def logins(engine: Engine, container_id: str) -> tuple[Login, ...]:
     for brand in ("MARIADB", "MYSQL"):
         if user := told.get(f"{brand}_USER"):
             found += _passworded(told, user, f"{brand}_PASSWORD")
+    found += [Login(user, "given", str(place)) for place, (user, _) in enumerate(given)]
     return tuple(dict.fromkeys(found))
 
 
@@ -193,6 +198,8 @@ def _secret(engine: Engine, address: Address) -> dict[str, str]:
         password = engine.private(address.container).environment.get(login.place, "")
     elif login.source == "file":
         password = engine.execute(address.container, ("cat", login.place), timeout=ASK_TIMEOUT).decode().rstrip("\n")
+    elif login.source == "given":
+        password = given[int(login.place)][1]
     elif login.source == "log":
         found = _GENERATED.findall(engine.logs_head(address.container, _LOG_LIMIT))
         password = found[-1].decode().strip() if found else ""

@@ -10,6 +10,7 @@ import hmac
 import json
 import re
 import unicodedata
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from safe_compose.engine import Engine, Helper, HelperFailed
@@ -54,6 +55,11 @@ def fits(kept: str | None, password: str, role: str) -> bool | None:
         found = hashlib.md5(f"{password}{role}".encode(), usedforsecurity=False).hexdigest()
         return hmac.compare_digest(f"md5{found}", kept)
     return None
+
+
+def knowing(role: str, *passwords: str) -> AbstractContextManager[None]:
+    """The socket asks for none."""
+    return nullcontext()
 
 
 def role(engine: Engine, server: Server, name: str) -> Role:
