@@ -105,6 +105,13 @@ def kind_of(body: Mapping[str, Any]) -> str | None:
     return next((kind for kind, pattern in _IMAGES.items() if pattern.search(image)), None)
 
 
+def serves(body: Mapping[str, Any]) -> str | None:
+    """The kind of a service that its image would make a server with a password; a client of the same image is told none."""
+    kind = kind_of(body)
+    told = environment(body)
+    return kind if kind and any(told.get(name) for _, key, _ in _VARIABLES[kind] for name in (key, f"{key}_FILE")) else None
+
+
 def environment(body: Mapping[str, Any]) -> dict[str, str]:
     """A service's environment as its containers get it: `config` doubles every dollar sign."""
     given = body.get("environment")
@@ -115,7 +122,7 @@ def account(model: Mapping[str, Any], service: str, user: str | None, read: Call
     """The account of a service. `read` gives the text of a file of this machine. Raises Unfit."""
     body = _services(model).get(service)
     if body is None:
-        there = ", ".join(name for name, b in _services(model).items() if kind_of(b)) or "none"
+        there = ", ".join(name for name, b in _services(model).items() if serves(b)) or "none"
         raise Unfit(f"this project has no service {service}; database services of it: {there}")
     kind = kind_of(body)
     if kind is None:
@@ -222,7 +229,7 @@ def hosts(model: Mapping[str, Any], account: Account) -> frozenset[str]:
         for network in (networks or {}).values() if isinstance(networks, dict) else ():
             mine |= set(map(str, (network or {}).get("aliases") or ()))
         mine |= {f"{model.get('name', '')}-{service}-1"}
-        (others if service != account.service and kind_of(body) else names).update(mine)
+        (others if service != account.service and serves(body) else names).update(mine)
     return frozenset(names - (others - {account.service}))
 
 
@@ -318,7 +325,7 @@ def survey(
     others = [
         name
         for name, body in _services(model).items()
-        if name != account.service and kind_of(body) and _server_of_its_own(body, account)
+        if name != account.service and serves(body) and _server_of_its_own(body, account)
     ]
     refusals += [f"database {name} takes the same password from the same place; give it one of its own first" for name in others]
     refusals += _shared(model, raw, account, own, leave)

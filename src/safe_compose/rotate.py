@@ -625,7 +625,7 @@ def drifted(engine: Engine, invocation: Invocation, *, timeout: float) -> list[d
     model = engine.model(invocation)
     found: list[dict[str, Any]] = []
     for service, body in ((model or {}).get("services") or {}).items():
-        kind = consumers.kind_of(body) if isinstance(body, dict) else None
+        kind = consumers.serves(body) if isinstance(body, dict) else None
         mine = [c for c in engine.containers() if c.project == str((model or {}).get("name")) and c.service == service]
         if kind is None or model is None or [c.state for c in mine] != ["running"]:
             continue
