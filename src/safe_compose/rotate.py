@@ -8,6 +8,7 @@ import os
 import secrets
 import string
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -472,7 +473,21 @@ def _make_anew(
             for container in world.engine.containers():
                 mine = container.project == way.project and container.service in services and container.lively
                 if mine and (not back or container.service == way.service):
-                    world.engine.wait_healthy(container.id, timeout=HEALTH_SECONDS)
+                    _wait_healthy(world.engine, container)
+
+
+def _wait_healthy(engine: Engine, container: Container) -> None:
+    """Until it runs and is healthy, where it has a health check. Raises BackupFailed as soon as it is not, or ended, or late."""
+    until = time.monotonic() + HEALTH_SECONDS
+    while True:
+        now = engine.container(container.id)
+        if now is not None and now.state == "running" and now.health in (None, "healthy"):
+            return
+        ended = now is None or now.state in ("exited", "dead", "removing") or now.health == "unhealthy"
+        if ended or time.monotonic() > until:
+            state = f"{now.state}, health {now.health or 'not checked'}" if now else "gone"
+            raise BackupFailed(f"container {container.name}, made anew, is not healthy but {state}")
+        time.sleep(0.1)
 
 
 def _compose(
