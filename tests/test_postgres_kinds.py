@@ -209,6 +209,7 @@ def test_a_server_that_crashed_is_dumped_from_a_copy_and_follows_to_a_newer_imag
     psql(shop, "CREATE TABLE t AS SELECT g FROM generate_series(1, 500) g; CREATE ROLE clerk; ALTER TABLE t OWNER TO clerk")
     look = "SELECT count(*), sum(g), (SELECT tableowner FROM pg_tables WHERE tablename = 't') FROM t"
     before = psql(shop, look)
+    psql(shop, "BEGIN; INSERT INTO t VALUES (-1); PREPARE TRANSACTION 'waits'")  # no server without room for it starts
     shop.docker("compose", "kill", "db")
     shop.docker("compose", "rm", "-f")
     gone = good(safe_compose(*JOB, "compose", "down", "-v", cwd=shop.folder))
@@ -217,6 +218,7 @@ def test_a_server_that_crashed_is_dumped_from_a_copy_and_follows_to_a_newer_imag
     assert volume["method"] == "dump+cold"
     notes = " ".join(volume["notes"])
     assert "control state 'in production'" in notes and "on a copy of the volume" in notes
+    assert "1 prepared transactions are in no dump" in gone.stderr + notes
     assert volume["statistics"]["user"] == "shop"
     define(shop, 17)
     back = good(safe_compose("undo", cwd=shop.folder))

@@ -36,6 +36,16 @@ def control_state(engine: Engine, volume_name: str, image_ids: Sequence[str], pg
     return _control_data(engine, volume_name, image_ids, pgdata).get(_STATE, "unknown")
 
 
+_NEEDED = {"max_prepared_xacts setting": "max_prepared_transactions", "max_locks_per_xact setting": "max_locks_per_transaction"}
+"""Settings that a server's command line may have had, without which another one refuses to start on its data."""
+
+
+def settings_left(engine: Engine, volume_name: str, image: str, pgdata: str) -> dict[str, str]:
+    """Settings that the last server on a data directory ran with, as its control file remembers them, for one of ours."""
+    told = _control_data(engine, volume_name, [image], pgdata)
+    return {name: told[label] for label, name in _NEEDED.items() if told.get(label, "").isdigit()}
+
+
 def _control_data(engine: Engine, volume_name: str, image_ids: Sequence[str], pgdata: str | None) -> dict[str, str]:
     """What `pg_controldata` prints, as a table; nothing where it cannot be had."""
     for image in image_ids:

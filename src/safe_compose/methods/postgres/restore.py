@@ -37,6 +37,10 @@ class Place:
     settings: Mapping[str, str]
     """For the server's command line."""
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        return tuple(word for name, value in self.settings.items() for word in ("-c", f"{name}={value}"))
+
     @classmethod
     def of(cls, record: VolumeRecord, image: str) -> "Place":
         """As a backup recorded it: the mount that the data directory lies under, and the image of the container that had it
@@ -59,7 +63,7 @@ def serving(engine: Engine, place: Place, volume: str, user: str, *, fresh: bool
     """
     image = engine.image(place.image)
     command = (*image.entrypoint, *(image.cmd or ("postgres",))) if image else ("postgres",)
-    command += tuple(word for name, value in place.settings.items() for word in ("-c", f"{name}={value}"))
+    command += place.options
     environment = {"PGDATA": place.pgdata}
     if fresh:
         environment |= {"POSTGRES_USER": user, "POSTGRES_PASSWORD": secrets.token_urlsafe(24)}

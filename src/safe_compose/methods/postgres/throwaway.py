@@ -10,7 +10,7 @@ from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed
 from safe_compose.methods.archive import MOUNT, extract, last_words
 from safe_compose.methods.database import Silent, Stopped
-from safe_compose.methods.postgres.control import find_data, reading_helper
+from safe_compose.methods.postgres.control import find_data, reading_helper, settings_left
 from safe_compose.methods.postgres.dump import Dump, dump
 from safe_compose.methods.postgres.restore import STOP_SECONDS, Place, serving
 from safe_compose.methods.postgres.server import server
@@ -46,7 +46,8 @@ def dump_stopped(
     try:
         with scratch(engine) as copy:
             extract(engine, into, archive, copy, [place.image, *stopped.image_ids])
-            role = _bootstrap_role(engine, copy, found, place.image)
+            place = replace(place, settings=settings_left(engine, copy, place.image, found))
+            role = _bootstrap_role(engine, copy, found, place)
             with serving(engine, place, copy, role, fresh=False, subject=volume) as (container_id, _):
                 container = engine.container(container_id)
                 if container is None:
@@ -81,13 +82,14 @@ def _place(engine: Engine, found: str, major: str, stopped: Stopped) -> tuple[Pl
     raise BackupFailed(f"no local image of PostgreSQL {major} is at hand, and none is pulled")
 
 
-def _bootstrap_role(engine: Engine, copy: str, found: str, image: str) -> str:
+def _bootstrap_role(engine: Engine, copy: str, found: str, place: Place) -> str:
     """The role that owns the cluster, as a single-user server on the copy tells without asking anybody for a password."""
     folder = str(PurePosixPath(MOUNT, found))
-    owner = engine.run(reading_helper(copy, image, ("stat", "-c", "%u:%g", f"{folder}/PG_VERSION")), timeout=60).decode().strip()
+    argv: tuple[str, ...] = ("stat", "-c", "%u:%g", f"{folder}/PG_VERSION")
+    owner = engine.run(reading_helper(copy, place.image, argv), timeout=60).decode().strip()
     helper = Helper(
-        image=image,
-        argv=("postgres", "--single", "-D", folder, "template1"),
+        image=place.image,
+        argv=("postgres", "--single", "-D", folder, *place.options, "template1"),
         volumes=((copy, MOUNT, False),),
         environment={"LC_ALL": "C"},
         user=owner,
