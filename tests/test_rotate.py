@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.faults import failing
-from lab.projects import ComposeProject, docker, wait_until
+from lab.projects import ComposeProject, docker, unique, wait_until
 from lab.terminal import Person
 
 pytestmark = pytest.mark.engine
@@ -156,6 +156,19 @@ def test_a_password_is_changed_everywhere_or_nowhere(
 ) -> None:
     old, text = password_of(shop), env(shop)
     before = (shop.folder / ".env").stat()
+    neighbour = unique("neighbour")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOP_DB_PASSWORD", old)
+        docker(
+            "run", "-d", "--rm", "--name", neighbour, "--network", f"{shop.name}_default", "-e", "SHOP_DB_PASSWORD",
+            "busybox:latest", "sleep", "1000000",
+        )  # fmt: skip
+    try:
+        asked = safe_compose("rotate-password", "db", "--dry-run", cwd=shop.folder)
+    finally:
+        docker("rm", "-f", neighbour)
+    assert f"container {neighbour} has the old password (SHOP_DB_PASSWORD)" in asked.stdout
+    assert "takes effect as well" not in asked.stdout
     with watched() as argvs:
         done = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=shop.folder, input=f"{SECOND}\n")
     assert done.returncode == 0, done.stderr
@@ -167,7 +180,7 @@ def test_a_password_is_changed_everywhere_or_nowhere(
     assert lets_in(shop, SECOND) and not lets_in(shop, old)
     assert sql(shop, "SELECT count(*) FROM orders") == "500"
     assert "made anew:  db, web" in done.stdout
-    no_secret_in(sealed_environment, shop, done, *argvs)
+    no_secret_in(sealed_environment, shop, asked, done, *argvs)
     quiet = shop.docker("compose", "up", "-d", "--pull", "never").stderr
     assert "Recreate" not in quiet
 

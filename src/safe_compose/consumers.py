@@ -218,6 +218,13 @@ def stale(model: Mapping[str, Any], account: Account, service: str, told: Mappin
     return any(told.get(k) != v for k, v in now.items() if _holds(_String((service, "environment", k), v), search))
 
 
+def held_by(model: Mapping[str, Any], account: Account, told: Mapping[str, str]) -> list[str]:
+    """Variables of some container's environment that hold the account's password, as far as they surely mean this server."""
+    search = _Search(account, model, frozenset(account.variables))
+    whole = [k for k, v in told.items() if v == account.password and search.distinctive and search.is_ours(k)]
+    return [*whole, *(k for k, v in told.items() if v != account.password and search.strings(v))]
+
+
 def hosts(model: Mapping[str, Any], account: Account) -> frozenset[str]:
     """Names under which the server may be meant: its own, poolers and proxies of the project, published ports. Not those of the
     project's other database servers."""

@@ -5,6 +5,7 @@ killed leaves its originals in the store; `recover` puts everything back from th
 """
 
 import os
+import re
 import secrets
 import string
 import subprocess
@@ -32,6 +33,7 @@ HEALTH_SECONDS = 60.0
 LENGTH = 32
 """Letters and digits of a generated password: they need no quoting anywhere."""
 _DIVERGES = "doesn't match configuration in compose file"
+_RECREATES = re.compile(r"Container (\S+)\s+Recreate$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +249,23 @@ def plan(world: World, looked: Looked, new: str, *, leave: frozenset[str], also:
     for change in changes:
         change.refuse_unless_possible()
     strangers = consumers.strangers(looked.model, looked.account)
-    notes = (*survey.notes, *(f"{place} logs in with another password already" for place in strangers))
+    notes = (
+        *survey.notes,
+        *(f"{place} logs in with another password already" for place in strangers),
+        *_neighbours(world.engine, looked),
+    )
     touched = {*survey.takers, *survey.mounted, looked.account.service}
     return _with_services(world, looked, Rotation(looked, new, replace(survey, notes=notes), changes, (), ()), touched)
+
+
+def _neighbours(engine: Engine, looked: Looked) -> Iterator[str]:
+    """Containers of other projects that share a network with the database and know its password: nobody changes theirs."""
+    networks = set(looked.container.networks) - {"host", "none"}
+    beside = [c for c in looked.observed.containers if c.project != looked.project and networks & set(c.networks)]
+    for other in beside:
+        if keys := consumers.held_by(looked.model, looked.account, engine.private(other.id).environment):
+            whose = f" of project {other.project}" if other.project else ""
+            yield f"container {other.name}{whose} has the old password ({', '.join(keys)}) and keeps it: change it there"
 
 
 def plan_sync(world: World, looked: Looked) -> Rotation:
@@ -277,12 +293,16 @@ def _with_services(world: World, looked: Looked, rotation: Rotation, touched: se
     scale = {s: lively.count(s) for s in {*others, own} if lively.count(s) > 1}
     made = replace(rotation, first=(own,) if own in lively else (), services=tuple(others), scale=scale)
     anew = [*made.first, *made.services]
-    if anew and _DIVERGES in _dry_run(world, looked.invocation, anew):
+    said = _dry_run(world, looked.invocation, anew) if anew else ""
+    if _DIVERGES in said:
         raise Refused(
             "the compose file defines a volume otherwise than it was made, and compose would delete it to make it anew; nothing "
             "was changed",
             next_step="put its definition back, then run the same command again",
         )
+    if not made.sync and (changed := sorted(set(_RECREATES.findall(said)))):
+        note = f"{', '.join(changed)}: the compose file says something else than it was made from, which takes effect as well"
+        made = replace(made, survey=replace(made.survey, notes=(*made.survey.notes, note)))
     return made
 
 
@@ -355,6 +375,7 @@ def _act(world: World, rotation: Rotation, backup_id: str) -> None:
     )
     # A server that lets nobody in without a password has to be entered to put it back
     needed = [] if account.kind == "postgres" else [w for w in (account.password, rotation.new, looked.old) if w]
+    anew = False
     originals.keep(rotation.changes, passwords=needed, **way.facts())
     try:
         run.step("changing", files=[c.path for c in rotation.changes], role=account.user)
@@ -366,12 +387,14 @@ def _act(world: World, rotation: Rotation, backup_id: str) -> None:
         run.step("database")
         _try_login(world, rotation)
         run.step("let-in")
+        anew = True
         _make_anew(world, way, invocation, stop_seconds=world.settings.stop_timeout)
         _try_login(world, rotation)
         run.step("rotated")
     except BaseException as fault:
         with backup.undisturbed():
-            _put_back(world, run, originals, way, invocation, fault)
+            reached = replace(way, first=(), services=()) if not anew else way
+            _put_back(world, run, originals, reached, invocation, fault)
         if isinstance(fault, KeyboardInterrupt):
             raise Interrupted("interrupted; everything was put back") from fault
         raise
@@ -591,6 +614,8 @@ def recover(world: World) -> list[str]:
             done = "it was complete" if record.last("rotated") is not None else "nothing had changed"
         else:
             way = _Way.read(*kept)
+            if record.last("let-in") is None:  # no container was made anew yet
+                way = replace(way, first=(), services=())
             words_of = PASSWORDS[way.kind].knowing(way.user, *kept[1].get("passwords", ()))
             with world.catalogue.lock(world.engine.id, way.project, command=("safe-compose", "recover")), words_of:
                 words = _back(world, way, record, stop_seconds=world.settings.stop_timeout, cwd=record.cwd or None)
