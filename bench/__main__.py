@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 
+import audit
 import card
 import guarded
 import launcher
@@ -15,7 +16,7 @@ import table
 import ways
 from stage import docker, stage
 
-PARTS = ("launcher", "card", "store", "ways", "guarded")
+PARTS = ("launcher", "card", "store", "audit", "ways", "guarded")
 
 
 def main() -> None:
@@ -37,6 +38,7 @@ def main() -> None:
         "launcher": ("a command that deletes nothing, against bare docker", launcher.rows, asked.rounds),
         "card": ("Enter to the card's first paint", card.rows, max(asked.rounds // 2, 5)),
         "store": ("lists of a store with very many backups", store.rows, max(asked.rounds // 4, 5)),
+        "audit": ("audit of a repository", audit.rows, max(asked.rounds // 4, 5)),
         "ways": ("ways of copying the database's data", ways.rows, asked.long_rounds),
         "guarded": ("delete and undo, end to end", guarded.rows, asked.long_rounds),
     }

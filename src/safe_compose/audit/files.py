@@ -54,7 +54,7 @@ def kind_of_path(path: str) -> Kind | None:
     """
     folder, _, name = path.rpartition("/")
     lower = name.lower()
-    if re.search(r"(^|/)cron\.d$", folder):
+    if folder.rpartition("/")[2] == "cron.d":
         return Kind("crontab", True)
     if lower.startswith("taskfile") and lower.endswith((".yml", ".yaml")):
         return Kind("yaml")
@@ -82,14 +82,16 @@ def kind_of_shebang(start: bytes) -> Kind | None:
 
 
 _ABOUT = (b"docker", b"compose", b"podman", b"nerdctl")
-_NEAR = rb"[^\0]{0,300}?"
-_DOORS = re.compile(
-    rb"\bprune\b|skip-backup"
-    rb"|\bdown\b" + _NEAR + rb"(?:-[a-z]*v|--vol|\$|\{\{)"
-    rb"|volumes?\b" + _NEAR + rb"\b(?:rm|remove)\b"
-    rb"|\b(?:rm|remove)\b" + _NEAR + rb"(?:-[a-z]*v|--vol)"
-    rb"|\b(?:up|create|run|scale|watch)\b" + _NEAR + rb"(?:[^\w-]-[a-z]*y\b|--yes\b|--y\b)"
-)  # fmt: skip
+_NEAR = 300
+"""Bytes within which the words of one command stand."""
+_VOLUMES_FLAG = re.compile(rb"(?<![\w-])-[a-z]*v|--vol")
+_YES_FLAG = re.compile(rb"(?<![\w-])-[a-z]*y\b|--yes\b|--y\b")
+_VARIABLE = re.compile(rb"\$|\{\{")
+_VOLUME = re.compile(rb"volumes?\b")
+_OF_VOLUMES_FLAG = re.compile(rb"\b(?:down|rm|remove)\b")
+_OF_YES_FLAG = re.compile(rb"\b(?:up|create|run|scale|watch)\b")
+_DOWN = re.compile(rb"\bdown\b")
+_REMOVE = re.compile(rb"\b(?:rm|remove)\b")
 
 
 def may_matter(data: bytes) -> bool:
@@ -99,7 +101,21 @@ def may_matter(data: bytes) -> bool:
     (False, True)
     """
     lower = data.lower()
-    return any(word in lower for word in _ABOUT) and _DOORS.search(lower) is not None
+    if not any(word in lower for word in _ABOUT):
+        return False
+    return (
+        b"prune" in lower
+        or b"skip-backup" in lower
+        or _pair(lower, _VOLUMES_FLAG, _OF_VOLUMES_FLAG)
+        or _pair(lower, _YES_FLAG, _OF_YES_FLAG)
+        or _pair(lower, _VARIABLE, _DOWN)
+        or _pair(lower, _REMOVE, _VOLUME)
+    )
+
+
+def _pair(data: bytes, later: "re.Pattern[bytes]", earlier: "re.Pattern[bytes]") -> bool:
+    """Whether one pattern stands shortly after another."""
+    return any(earlier.search(data, max(0, found.start() - _NEAR), found.start()) for found in later.finditer(data))
 
 
 def finder_of(kind: Kind) -> Callable[[str], Read]:
