@@ -16,8 +16,8 @@ SPEAKING = 400
 _SHARES = {"py": 30, "ts": 25, "md": 15, "yml": 8, "json": 6, "sh": 4, "txt": 3, "svg": 3, "png": 4, "": 2}
 """Of a hundred files, by ending."""
 _WORDS = (
-    "the", "value", "of", "a", "key", "is", "read", "down", "to", "its", "end", "and", "up", "next", "one", "when", "rm", "or", "run",
-    "would", "remove", "what", "stands", "there", "-x", "$it",
+    "the", "value", "of", "a", "key", "is", "read", "down", "to", "its", "end", "and", "up", "next", "one", "when", "rm", "or",
+    "run", "would", "remove", "what", "stands", "there", "-x", "$it",
 )  # fmt: skip
 
 
