@@ -395,6 +395,8 @@ def test_a_doubt_is_labelled_and_a_place_is_named() -> None:
     assert (doubt.level, doubt.doubt) == ("warning", "if $DOCKER is `docker`")
     (two,) = found_in("Makefile", "# docker\nclean:\n\t$(COMPOSE) down -v\n")
     assert two.doubt == "if ${COMPOSE} is `docker compose`"
+    (both,) = found_in("a.sh", "# docker\n$dc rm -fsv $($dc config --services)\n")
+    assert (both.doubt, both.keeps) == ("if $dc is `docker compose`", "$dc rm -fs $($dc config --services)")
     (known,) = found_in("a.sh", "C='docker compose -f x.yml'\n$C down -v\n")
     assert known.doubt is None
     assert known.guarded == "safe-compose compose -f x.yml down -v"

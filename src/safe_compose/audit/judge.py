@@ -194,13 +194,17 @@ def _of_unknown(
     if given or name == "MAKE" or len(words) < 2:
         return
     asked = [w for word in words[1:] for w in _replaced(word, values)]
-    for group in ("", "compose"):
-        found = kind_of([*([Word(group)] if group else []), *asked], "docker")
-        if found is None or found.kind in SOFT or (found.kind in _ANONYMOUS and not _LIKE_DOCKER.search(name)):
-            continue
+    groups = ("", "compose")
+    readings = [(g, kind_of([*([Word(g)] if g else []), *asked], "docker")) for g in groups]
+    likely = [
+        (group, found)
+        for group, found in readings
+        if found is not None and found.kind not in SOFT and not (found.kind in _ANONYMOUS and not _LIKE_DOCKER.search(name))
+    ]
+    # `rm -fsv` reads as both; `-s` is known to one of them only
+    for group, found in sorted(likely, key=lambda reading: reading[1].doubt is not None)[:1]:
         doubt = f"if {words[0].text} is `docker{' ' + group if group else ''}`"
         yield _Door(typed, (*([group] if group else []), *(w.text for w in asked)), found, command.via, doubt)
-        return
 
 
 def _meant(body: str, arguments: Sequence[Word]) -> Iterator[list[Word]]:
