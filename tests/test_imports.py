@@ -12,10 +12,13 @@ PURE = {
     "grammar", "observed", "artifacts", "threat", "policy", "plan", "retention", "destination", "dsn", "dotenv", "composefile",
     "consumers", "elsewhere",
 }  # fmt: skip
-EFFECTS = {"config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite", "edits"}
+EFFECTS = {
+    "config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite", "edits", "timetable", "timer",
+    "webhook",
+}  # fmt: skip
 ROADS = {
     "harmless", "shim", "guard", "measure", "restore", "swap", "backup", "copies", "world", "ways", "doctor", "consent", "hook",
-    "hold", "lock", "upkeep", "rotate", "audit", "cli",
+    "hold", "lock", "upkeep", "rotate", "audit", "schedule", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -46,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "hook": PURE | TOOLS | {"harmless", "shim", "shell_line", "doors"},
     "audit": PURE | TOOLS | {"shim", "shell_line", "doors"},
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
+    "schedule": PURE | EFFECTS | TOOLS | {"world", "backup", "copies", "upkeep"},
     "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "swap": PURE | EFFECTS | TOOLS | {"world", "backup"},
     "rotate": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},

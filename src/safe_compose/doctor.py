@@ -16,6 +16,7 @@ from safe_compose.errors import SafeComposeError
 from safe_compose.journal import Journal
 from safe_compose.plan import size_text
 from safe_compose.process import new_id, utc_now
+from safe_compose.timetable import Timetable
 from safe_compose.ways import install, tries
 
 ROOM = 1 << 30
@@ -161,6 +162,9 @@ def _store(attention: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     broken = [b.id for b in backups if b.broken]
     facts |= {"free": catalogue.room().bytes, "bytes": sum(b.bytes for b in backups), "backups": len(backups), "broken": broken}
     facts["unfinished"] = [run.id for run in unfinished]
+    timetable = Timetable(settings.store, settings.access)
+    facts["schedules"] = [record.project for record in timetable.all()]
+    attention += [f"{project}: {trouble}: safe-compose schedule status" for project, trouble in timetable.troubles().items()]
     if facts["free"] < ROOM:
         attention.append(f"the store has {size_text(facts['free'])} left ({catalogue.root})")
     facts["max_size"] = settings.max_size

@@ -327,6 +327,8 @@ def _with_details(world: World, made: Plan) -> Plan:
         details["backup goes to"] = f"{world.catalogue.root} ({plan.size_text(world.catalogue.room().bytes)} free)"
         if over := world.over_budget():
             details["store"] = over
+        if trouble := _schedule_trouble(world, made):
+            details["schedule"] = trouble
         if recipients := world.recipients(made.observed):
             details["encrypted for"] = f"{len(recipients)} recipient{'s' if len(recipients) != 1 else ''}"
         if required := world.required_copies(made.observed):
@@ -337,6 +339,13 @@ def _with_details(world: World, made: Plan) -> Plan:
     if milder := _without_volumes(made.invocation):
         details["safer"] = f"{milder} keeps every volume with a name"
     return replace(made, details=details, patience=world.settings.patience)
+
+
+def _schedule_trouble(world: World, made: Plan) -> str | None:
+    """What is wrong with the project's scheduled backups: now is when somebody reads it."""
+    from safe_compose.timetable import Timetable
+
+    return Timetable(world.catalogue.root).troubles().get(made.project or "")
 
 
 def _without_volumes(invocation: Invocation) -> str | None:

@@ -26,7 +26,7 @@ OWN_VERBS = frozenset(
     {
         "commands", "about", "shell", "volumes", "protect", "unprotect", "backup", "list", "show", "verify", "restore",
         "undo", "journal", "recover", "approve", "hook", "doctor", "forget", "offsite",
-        "rotate-password", "audit",
+        "rotate-password", "audit", "schedule",
     }
 )  # fmt: skip
 """Ours as the first word, in the `safe-compose` executable only."""

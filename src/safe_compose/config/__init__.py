@@ -30,6 +30,8 @@ The user's file, `$XDG_CONFIG_HOME/safe-compose/config.toml` (else `~/.config/..
     required = false                 # true: a deletion waits until the copy is there and was read back
     endpoint = "https://minio:9000"  # s3 only: a server that is not Amazon's
     region = "eu-central-1"          # s3 only
+    [schedule]
+    webhook = "https://example.org/" # told of every scheduled run, as JSON
 
 The project's `safe-compose.toml`, beside its compose file, takes the same except `[projects]`; instead of that one
 
@@ -96,6 +98,8 @@ class Settings:
     """The file that opens them."""
     offsite: tuple[Destination, ...] = ()
     """Where copies go. Of two with one name the project's."""
+    webhook: str | None = None
+    """Who is told of scheduled runs. It may hold a secret."""
     files: tuple[Path, ...] = ()
     """What was read."""
 
@@ -153,6 +157,7 @@ def load(project_dir: Path | None, environ: Mapping[str, str], *, uid: int | Non
         recipients=next((w.recipients for w in found if w.recipients), ()),
         identity=next((w.identity for w in found if w.identity is not None), None),
         offsite=tuple({d.name: d for w in reversed(found) for d in w.offsite}.values()),
+        webhook=next((w.webhook for w in found if w.webhook is not None), None),
         files=tuple(w.path for w in found),
     )
 

@@ -34,6 +34,7 @@ class Words:
     recipients: tuple[str, ...]
     identity: Path | None
     offsite: tuple[destination.Destination, ...]
+    webhook: str | None
 
 
 _UNITS = {"": 1, "b": 1} | {
@@ -81,6 +82,13 @@ def _within(value: object) -> timedelta:
     if found is None:
         raise ValueError('an age is a text such as "48h", "14d" or "8w", above 0 and at most 100 years')
     return found
+
+
+def _address(value: object) -> str:
+    """Its text may hold a secret: no message repeats it."""
+    if isinstance(value, str) and re.fullmatch(r"https?://[^\s/?#]+([/?][!-~]*)?", value, re.ASCII):
+        return value
+    raise ValueError("a web address begins with https:// or http:// and has no blanks")
 
 
 _Tier = Annotated[Tier, BeforeValidator(_tier)]
@@ -139,6 +147,10 @@ class _Encrypt(_Strict):
     identity: _Name | None = None
 
 
+class _Schedule(_Strict):
+    webhook: Annotated[str, BeforeValidator(_address)] | None = None
+
+
 class _Project(_Strict):
     tier: _Tier | None = None
 
@@ -149,6 +161,7 @@ class _Common(_Strict):
     backup: _Backup = _Backup()
     retention: _Retention = _Retention()
     encrypt: _Encrypt = _Encrypt()
+    schedule: _Schedule = _Schedule()
     offsite: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")], _Offsite] = {}
 
 
@@ -202,6 +215,7 @@ def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) 
         recipients=tuple(model.encrypt.recipients),
         identity=identity,
         offsite=copies,
+        webhook=model.schedule.webhook,
     )
 
 
