@@ -806,6 +806,7 @@ def keep_schedule(
     folder: Annotated[Path | None, typer.Option("--dir", help="Where the units go, instead of systemd's own folder.")] = None,
     project: ProjectName = None,
     files: ComposeFile = None,
+    identity: IdentityFile = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -817,7 +818,7 @@ def keep_schedule(
     if action == "status":
         _tell_schedules(project, as_json=as_json)
     elif action == "run":
-        _run_scheduled(project, files, timer.times(at or ()), as_json=as_json)
+        _run_scheduled(project, files, timer.times(at or ()), identity, as_json=as_json)
     elif action == "remove":
         _remove_schedule(project, folder or timer.folder(os.environ), yes=yes)
     else:
@@ -890,11 +891,14 @@ def _tell_schedules(project: str | None, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _run_scheduled(project: str | None, files: Sequence[str] | None, at: Sequence[str], *, as_json: bool) -> None:
+def _run_scheduled(
+    project: str | None, files: Sequence[str] | None, at: Sequence[str], identity: Path | None, *, as_json: bool
+) -> None:
     """One run, as a timer calls it. Its first fault gives the exit code."""
     here = _invocation(None, files)
     settings = config.load(project_folder(here), dict(os.environ))
     try:
+        _unlock(settings, identity)
         world = enter(here)
         with closing(world.engine):
             ways = [here, _invocation(project, files)] if project is not None else [here]
