@@ -749,7 +749,9 @@ def _bare(backup: Backup) -> Backup:
             databases = tuple(replace(d, name=intern(d.name), tables=(TableCount("", "", d.rows),)) for d in found.databases)
             found = replace(found, databases=databases, settings=_NOTHING)
         name = intern(record.name)
-        return replace(record, name=name, options=_NOTHING, labels=_NOTHING, users=(), notes=(), artifacts=files, statistics=found)
+        return replace(
+            record, name=name, options=_NOTHING, labels=_NOTHING, users=(), notes=(), artifacts=files, statistics=found
+        )
 
     evidence = tuple(replace(e, level=intern(e.level), subject=intern(e.subject), what="") for e in backup.evidence)
     return replace(
