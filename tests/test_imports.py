@@ -18,7 +18,7 @@ EFFECTS = {
 }  # fmt: skip
 ROADS = {
     "harmless", "shim", "guard", "measure", "restore", "swap", "backup", "copies", "world", "ways", "doctor", "consent", "hook",
-    "hold", "lock", "upkeep", "rotate", "audit", "schedule", "cli",
+    "hold", "lock", "volume_trash", "upkeep", "rotate", "audit", "schedule", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -38,11 +38,15 @@ ALLOWED: dict[str, set[str]] = {
     "durable": {"errors"},
     "process": {"errors"},
     "world": PURE | EFFECTS | TOOLS | {"shim"},
-    "backup": PURE | EFFECTS | TOOLS | {"world"},
+    "backup": PURE | EFFECTS | TOOLS | {"world", "volume_trash"},
+    "volume_trash": PURE | EFFECTS | TOOLS | {"world"},
     "copies": PURE | EFFECTS | TOOLS | {"backup"},
     "consent": PURE | EFFECTS | TOOLS | {"world"},
     "measure": PURE | EFFECTS | TOOLS | {"world", "backup"},
-    "guard": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "copies", "measure", "consent", "podman", "hold", "lock"},
+    "guard": PURE
+    | EFFECTS
+    | TOOLS
+    | {"shim", "world", "backup", "copies", "measure", "consent", "podman", "hold", "lock", "volume_trash"},
     "hold": PURE | EFFECTS | TOOLS | {"world"},
     "lock": PURE | EFFECTS | TOOLS | {"world"},
     "doors": {"errors", "grammar", "shell_line"},
@@ -50,11 +54,11 @@ ALLOWED: dict[str, set[str]] = {
     "audit": PURE | TOOLS | {"shim", "shell_line", "doors"},
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
     "schedule": PURE | EFFECTS | TOOLS | {"world", "backup", "copies", "upkeep"},
-    "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
+    "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "volume_trash"},
     "swap": PURE | EFFECTS | TOOLS | {"world", "backup"},
     "rotate": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "ways": TOOLS | {"harmless", "shim"},
-    "doctor": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "ways", "rotate"},
+    "doctor": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "ways", "rotate", "volume_trash"},
     "cli": PURE | EFFECTS | TOOLS | ROADS,
 }
 OUTSIDERS = {

@@ -238,6 +238,7 @@ def test_the_json_of_a_plan_is_the_documented_one() -> None:
         "warnings": ["an orphan"],
         "phrase": "shop",
         "backup": True,
+        "trash": False,
     }
     assert json.loads(json.dumps(shape)) == shape
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safe_compose import plan, prompts, threat
+from safe_compose import plan, prompts, threat, volume_trash
 from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord, shrunk, slug
 from safe_compose.catalogue import Catalogue, Draft
 from safe_compose.engine import Engine
@@ -224,12 +224,7 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
         dumps = {name: _dump(engine, *serving, name, draft.path, request.sizes.get(name)) for name, serving in servers.items()}
         run.step("dumped", volumes=[name for name, dump in dumps.items() if dump is not None])
         late = {name for name, dump in dumps.items() if dump is not None and dump.written_since(engine)}
-        with ExitStack() as stopping:
-            settled = {name: stopping.enter_context(found.settled(engine, c)) for name, (found, c) in servers.items()}
-            for name, known in settled.items():
-                for session in getattr(known, "foreign_sessions", ()):
-                    prompts.say(f"safe-compose: still connected to {servers[name][1].name}: {session}")
-            halted.stop((c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout)
+        settled = _stop_databases(engine, request, settings, halted)
         users = {c.id: c for name in names for u in request.observed.users(name) if (c := engine.container(u.id))}
         created = {name: v.created_at for name in names if (v := engine.volume(name)) is not None}
         records = []
@@ -247,6 +242,27 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
     run.step("verified", backup=backup.id, level=backup.level)
     prompts.say(f"safe-compose: backup {backup.id} is verified ({backup.level}): {backup.path}")
     return Kept(backup, {c.id: c.started_at for c in users.values()}, created)
+
+
+def stop_all(engine: Engine, request: Request, settings: "Settings", halted: Halted) -> None:
+    """Stop what the command itself stops, databases last and cleanly, for a deletion without a copy. Raises as
+    `before_deletion` does; what was stopped is the caller's to start again."""
+    _nobody_else_writes(request)
+    databases = _databases(request)
+    halted.stop(c for c in request.may_stop if c.id not in databases)
+    _stop_databases(engine, request, settings, halted)
+
+
+def _stop_databases(engine: Engine, request: Request, settings: "Settings", halted: Halted) -> Mapping[str, Any]:
+    """Stop them when each has on disk what it holds; what is then known of each, by the volume."""
+    servers, databases = _servers(request), _databases(request)
+    with ExitStack() as stopping:
+        settled = {name: stopping.enter_context(found.settled(engine, c)) for name, (found, c) in servers.items()}
+        for name, known in settled.items():
+            for session in getattr(known, "foreign_sessions", ()):
+                prompts.say(f"safe-compose: still connected to {servers[name][1].name}: {session}")
+        halted.stop((c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout)
+    return settled
 
 
 def _draft(engine: Engine, catalogue: Catalogue, request: Request) -> AbstractContextManager[Draft]:
@@ -381,8 +397,8 @@ def _archived(
         dump, served, note = _dumped_from_copy(engine, request, volume, verdict, into, artifacts, images, limit)
         notes.append(note)
     if dump is None:
-        return replace(_record(request, volume, verdict, "cold", artifacts), statistics=statistics, notes=tuple(notes))
-    record = _record(request, volume, verdict, "dump+cold", (*artifacts, *dump.artifacts))
+        return replace(record_of(request, volume, verdict, "cold", artifacts), statistics=statistics, notes=tuple(notes))
+    record = record_of(request, volume, verdict, "dump+cold", (*artifacts, *dump.artifacts))
     users = (served, *record.users) if served is not None else record.users
     notes += dump.warnings
     return replace(record, users=users, statistics=dump.statistics, notes=tuple(notes), dump_older_than_archive=older)
@@ -430,7 +446,7 @@ def _compared(catalogue: Catalogue, engine: Engine, records: Iterable[VolumeReco
     return noted
 
 
-def _record(request: Request, volume: Volume, verdict: Verdict, method: str, artifacts: tuple[Artifact, ...]) -> VolumeRecord:
+def record_of(request: Request, volume: Volume, verdict: Verdict, method: str, artifacts: tuple[Artifact, ...]) -> VolumeRecord:
     users = tuple(
         {
             "container": user.name,
@@ -634,7 +650,7 @@ def _hot(
             try:
                 with prompts.progress(f"copy {server.name}", total=request.sizes.get(volume.name)) as report:
                     made = copy(engine, found, volume.name, into, report)
-                record = _record(request, volume, verdict, "physical", made.artifacts)
+                record = record_of(request, volume, verdict, "physical", made.artifacts)
                 late = made.written_since(engine)
                 for warning in made.warnings:
                     prompts.say(f"safe-compose: {server.name}: {warning}")
@@ -644,7 +660,7 @@ def _hot(
                 prompts.say(f"safe-compose: {server.name}: {notes[0]}")
         with prompts.progress(f"dump {server.name}", total=request.sizes.get(volume.name)) as report:
             dump = database.dump(engine, found, volume.name, into, report)
-        record = _record(request, volume, verdict, "dump", dump.artifacts)
+        record = record_of(request, volume, verdict, "dump", dump.artifacts)
         return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings))
     lively = [u.name for u in request.observed.users(volume.name) if u.lively]
     if lively and verdict.kind not in _PLAIN | {"sqlite"}:
@@ -656,7 +672,7 @@ def _hot(
     with prompts.progress(f"archive {volume.name}", total=request.sizes.get(volume.name)) as report:
         images = image_candidates(engine, request.observed, volume.name)
         artifacts = archive.archive(engine, volume, image_ids=images, into=into, progress=report, live=bool(lively))
-    record = _record(request, volume, verdict, "live" if lively else "cold", artifacts)
+    record = record_of(request, volume, verdict, "live" if lively else "cold", artifacts)
     if not lively or not (found := sqlite.find(into, artifacts)):
         return record
     with prompts.progress(f"copy {len(found)} SQLite databases of {volume.name}") as report:
@@ -690,13 +706,17 @@ def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str)
     for run in journal.unfinished():
         if run.id == but or run.engine_id not in ("", engine.id) or run.facts.get("rotates"):
             continue  # a change of a password is finished by `safe-compose recover` alone: files of a project belong to it
+        engine.sweep(run.id)  # first of all: a helper of it might go on with what is put right now
+        moved, whole = volume_trash.recover(engine, journal, run)
         stopped = [Was(**facts) for step in run.steps if step["step"] == "stopping" for facts in step["containers"]]
         left = [was for was in reversed(stopped) if (now := engine.container(was.id)) is not None and not was.touched(now)]
-        half = _half_put_back(run)
-        revived, _ = _bring_back(engine, () if half else left)
-        engine.sweep(run.id)
+        half = _half_put_back(journal.find(run.id) or run)
+        revived, _ = _bring_back(engine, () if half or not whole else left)
         told.append(f"run {run.id} was cut off" + (f"; started again: {', '.join(revived)}" if revived else ""))
-        told += half
+        told += [*moved, *half]
+        if not whole:
+            told.append("to go on with it: safe-compose recover")
+            continue
         if (words := _half_swapped(engine, run)) is not None:
             told.append(words)
             if not words.startswith("database "):
@@ -729,6 +749,7 @@ def _half_put_back(run: RunRecord) -> list[str]:
     """What a killed `undo` or `restore` left half: which volumes, and where what was there is. Empty for every other run."""
     begun = {str(step["volume"]): step.get("safety") for step in run.steps if step["step"] == "putting-back"}
     rolled_back = {str(step["volume"]) for step in run.steps if step["step"] == "rolled-back"}
+    taken_out = {str(step["volume"]) for step in run.steps if step["step"] == "taken-out"}
     if run.last("restored") is not None or not begun.keys() - rolled_back:
         return []
     done = {str(step["volume"]) for step in run.steps if step["step"] == "put-back"}
@@ -737,11 +758,11 @@ def _half_put_back(run: RunRecord) -> list[str]:
         if volume in rolled_back:
             continue
         state = "was put back whole" if volume in done else "holds a part of what was put back"
+        state = "is empty" if volume in taken_out else state
         before = (
             f"what was there is in backup {safety}: safe-compose restore {safety} --volume {volume}"
             if safety
             else ("nothing was there before")
         )
         words.append(f"volume {volume} {state}; {before}")
-    source = run.facts.get("restores")
-    return [*words, f"or finish it: safe-compose {'undo' if run.command == ('undo',) else f'restore {source}'}"]
+    return [*words, f"or finish it: safe-compose {' '.join(run.command)}"]

@@ -38,6 +38,7 @@ from safe_compose import (
     swap,
     timer,
     upkeep,
+    volume_trash,
 )
 from safe_compose.artifacts import Backup, Copy, Listed
 from safe_compose.audit import report
@@ -1056,6 +1057,84 @@ def _tell_way_back(title: str, done: dict[str, Any], *, as_json: bool) -> None:
         prompts.table("databases", columns, [_sides(row) for row in statistics])
 
 
+@app.command("trash")
+def look_after_trash(
+    action: Annotated[str, typer.Argument(help="list, restore or empty.")],
+    ids: Annotated[list[str] | None, typer.Argument(help="Items' ids, unique prefixes of them, or names of volumes.")] = None,
+    expired: Annotated[bool, typer.Option("--expired", help="With empty: only what is older than 30 days.")] = False,
+    confirm: Confirm = None,
+    silent: Silent = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """The content of volumes that were deleted without a copy: list it, restore it, or empty the trash for good."""
+    if action not in ("list", "restore", "empty"):
+        raise UsageError(f"trash takes list, restore or empty, not {action!r}", next_step="safe-compose trash --help")
+    if expired and (action != "empty" or ids):
+        raise UsageError("--expired goes with empty, and without ids")
+    if action == "restore" and not ids:
+        raise UsageError("trash restore needs an id", next_step="safe-compose trash list")
+    _check_wait(wait)
+    world = enter(_invocation(None, None))
+    with closing(world.engine):
+        if action != "list" and not dry_run:
+            backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
+        chosen = volume_trash.find(world.engine, ids) if ids else volume_trash.items(world.engine)
+        if action == "list":
+            _tell_trash(world, chosen, as_json=as_json)
+        elif action == "restore":
+            names = {item.record.name: item for item in chosen}
+            if len(names) != len(chosen) or len({item.project for item in chosen}) != 1:
+                raise UsageError("trash restore takes items of one project, and of each volume one")
+            kept = volume_trash.as_backup(world.engine, chosen)
+            done = restore.restore(world, kept, names=(), confirm=confirm, ask=not silent, dry_run=dry_run, trash=names)
+            _tell_way_back("restored", done, as_json=as_json)
+        else:
+            going = [item for item in chosen if not expired or item.has_expired(utc_now())]
+            if not as_json:
+                _tell_trash(world, going, as_json=False)
+            if going and not dry_run:
+                sys.stdout.flush()
+                _agree_to_empty(going, yes=yes, confirm=confirm, ask=not silent)
+                volume_trash.empty(world, going, wait=wait)
+            if as_json:
+                _print_json({"emptied": [item.id for item in going], "done": not dry_run})
+
+
+def _tell_trash(world: World, chosen: Sequence[volume_trash.Item], *, as_json: bool) -> None:
+    sizes = world.engine.sizes([item.volume for item in chosen]) if chosen else {}
+    holders = {item.id: world.engine.lock_of(item.volume) for item in chosen}
+    held = {name: holder is not None and holder.state == "running" for name, holder in holders.items()}
+    if as_json:
+        shapes = [
+            {
+                "id": item.id, "volume": item.record.name, "project": item.project, "kind": item.record.data_kind,
+                "created": item.created, "expires": item.expires, "expired": item.has_expired(utc_now()),
+                "bytes": sizes.get(item.volume), "held": held[item.id],
+            }
+            for item in chosen
+        ]  # fmt: skip
+        _print_json({"trash": shapes})
+        return
+    rows = [
+        (item.id, item.record.name, item.project, size_text(sizes.get(item.volume)), item.created,
+         "EXPIRED" if item.has_expired(utc_now()) else item.expires, "held" if held[item.id] else "NOT HELD")
+        for item in chosen
+    ]  # fmt: skip
+    prompts.table("trash", ["id", "volume", "project", "size", "since", "expires", ""], rows)
+
+
+def _agree_to_empty(going: Sequence[volume_trash.Item], *, yes: bool, confirm: str | None, ask: bool) -> None:
+    """A yes for what has expired; the phrase while any item has not. Raises Refused."""
+    if all(item.has_expired(utc_now()) for item in going):
+        _agree(f"Delete these {len(going)} items for good?", yes=yes)
+        return
+    phrase = f"delete {len(going)} items"
+    _phrase("To delete them for good", phrase, confirm, ask=ask, nothing="nothing was deleted")
+
+
 def _sides(row: dict[str, Any]) -> list[str]:
     sides = [row[side] for side in ("before", "backup", "now")]
     return [row["volume"], row["database"], *(f"{s['tables']}, {s['rows']}" if s else "-" for s in sides)]
@@ -1257,6 +1336,7 @@ def recover(as_json: AsJson = False) -> None:
     world = enter(_invocation(None, None))
     told = backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
     told += rotate.recover(world)
+    lock.renew(world, world.engine.look(grammar.parse(["volume", "ls"])))
     if world.catalogue.root.exists() and (count := world.catalogue.empty_trash()):
         told.append(f"freed the room of {count} forgotten backups")
     if as_json:

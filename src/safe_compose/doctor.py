@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safe_compose import __version__, config, grammar, retention, rotate, shim
+from safe_compose import __version__, config, grammar, retention, rotate, shim, volume_trash
 from safe_compose.catalogue import Catalogue
-from safe_compose.engine import Files, connect
+from safe_compose.engine import Engine, Files, connect
 from safe_compose.errors import SafeComposeError
 from safe_compose.journal import Journal
 from safe_compose.plan import size_text
@@ -19,6 +19,8 @@ from safe_compose.process import new_id, utc_now
 from safe_compose.timetable import Timetable
 from safe_compose.ways import install, tries
 
+SIZES_SECONDS = 10.0
+"""The engine walks every volume that it has to tell the size of one."""
 ROOM = 1 << 30
 """Bytes: with less than that in the store it is time to make room."""
 LOGIN_SECONDS = 15.0
@@ -100,12 +102,25 @@ def _docker(attention: list[str]) -> dict[str, Any]:
                 "remote": engine.remote,
                 "api": _dotted(engine.api_version),
                 "traps": traps(engine.api_version, compose),
+                "trash": _trash(engine, attention),
             }
     except SafeComposeError as fault:
         attention.append(fault.message)
         return {"fault": fault.message}
     attention.extend(trap for trap in facts["traps"] if "upgrade" in trap)
     return facts
+
+
+def _trash(engine: Engine, attention: list[str]) -> dict[str, Any]:
+    """How much is in the trash of the engine."""
+    items = volume_trash.items(engine)
+    sizes = engine.sizes([item.volume for item in items], timeout=SIZES_SECONDS) if items else {}
+    if expired := [item for item in items if item.has_expired(utc_now())]:
+        attention.append(f"{len(expired)} items of the trash are older than 30 days: safe-compose trash empty --expired")
+    for item in items:
+        if (lock := engine.lock_of(item.volume)) is None or lock.state != "running":
+            attention.append(f"nothing holds item {item.id} of the trash against a prune: safe-compose recover")
+    return {"items": len(items), "bytes": sum(sizes.values()) if len(sizes) == len(items) else None}
 
 
 def _dotted(version: tuple[int, ...] | None) -> str | None:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import IO, TYPE_CHECKING, NoReturn
 
@@ -26,11 +27,12 @@ from safe_compose.journal import Journal, Run
 from safe_compose.observed import HELPER_LABEL, Observed
 from safe_compose.plan import Doomed, Plan
 from safe_compose.policy import Tier
-from safe_compose.process import hold_standard_descriptors
+from safe_compose.process import Process, hold_standard_descriptors
 from safe_compose.world import Begun, World, enter, project_folder
 
 if TYPE_CHECKING:  # imported when a card has been painted or answered: it stands there 40 ms sooner
-    from safe_compose.backup import Halted, Kept
+    from safe_compose.backup import Halted, Kept, Request
+    from safe_compose.volume_trash import Thrown
 
 
 class Terminated(BaseException):
@@ -117,7 +119,8 @@ def look(world: World, invocation: Invocation) -> Plan:
         )
         for volume, verdict in zip(threatened.volumes, world.judge(threatened.volumes, observed, rules), strict=True)
     ]
-    return plan.make(invocation, observed, threatened, doomed)
+    made = plan.make(invocation, observed, threatened, doomed)
+    return replace(made, safety="backup" if invocation.own.skip_backup else world.safety(observed))
 
 
 def _explain(made: Plan) -> None:
@@ -182,10 +185,10 @@ def _guarded(world: World, made: Plan, case: consent.Case) -> int:
     terminal = None if own.non_interactive or own.confirm is not None or approval else prompts.Terminal.open()
     if terminal is None and approval is None:
         with consent.offered(world, made, case):
-            _answer_given(made)
+            made = _answer_given(made)
     prompts.show_card(_with_details(world, made), lambda: _measured(world, made))
     if terminal is not None:
-        _ask(made, terminal)
+        made = _ask(made, terminal)
     command = (made.invocation.program, *made.invocation.argv)
     with world.catalogue.lock(world.engine.id, made.project or "volumes", command=command):
         if approval is not None:
@@ -195,7 +198,7 @@ def _guarded(world: World, made: Plan, case: consent.Case) -> int:
 
 def _act(world: World, made: Plan, approval: str | None) -> int:
     """Back up, run docker, tell. The lock of the project is held; whatever happens, what was stopped is started again."""
-    from safe_compose import backup
+    from safe_compose import backup, volume_trash
 
     journal_run = world.journal.begin(
         world.engine.run_id,
@@ -210,40 +213,46 @@ def _act(world: World, made: Plan, approval: str | None) -> int:
         approval=approval,
     )
     halted = backup.Halted(world.engine, journal_run)
+    thrown = volume_trash.Thrown(world.engine, journal_run)
     code: int | None = None
     try:
-        last, kept = _prepared(world, made, journal_run, halted)
-        code = run_docker(world, made.invocation)
+        last, kept = _prepared(world, made, journal_run, halted, thrown)
+        started = partial(_note_docker, journal_run) if thrown.names else None
+        code = run_docker(world, made.invocation, started)
         with prompts.only_said():  # docker ran: its exit code is ours, and a fault of ours changes nothing any more
-            _tell(world, last, journal_run, kept.id if kept else None, code)
+            _tell(world, last, journal_run, kept.id if kept else None, thrown.names, code)
     except KeyboardInterrupt as interrupt:
         raise Interrupted("interrupted; nothing was deleted") from interrupt
     finally:
-        _leave(world, journal_run, halted, code)
+        _leave(world, journal_run, halted, thrown, code)
     return code
 
 
-def _prepared(world: World, made: Plan, journal_run: Run, halted: "Halted") -> "tuple[Plan, Kept | None]":
+def _note_docker(journal_run: Run, pid: int) -> None:
+    """Which docker it is that deletes: should we die, nothing is put back under its hands."""
+    with prompts.only_said():
+        journal_run.step("docker", process=Process.of(pid).facts())
+
+
+def _prepared(
+    world: World, made: Plan, journal_run: Run, halted: "Halted", thrown: "Thrown"
+) -> "tuple[Plan, Kept | None]":
     """Everything that must be true before docker may run. Returns the last look and the backup."""
     from safe_compose import backup, copies
 
     backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
-    again = look(world, made.invocation)
+    again = replace(look(world, made.invocation), safety=made.safety, insisted=made.insisted)
     _same(made, again)
     kept = None
-    if again.backed_up and not made.invocation.own.skip_backup:
+    aside = _aside(world, again)
+    needed = again.backed_up and not made.invocation.own.skip_backup
+    if needed and len(aside) == len(again.backed_up) and again.safety == "trash" and not made.invocation.own.backup_first:
+        backup.stop_all(world.engine, _request(again), world.settings, halted)
+    elif needed:
         required = world.required_copies(again.observed)
         copies.reachable(required)
         backup.seal_for(world, again.observed)
-        request = backup.Request(
-            project=again.project or "volumes",
-            reason="pre-delete",
-            command=again.invocation.argv,
-            observed=again.observed,
-            volumes=tuple((d.volume, d.verdict) for d in again.backed_up),
-            may_stop=again.threat.stops,
-        )
-        kept = backup.before_deletion(world.engine, world.catalogue, journal_run, request, world.settings, halted)
+        kept = backup.before_deletion(world.engine, world.catalogue, journal_run, _request(again), world.settings, halted)
         with prompts.only_said():
             if over := world.over_budget():
                 prompts.say(f"safe-compose: {over}")
@@ -251,16 +260,77 @@ def _prepared(world: World, made: Plan, journal_run: Run, halted: "Halted") -> "
             copies.send_required(world.catalogue, kept.backup, required)
             journal_run.step("copied", backup=kept.id, to=[to.name for to in required])
     last = _last_look(world, again, kept)
+    if aside:
+        last = _move_aside(world, last, aside, thrown)
     journal_run.step("running", **_way_back(again, kept))  # of `again`: by now the services are stopped
     return last, kept
 
 
-def _leave(world: World, journal_run: Run, halted: "Halted", code: int | None) -> None:
-    """Start again what was stopped, remove our helpers, close the journal. No fault here hides what happened before.
+def _request(made: Plan) -> "Request":
+    from safe_compose import backup
 
-    A run that could not start everything again stays open, so that `recover` and the next run try it once more.
+    return backup.Request(
+        project=made.project or "volumes",
+        reason="pre-delete",
+        command=made.invocation.argv,
+        observed=made.observed,
+        volumes=tuple((d.volume, d.verdict) for d in made.backed_up),
+        may_stop=made.threat.stops,
+    )
+
+
+def _aside(world: World, made: Plan) -> frozenset[str]:
+    """The volumes whose content goes into the trash before docker runs. Where one cannot go there it is said why; BackupFailed
+    when a person had asked for just that."""
+    if made.safety == "backup" or made.invocation.own.skip_backup:
+        return frozenset()
+    from safe_compose.methods import rename
+
+    refusals = {d.name: made.no_trash for d in made.backed_up}
+    if made.no_trash is None:
+        folder = world.engine.volumes_folder()
+        refusals = {d.name: rename.examine(world.engine, d.volume, folder) for d in made.backed_up}
+    told = [f"volume {name} cannot go into the trash: {why}" for name, why in refusals.items() if why is not None]
+    if told and made.insisted:
+        raise BackupFailed(f"{'; '.join(told)}; nothing was deleted", next_step="run the command again, for a backup instead")
+    for words in told:
+        prompts.say(f"safe-compose: {words}; it is backed up")
+    return frozenset(name for name, why in refusals.items() if why is None)
+
+
+def _move_aside(world: World, last: Plan, names: frozenset[str], thrown: "Thrown") -> Plan:
+    """Move content into the trash. Returns the plan with the volumes as they stand there now, empty."""
+    from safe_compose import backup
+
+    request = _request(last)
+    now = []
+    for d in last.doomed:
+        if d.name in names:
+            thrown.throw(d.volume, backup.record_of(request, d.volume, d.verdict, "trash", ()), last.project or "volumes")
+            prompts.say(f"safe-compose: the content of {d.name} is in the trash")
+        now.append(replace(d, volume=world.engine.volume(d.name) or d.volume))
+    world.engine.sweep()
+    if left := world.engine.leftovers():
+        raise LookAgain(f"helper containers are still there ({', '.join(left)}); nothing was deleted")
+    for d in now:
+        if d.name in names and (on := [u.name for u in world.engine.users(d.name) if u.lively]):
+            raise LookAgain(f"container {on[0]} was started on volume {d.name}; nothing was deleted")
+    return replace(last, doomed=tuple(now))
+
+
+def _leave(world: World, journal_run: Run, halted: "Halted", thrown: "Thrown", code: int | None) -> None:
+    """Put back what is in the trash and was not deleted, start again what was stopped, remove our helpers, close the journal.
+    No fault here hides what happened before.
+
+    A run that could not do all of it stays open, so that `recover` and the next run try it once more.
     """
-    restored = whole = halted.restore()
+    from safe_compose.backup import undisturbed
+
+    with undisturbed():
+        untouched = thrown.settle(docker_ran=code is not None)
+        if not untouched:
+            prompts.say("safe-compose: what was stopped stays so until then: nothing may start on an empty volume")
+        restored = whole = untouched and halted.restore()
     with prompts.only_said():
         if code is None:
             whole = False  # until they are gone
@@ -291,18 +361,26 @@ def _backup_outlives_us(settings: config.Settings) -> None:
         )
 
 
-def _answer_given(made: Plan) -> None:
-    """Without anybody to ask: the flags must have answered. Raises Refused, naming the flags to add."""
+def _without_copy(made: Plan) -> Plan:
+    """The phrase for the trash was given."""
+    return replace(made, safety="trash", insisted=True)
+
+
+def _answer_given(made: Plan) -> Plan:
+    """Without anybody to ask: the flags must have answered. Returns the plan as they say; raises Refused, naming the flags to
+    add."""
     own = made.invocation.own
     if own.confirm is not None:
+        if own.confirm == made.trash_phrase and not own.backup_first:
+            return _without_copy(made)
         if own.confirm != made.phrase:
             raise Refused(
                 f"--confirm does not match: this command deletes {_names(made.doomed)}",
                 next_step=f"--confirm '{made.phrase}'",
             )
-        return
+        return made
     if own.non_interactive and own.backup_first:
-        return
+        return made
     job = "add --non-interactive --backup-first (a verified backup instead of the confirmation)"
     raise Refused(
         f"this command deletes {_names(made.doomed)}, and there is no terminal to confirm it on. A person decides this",
@@ -312,18 +390,22 @@ def _answer_given(made: Plan) -> None:
     )
 
 
-def _ask(made: Plan, terminal: prompts.Terminal) -> None:
+def _ask(made: Plan, terminal: prompts.Terminal) -> Plan:
     answer = terminal.ask(prompts.question_for(made))
+    if answer == made.trash_phrase and not made.invocation.own.backup_first:
+        return _without_copy(made)
     if made.typed or made.invocation.own.skip_backup:
         if answer != made.phrase:
             raise Refused(f"the phrase was not '{made.phrase}'; nothing was deleted")
     elif answer.strip().lower() not in ("y", "yes"):
         raise Refused("not confirmed; nothing was deleted")
+    return made
 
 
 def _with_details(world: World, made: Plan) -> Plan:
     details = {}
-    if not made.invocation.own.skip_backup:
+    copied = made.safety != "trash" or made.no_trash is not None or made.invocation.own.backup_first
+    if copied and not made.invocation.own.skip_backup:
         details["backup goes to"] = f"{world.catalogue.root} ({plan.size_text(world.catalogue.room().bytes)} free)"
         if over := world.over_budget():
             details["store"] = over
@@ -333,9 +415,9 @@ def _with_details(world: World, made: Plan) -> Plan:
             details["encrypted for"] = f"{len(recipients)} recipient{'s' if len(recipients) != 1 else ''}"
         if required := world.required_copies(made.observed):
             details["copied off-site"] = ", ".join(f"{to.name} ({to.url})" for to in required)
-        if made.threat.stops:
-            names = ", ".join(c.name for c in made.threat.stops if c.lively)
-            details["stopped for it"] = names or "nothing runs"
+    if not made.invocation.own.skip_backup and made.threat.stops:
+        names = ", ".join(c.name for c in made.threat.stops if c.lively)
+        details["stopped for it"] = names or "nothing runs"
     if milder := _without_volumes(made.invocation):
         details["safer"] = f"{milder} keeps every volume with a name"
     return replace(made, details=details, patience=world.settings.patience)
@@ -399,7 +481,7 @@ def _last_look(world: World, made: Plan, kept: "Kept | None") -> Plan:
     return again
 
 
-def _tell(world: World, made: Plan, journal_run: Run, backup_id: str | None, code: int) -> None:
+def _tell(world: World, made: Plan, journal_run: Run, backup_id: str | None, aside: Sequence[str], code: int) -> None:
     """What really died, whatever the exit code says; our own failures here change nothing any more."""
     gone: list[str] = []
     survived: list[str] = []
@@ -410,8 +492,10 @@ def _tell(world: World, made: Plan, journal_run: Run, backup_id: str | None, cod
     if survived:
         prompts.say(f"safe-compose: docker exited with {code}; still there: {', '.join(survived)}")
     if gone:
-        prompts.say(f"safe-compose: deleted {', '.join(gone)}" + (f"; backup {backup_id}" if backup_id else "; no backup"))
-    if gone and backup_id:
+        kept = [f"backup {backup_id}"] if backup_id else []
+        kept += [f"in the trash for {plan.TRASH_DAYS} days: {', '.join(n for n in gone if n in aside)}"] if aside else []
+        prompts.say(f"safe-compose: deleted {', '.join(gone)}; {'; '.join(kept) or 'no backup'}")
+    if gone and (backup_id or aside):
         prompts.say("safe-compose: to bring everything back: safe-compose undo")
 
 
@@ -487,7 +571,13 @@ class _Relay:
         elif number in (signal.SIGTERM, signal.SIGHUP) and self._child.returncode is None:
             os.kill(self._child.pid, number)  # not send_signal: its poll() would take the exit status from `_wait`
 
-    def start(self, argv: Sequence[str], environment: Mapping[bytes, bytes], stdin: IO[bytes] | None) -> "subprocess.Popen[bytes]":
+    def start(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[bytes, bytes],
+        stdin: IO[bytes] | None,
+        started: Callable[[int], None] | None,
+    ) -> "subprocess.Popen[bytes]":
         if self._early:  # the last moment in which nothing has happened yet
             raise KeyboardInterrupt if self._early[0] in (signal.SIGINT, signal.SIGQUIT) else Terminated(self._early[0])
         try:
@@ -496,16 +586,19 @@ class _Relay:
             raise DockerNotFound(f"{argv[0]} does not start: {error.strerror}", next_step="set SAFE_COMPOSE_DOCKER") from error
         for number in self._early:
             self._on(number, None)
+        if started is not None:
+            started(self._child.pid)
         return self._child
 
 
-def run_docker(world: World, invocation: Invocation) -> int:
+def run_docker(world: World, invocation: Invocation, started: Callable[[int], None] | None = None) -> int:
     """Run the real docker as a child in our process group with everything inherited; its exit code, or its death.
 
-    When docker is stopped (Ctrl-Z) we stop as well. Minus N: it died by signal N. Raises DockerNotFound when it does not start.
+    `started` gets its process id. When docker is stopped (Ctrl-Z) we stop as well. Minus N: it died by signal N. Raises
+    DockerNotFound when it does not start.
     """
     with _replayed(world.stdin) as stdin:
-        code = _wait(_Relay().start([world.docker, *invocation.argv], shim.guarded_environment(), stdin))
+        code = _wait(_Relay().start([world.docker, *invocation.argv], shim.guarded_environment(), stdin, started))
     _handle(_STOPPING, signal.SIG_DFL)
     return code
 

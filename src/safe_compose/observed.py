@@ -20,6 +20,8 @@ SCRATCH_LABEL = "io.github.safe-compose.scratch"
 """On a volume made for a look at a backup; its value is the backup's id. It holds nothing that is not there."""
 HELPER_LABEL = "io.github.safe-compose.helper"
 """On every container and scratch volume of ours; its value is the id of the run that made it."""
+TRASH_LABEL = "io.github.safe-compose.trash"
+"""On a volume of ours that holds the content of a deleted one; its value is the id of the run that moved it there."""
 LOCK_LABEL = "io.github.safe-compose.lock"
 """On a container of ours that does nothing but reference a volume, so that docker refuses to delete it; its value is the
 volume's name."""

@@ -10,6 +10,9 @@ from safe_compose.observed import Container, Observed, Volume
 from safe_compose.policy import Tier, Verdict
 from safe_compose.threat import Threat
 
+TRASH_KINDS = frozenset({"compose_down_volumes", "volume_rm"})
+"""Doors behind which docker neither asks nor starts anything: a volume may stand there empty for a moment."""
+TRASH_DAYS = 30
 COMPOSE_KINDS = frozenset({"compose_down_volumes", "compose_rm_anon", "compose_renew_anon", "compose_recreate_changed_volume"})
 
 
@@ -61,6 +64,10 @@ class Plan:
     """For the card only: where the backup goes, the room there."""
     patience: int | None = None
     """For the card only: seconds that a backup may take without a remark."""
+    safety: str = "backup"
+    """`backup`, `trash` (the content is moved aside and no copy is made, where that is possible) or `both`."""
+    insisted: bool = False
+    """The phrase for the trash was typed: then nothing else takes its place."""
 
     @property
     def backed_up(self) -> tuple[Doomed, ...]:
@@ -81,12 +88,38 @@ class Plan:
     def touches_others(self) -> bool:
         return any(d.other_project for d in self.doomed)
 
+    @property
+    def no_trash(self) -> str | None:
+        """Why what dies cannot all be moved into the trash instead of being copied, as far as this look tells; or None."""
+        if self.threat.kind not in TRASH_KINDS:
+            return "docker may ask, or start something, before it deletes"
+        return next((f"{d.name}: {why}" for d in self.backed_up if (why := why_no_trash(d.volume)) is not None), None)
+
+    @property
+    def trash_phrase(self) -> str | None:
+        """What may be typed instead of the phrase, to have no copy made; None where that is not possible."""
+        possible = self.safety == "backup" and self.backed_up and not self.invocation.own.skip_backup and self.no_trash is None
+        return f"trash {self.phrase}" if possible and self.phrase is not None else None
+
     def identity(self) -> frozenset[tuple[str, str, tuple[tuple[str, str], ...]]]:
         """What each later look must find again: the same volumes, made the same way.
 
         Not `CreatedAt`: up to engine 20.10 it is the time of the last change in the volume's root folder (run).
         """
         return frozenset((d.name, d.volume.driver, tuple(sorted(d.volume.labels.items()))) for d in self.doomed)
+
+
+def why_no_trash(volume: Volume) -> str | None:
+    """Why a volume's content cannot be renamed away, as far as the volume alone tells; None when it may be possible."""
+    if volume.driver != "local":
+        return f"driver {volume.driver}"
+    if volume.options:
+        return "driver options"
+    if volume.anonymous:
+        return "anonymous"
+    if not volume.mountpoint.endswith(f"/volumes/{volume.name}/_data"):
+        return f"its folder is {volume.mountpoint or 'unknown'}"
+    return None
 
 
 def room_needed(size: int) -> int:
@@ -215,6 +248,7 @@ def _disposable_note(doomed: Doomed) -> str:
 def to_json(plan: Plan) -> dict[str, Any]:
     """The documented shape of `--explain --json` (design, section 3). Keys are only ever added."""
     project = plan.observed.project
+    kept = plan.verdict != "pass" and not plan.invocation.own.skip_backup and not plan.holds and bool(plan.backed_up)
     return {
         "version": 1,
         "argv": list(plan.invocation.argv),
@@ -241,7 +275,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "spared": [{"name": name, "why": why} for name, why in plan.threat.spared],
         "warnings": list(plan.warnings),
         "phrase": plan.phrase,
-        "backup": plan.verdict != "pass" and not plan.invocation.own.skip_backup and not plan.holds and bool(plan.backed_up),
+        "backup": kept and (plan.safety != "trash" or plan.no_trash is not None),
+        "trash": kept and plan.safety != "backup" and plan.no_trash is None,
     }
 
 
@@ -276,7 +311,12 @@ def as_text(plan: Plan) -> str:
         if plan.invocation.own.skip_backup:
             lines.append("backup:   none (--skip-backup)")
         elif plan.backed_up:
-            lines.append(f"backup:   {', '.join(d.name for d in plan.backed_up)}, verified before docker runs")
+            names = ", ".join(d.name for d in plan.backed_up)
+            if plan.safety != "backup":
+                why = f"not possible: {plan.no_trash}" if plan.no_trash else f"{names}, moved there before docker runs"
+                lines.append(f"trash:    {why}")
+            if plan.safety != "trash" or plan.no_trash:
+                lines.append(f"backup:   {names}, verified before docker runs")
         else:
             lines.append("backup:   none (nothing but disposable volumes)")
         lines.append(f"phrase:   {plan.phrase}" if plan.typed or plan.invocation.own.skip_backup else "asks:     y/N")

@@ -39,7 +39,12 @@ class Process:
 
     @classmethod
     def current(cls) -> "Process":
-        return cls(os.getpid(), _boot_id(), _start_of(os.getpid()), _pid_namespace(), os.uname().nodename)
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        """A process of this machine that lives, or has just ended and was not waited for."""
+        return cls(pid, _boot_id(), _start_of(pid), _pid_namespace(), os.uname().nodename)
 
     @classmethod
     def read(cls, facts: Mapping[str, object]) -> "Process | None":
@@ -71,6 +76,21 @@ class Process:
         except PermissionError:
             pass  # it lives and belongs to somebody else; its start still tells whether it is the one meant
         return bool(self.started) and _start_of(self.pid) != self.started
+
+
+def with_environment(pair: bytes) -> list[int] | None:
+    """Ids of the processes of this machine that were started with `NAME=value`, as far as we may see; None without /proc."""
+    if sys.platform != "linux":
+        return None
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue  # it has just gone, or it is somebody else's: what we start is ours
+            found += [int(entry.name)] if pair in environment.split(b"\0") else []
+    return found
 
 
 def _boot_id() -> str:

@@ -17,7 +17,7 @@ from rich.text import Text as RichText
 
 from safe_compose.artifacts import Listed, visible
 from safe_compose.errors import Refused, SafeComposeError
-from safe_compose.plan import Doomed, Effort, Plan, effort, size_text, time_text
+from safe_compose.plan import TRASH_DAYS, Doomed, Effort, Plan, effort, size_text, time_text
 from safe_compose.policy import Tier
 
 NARROW = 72
@@ -212,6 +212,16 @@ def _one_below_the_other(volumes: Sequence[tuple[Text, Text, Text, Text]]) -> Gr
 
 
 def _time_it_takes(plan: Plan, taken: Effort | None, unknown: str) -> Iterator[Text]:
+    if plan.safety != "backup":
+        yield Text(
+            f"trash: not possible ({plan.no_trash}); backed up instead"
+            if plan.no_trash
+            else "trash: the content is moved aside on the engine's own disk, in seconds; `undo` brings it back within "
+            f"{TRASH_DAYS} days"
+        )
+        if plan.safety == "trash" and not plan.no_trash:
+            yield Text("no copy is made: what happens to that disk happens to it", style="yellow")
+            return
     yield Text(f"it takes: {taken or unknown}")
     if plan.threat.stops:
         time = f"about {time_text(taken.seconds)}" if taken else "all that time"
@@ -222,6 +232,14 @@ def _time_it_takes(plan: Plan, taken: Effort | None, unknown: str) -> Iterator[T
             "everything runs",
             style="yellow",
         )
+        if plan.trash_phrase is not None:
+            yield Text(
+                f"or without a copy, in seconds: type '{plan.trash_phrase}'. The content is then moved aside on the engine's own "
+                f"disk, which it does not survive; `undo` brings it back within {TRASH_DAYS} days",
+                style="yellow",
+            )
+        elif plan.safety == "backup":
+            yield Text(f"the trash, which would take seconds, is not possible: {plan.no_trash}", style="dim")
 
 
 def show_card(plan: Plan, measure: Callable[[], Iterator[Sequence[Doomed]]]) -> None:
@@ -241,9 +259,12 @@ def question_for(plan: Plan) -> str:
     """The last line before the answer: what typing it means."""
     if plan.invocation.own.skip_backup:
         return f"No backup will be made. To delete {len(plan.doomed)} volumes for good, type '{plan.phrase}': "
-    if plan.typed:
-        return f"A backup is made and verified first. To go on, type '{plan.phrase}': "
-    return "A backup is made and verified first. Go on? [y/N] "
+    first = "A backup is made and verified first."
+    if plan.safety != "backup" and plan.no_trash is None and plan.backed_up:
+        aside = "the content is moved into the trash"
+        only = plan.safety == "trash" and not plan.invocation.own.backup_first
+        first = f"No copy is made: {aside} first." if only else f"A backup is made and verified, and {aside}, first."
+    return f"{first} To go on, type '{plan.phrase}': " if plan.typed else f"{first} Go on? [y/N] "
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safe_compose import backup, prompts, shim
+from safe_compose import backup, prompts, shim, volume_trash
 from safe_compose.artifacts import HIDDEN, Artifact, Backup, DatabaseStatistics, VolumeRecord
 from safe_compose.elsewhere import SCRATCH, Elsewhere, how_to_look
 from safe_compose.elsewhere import elsewhere as places_for
@@ -34,6 +34,7 @@ from safe_compose.methods.database import Database
 from safe_compose.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier, Verdict
+from safe_compose.volume_trash import Item
 from safe_compose.world import World
 
 HEALTH_SECONDS = 120.0
@@ -54,6 +55,8 @@ class Target:
     now: Volume | None
     holds: bool = False
     """There is content now that would be replaced: it is backed up first, and a person types the phrase."""
+    trash: str = ""
+    """The volume of the trash that holds its content: then that is renamed back, and nothing is copied."""
     server: str = ""
     """The image of another major version that serves the volume now: then `record` is how its dump goes into that one."""
 
@@ -61,6 +64,8 @@ class Target:
     def source(self) -> str:
         if self.forgets:
             return "nothing"
+        if self.trash:
+            return "trash"
         if _archive_of(self.record) is not None:
             return "archive"
         return "physical copy" if self.record.method == "physical" else "dump"
@@ -101,6 +106,8 @@ class Way:
     """What the compose file says of today's services."""
     away: Elsewhere | None = None
     """Where the volumes go when they do not go home."""
+    trash: Mapping[str, str] = field(default_factory=dict)
+    """Name of a deleted volume -> the volume of the trash with its content."""
 
     @property
     def occupied(self) -> tuple[Target, ...]:
@@ -142,10 +149,13 @@ class Way:
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        yield f"from backup {self.kept.id} of {self.kept.created} ({self.kept.level or 'not verified yet'}):"
+        if self.kept.path:
+            yield f"from backup {self.kept.id} of {self.kept.created} ({self.kept.level or 'not verified yet'}):"
+        else:
+            yield f"from the trash, where it is since {self.kept.created}:"
         where = "now" if self.away is None else "into"
         for t in self.targets:
-            size = size_text(sum(a.bytes for a in t.record.artifacts))
+            size = "renamed, not copied" if t.trash else size_text(sum(a.bytes for a in t.record.artifacts))
             yield f"  {t.record.name}{f' ({where} {t.into})' if t.into != t.record.name else ''}: {t.action()} ({size})"
         if users := self.users():
             yield f"  stopped meanwhile, then started again: {', '.join(c.name for c in users)}"
@@ -164,12 +174,18 @@ def undo(world: World, *, project: str | None, confirm: str | None, ask: bool = 
     Raises Refused, LookAgain, VerifyFailed, BackupFailed; nothing is touched then, or what was there is there again.
     """
     deletion = _deletion(world, project)
-    kept = world.catalogue.find(str(deletion.backup))
     engine = _same_engine(world, deletion)
+    trash = volume_trash.of_run(engine, deletion.id)
+    if deletion.backup is not None:
+        kept = world.catalogue.find(deletion.backup)
+    elif trash:
+        kept = volume_trash.as_backup(engine, list(trash.values()))
+    else:
+        raise Refused("it went into the trash without a backup, and is not there any more; nothing can be undone")
     gone = _gone(deletion)
     command = _compose_command(world, deletion)
     _, declared = declared_mounts(command, dict(os.environ), deletion.cwd) if command else ("", ())
-    way = _look(engine, kept, [r for r in kept.volumes if r.name in gone], declared)
+    way = _look(engine, kept, [r for r in kept.volumes if r.name in gone], declared, trash=_held_in(trash))
     prompts.say(f"safe-compose: undo of '{deletion.program} {' '.join(deletion.command)}' ({deletion.started})")
     if lost := sorted(gone - {r.name for r in kept.volumes}):
         prompts.say(f"safe-compose: not in the backup, because disposable: {', '.join(lost)}")
@@ -194,11 +210,13 @@ def restore(
     dry_run: bool = False,
     elsewhere: bool = False,
     into: str | None = None,
+    trash: Mapping[str, Item] | None = None,
 ) -> dict[str, Any]:
     """Put the volumes of one backup back, all of them or those named. What runs on them is stopped and started again.
 
     into: not home, but into this volume or project, or `scratch`. elsewhere: it was fetched from off-site for this engine, be it
-    another one than it was made on: that machine may be lost.
+    another one than it was made on: that machine may be lost. trash: items of it by the name of the volume; then `kept` is
+    `volume_trash.as_backup` of them.
     Raises as `undo` does.
     """
     if missing := sorted(set(names) - {r.name for r in kept.volumes}):
@@ -211,11 +229,11 @@ def restore(
         ids: dict[str, Any] = {"backup_id": kept.id, "project": kept.project, "token": world.run_id[-6:]}
         away = places_for(into, records, **ids, here=project, declared=declared)
         records = list(away.records)
-    way = _look(world.engine, kept, records, declared if away or project == kept.project else (), away)
+    way = _look(world.engine, kept, records, declared if away or project == kept.project else (), away, _held_in(trash))
     if dry_run:
         return _only_shown(way)
     _agree(world, way, confirm, ask)
-    with _acting(world, way, ("restore", kept.id)) as act:
+    with _acting(world, way, ("trash", "restore", kept.id) if trash else ("restore", kept.id)) as act:
         act.put_back_all()
         act.settle()
     if into == SCRATCH:
@@ -241,6 +259,10 @@ def usable(world: World, kept: Backup, *, elsewhere: bool = False) -> None:
             f"backup {kept.id} was made on another engine ({kept.endpoint}); nothing was restored",
             next_step="set DOCKER_HOST or DOCKER_CONTEXT to that engine, or follow RESTORE.md in " + kept.path,
         )
+
+
+def _held_in(trash: Mapping[str, Item] | None) -> dict[str, str]:
+    return {name: item.volume for name, item in (trash or {}).items()}
 
 
 def _only_shown(way: Way) -> dict[str, Any]:
@@ -275,7 +297,7 @@ def _deletion(world: World, project: str | None) -> RunRecord:
             f"safe-compose: the deletion of {newer[0].started} in {where} was undone already; this is an older one, "
             f"of {found.started}"
         )
-    if found.backup is None:
+    if found.backup is None and found.last("trashed") is None:
         raise Refused(
             f"'{found.program} {' '.join(found.command)}' of {found.started} ran without a backup; nothing can be undone",
             next_step="safe-compose list, then safe-compose restore ID for an older state",
@@ -312,6 +334,7 @@ def _look(
     records: Sequence[VolumeRecord],
     declared: tuple[DeclaredMount, ...],
     away: Elsewhere | None = None,
+    trash: Mapping[str, str] | None = None,
 ) -> Way:
     """What would be put where. Raises Refused for a volume whose server of today could not hold it."""
     observed = engine.look(_LOOK)
@@ -323,8 +346,9 @@ def _look(
         if record.data_kind == "postgres":
             other = postgres.moved(engine, record, into, observed.users(into), declared)
         server = other.users[0]["image"] if other is not None else ""
-        targets.append(Target(other or record, into, now, now is not None and engine.list_root(into) != [], server))
-    return Way(engine, kept, observed, tuple(targets), declared, away)
+        held = (trash or {}).get(record.name, "") if other is None else ""
+        targets.append(Target(other or record, into, now, now is not None and engine.list_root(into) != [], held, server))
+    return Way(engine, kept, observed, tuple(targets), declared, away, trash or {})
 
 
 def _successor(record: VolumeRecord, observed: Observed, project: str) -> str | None:
@@ -379,10 +403,13 @@ def _trusted(kept: Backup) -> None:
 
 def _read_whole(world: World, way: Way) -> None:
     """Every file of the volumes, before the first byte goes anywhere. A damaged backup is marked, and raises VerifyFailed."""
+    copied = [target for target in way.targets if not target.trash]
+    if not copied:
+        return
     _trusted(way.kept)
     folder = Path(way.kept.path)
     with prompts.progress(f"verify {way.kept.id}") as report:
-        for target in way.targets:
+        for target in copied:
             try:
                 if (locked := stream.locked(folder, target.record)) is not None:
                     raise locked
@@ -422,7 +449,7 @@ def _acting(world: World, way: Way, command: tuple[str, ...], *, undoes: str | N
         for project in sorted(way.projects):
             lock = world.catalogue.lock(way.engine.id, project, wait=LOCK_SECONDS, command=("safe-compose", *command))
             locks.enter_context(lock)
-        again = _look(way.engine, way.kept, [t.record for t in way.targets], way.declared, way.away)
+        again = _look(way.engine, way.kept, [t.record for t in way.targets], way.declared, way.away, way.trash)
         if again.identity() != way.identity():
             raise LookAgain("the volumes changed between the plan and now; nothing was restored", next_step="run it again")
         _possible(again)
@@ -495,10 +522,15 @@ class Act:
         if self.undoes is not None:
             self.run.step("undid", run=self.undoes)
         self.touched.clear()
+        for target in self.way.targets:
+            if target.trash:
+                with prompts.only_said():
+                    volume_trash.discard(self.way.engine, target.trash)
 
     def _put_back(self, target: Target) -> None:
         engine, record = self.way.engine, target.record
-        self.run.step("putting-back", volume=target.into, safety=self.safety.id if self.safety and target.holds else None)
+        safety = self.safety.id if self.safety and target.holds else None
+        self.run.step("putting-back", volume=target.into, safety=safety, trash=target.trash or None)
         self.touched.append(target)
         if target.now is None:
             engine.create_volume(target.into, driver=record.driver, options=record.options, labels=record.labels)
@@ -514,6 +546,7 @@ class Act:
         self.filled.append({"name": record.name, "into": target.into, "from": source})
         size = size_text(sum(a.bytes for a in record.artifacts))
         told = f" is back, from its {source} ({size})" if source in ("archive", "physical copy", "dump") else f": {source}"
+        told = " is back, from the trash" if source == "trash" else told
         prompts.say(f"safe-compose: {record.name}{told}")
 
     def _left_outside(self, target: Target) -> str:
@@ -532,6 +565,9 @@ class Act:
         images = self._images(record)
         if empty_first:
             archive.empty(engine, into, images)
+        if target.trash:
+            volume_trash.put_back(engine, into, target.trash)
+            return "trash"
         tar = _archive_of(record)
         if tar is not None:
             with prompts.progress(f"restore {into}", total=tar.uncompressed_bytes) as report:
@@ -570,7 +606,9 @@ class Act:
         engine, images = self.way.engine, self._images(target.record)
         if engine.volume(target.into) is None or (target.forgets and target.now is not None):
             return
-        if target.now is not None or (target.outside and not target.forgets):
+        if target.trash:
+            volume_trash.take_out(engine, target.into, target.trash)  # never emptied: it may be the only copy
+        elif target.now is not None or (target.outside and not target.forgets):
             archive.empty(engine, target.into, images)
         if target.now is None:
             engine.remove_volume(target.into)

@@ -14,6 +14,7 @@ from safe_compose.observed import (
     CONFIG_HASH_LABEL,
     HELPER_LABEL,
     ONEOFF_LABEL,
+    TRASH_LABEL,
     Container,
     Observed,
     Project,
@@ -378,6 +379,8 @@ def _sift(
 
 def _of_lock(volume: Volume) -> str:
     """Why docker will refuse, which it says without telling what the container is for; and what to do about it."""
+    if TRASH_LABEL in volume.labels:
+        return f"volume {volume.name} is in the trash, so docker refuses; to look at it: safe-compose trash list"
     return f"volume {volume.name} is locked against deletion, so docker refuses; to let it go: safe-compose unprotect {volume.name}"
 
 

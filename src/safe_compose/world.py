@@ -67,6 +67,11 @@ class World:
             return config.load(theirs, dict(os.environ))
         return self.settings
 
+    def safety(self, observed: "Observed") -> str:
+        """What a deletion of what was found leaves: `backup`, `trash` or `both`. A copy elsewhere needs a backup."""
+        said = self._settings_of(observed).safety
+        return "both" if said == "trash" and self.required_copies(observed) else said
+
     def recipients(self, observed: "Observed") -> "tuple[str, ...]":
         """Whom a backup of what was found is encrypted for."""
         return self._settings_of(observed).recipients or self.settings.recipients

@@ -57,6 +57,8 @@ class Helper:
     """Or `container:ID`."""
     volumes: tuple[tuple[str, str, bool], ...] = ()
     """(volume's name, path, read only)."""
+    binds: tuple[tuple[str, str], ...] = ()
+    """(folder of the engine's host, path): only what is the engine's own."""
     tmpfs: tuple[str, ...] = ()
     """Besides these, each VOLUME of the image that nothing is mounted on gets a tmpfs."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +126,8 @@ def _shared(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str]
         # without volume-nocopy docker fills an empty volume from the image and changes the owner of its root
         options = ["type=volume", f"source={volume}", f"target={path}", "volume-nocopy=true"]
         words += ["--mount", _csv([*options, "readonly"] if read_only else options)]
+    for source, path in helper.binds:
+        words += ["--mount", _csv(["type=bind", f"source={source}", f"target={path}"])]
     for path in uncovered(helper, image_volumes):
         words += ["--tmpfs", path]
     for key in helper.environment:

@@ -370,6 +370,24 @@ class Engine:
                     raise
         return bytes(head[:limit])
 
+    def volumes_folder(self) -> str:
+        """The folder of the engine's host that has a folder for every local volume: `/var/lib/docker/volumes`."""
+        with _reading():
+            return f"{str(self._way.reader.get('/info')['DockerRootDir']).rstrip('/')}/volumes"
+
+    def labelled(self, label: str) -> tuple[Volume, ...]:
+        """Every volume that carries a label of ours, whatever its value."""
+        with _reading():
+            listing = self._way.reader.get("/volumes", filters=json.dumps({"label": [label]}))
+            return tuple(map(look.volume_from, listing.get("Volumes") or ()))
+
+    def users(self, volume: str) -> tuple[Container, ...]:
+        """Every container that references a volume at this moment, fully inspected; without our lock on it."""
+        with _reading():
+            bodies = self._way.reader.get("/containers/json", all="1", filters=json.dumps({"volume": [volume]}))
+            found = [c for body in bodies if (c := self.container(str(body["Id"]))) is not None]
+        return tuple(c for c in found if volume in c.volume_names() and not c.locks(volume))
+
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def stop(self, container_id: str, *, timeout: int) -> int:
