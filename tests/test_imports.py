@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "safe_compose"
 
 PURE = {
     "grammar", "observed", "artifacts", "threat", "policy", "plan", "retention", "destination", "dsn", "dotenv", "composefile",
-    "consumers", "elsewhere",
+    "consumers", "predecessors", "elsewhere",
 }  # fmt: skip
 EFFECTS = {
     "config", "engine", "methods", "catalogue", "journal", "prompts", "approvals", "offsite", "edits", "timetable", "timer",
@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "swap": PURE | EFFECTS | TOOLS | {"world", "backup"},
     "rotate": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "ways": TOOLS | {"harmless", "shim"},
-    "doctor": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "ways", "rotate", "volume_trash"},
+    "doctor": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "ways", "rotate", "lock", "volume_trash"},
     "cli": PURE | EFFECTS | TOOLS | ROADS,
 }
 OUTSIDERS = {

@@ -128,7 +128,7 @@ def test_the_incident_and_the_way_out_of_it(
     assert "safe-compose rotate-password --sync db" in card
 
     examined = safe_compose("doctor", "--json", cwd=shop.folder)
-    assert json.loads(examined.stdout)["passwords"] == [{"service": "db", "role": "shop", "agrees": False, "why": None}]
+    assert json.loads(examined.stdout)["project"]["passwords"] == [{"service": "db", "role": "shop", "agrees": False, "why": None}]
     assert "safe-compose rotate-password --sync db" in str(json.loads(examined.stdout)["attention"])
 
     asked = safe_compose("rotate-password", "--sync", "db", "--dry-run", cwd=shop.folder)
@@ -145,7 +145,7 @@ def test_the_incident_and_the_way_out_of_it(
     backups = json.loads(safe_compose("list", "--json", cwd=shop.folder).stdout)["backups"]
     assert [(b["reason"], bool(b["verified"])) for b in backups] == [("pre-rotate", True)]
 
-    assert json.loads(safe_compose("doctor", "--json", cwd=shop.folder).stdout)["passwords"][0]["agrees"] is True
+    assert json.loads(safe_compose("doctor", "--json", cwd=shop.folder).stdout)["project"]["passwords"][0]["agrees"] is True
     again = safe_compose("rotate-password", "--sync", "db", "--yes", "--json", cwd=shop.folder)
     assert json.loads(again.stdout)["rotated"]["agreed_before"] is True
     assert json.loads(again.stdout)["rotated"]["backup"] is None

@@ -611,5 +611,6 @@ def test_doctor_tells_of_engine_and_store(safe_compose: Callable[..., Completed]
 def test_versions_with_traps_are_known() -> None:
     from safe_compose.doctor import traps
 
-    assert len(traps((1, 41), (2, 3, 0))) == 2
-    assert traps((1, 42), (2, 4, 0)) == traps((1, 43), None) == []
+    assert len(traps((1, 41), (2, 3, 0))) == 4
+    assert len(traps((1, 42), (2, 29, 7))) == 1
+    assert traps((1, 42), (2, 30, 0)) == traps((1, 43), None) == traps((1, 42), (1, 29, 2)) == []

@@ -12,7 +12,8 @@ The map of the house. A command travels as data through small pure steps; effect
   command may delete), `policy` (which of them matter), `plan` (what will be done, and how it reads), `artifacts` (what a
   backup is made of), `retention` (which backups stay, and why), `destination` (where copies of them may go), `elsewhere`
   (where a volume goes that does not go home), `consumers` (who holds a database's password), `dsn`, `dotenv` and `composefile`
-  (where it stands in a text, and how another is put there)
+  (where it stands in a text, and how another is put there),
+  `predecessors` (volumes that look like what a project's own once were)
 - ground that rooms stand on: `durable` (files that survive a power cut), `process` (who runs, and whether it still lives),
   `record` (named tuples that cost no import)
 - effect rooms, one outside thing each: `config` (TOML files), `engine/` (docker), `methods/` (one per kind of data),

@@ -419,16 +419,37 @@ def examine(
         for name in ("docker", "store"):
             if name in found:
                 prompts.table(name, ["", ""], [(k, str(v)) for k, v in found[name].items()], show_header=False)
-        if found.get("passwords"):
-            words = {True: "its password is the one of the files", False: "ANOTHER PASSWORD", None: "not told"}
-            rows = [(p["service"], p["role"] or "-", words[p["agrees"]], p["why"] or "") for p in found["passwords"]]
-            prompts.table("databases of this project", ["service", "role", "", ""], rows)
+        _tell_project(found.get("project"))
         if found.get("backups"):
             rows = [(b["volume"], b["id"], b["created"], b["level"]) for b in found["backups"]]
             prompts.table("newest verified backups", ["volume", "backup", "created", "level"], rows)
         sys.stdout.write("".join(f"needs a person: {line}\n" for line in found["attention"]) or "nothing needs a person\n")
     if found["attention"]:
         raise typer.Exit(1)
+
+
+def _tell_project(project: dict[str, Any] | None) -> None:
+    """What doctor found in this folder's project."""
+    if project is None:
+        return
+    rows = [
+        (
+            v["name"],
+            v["tier"],
+            f"{v['backup']['created']} ({v['backup']['level']})" if v["backup"] else "none",
+            v["drill"]["created"] if v["drill"] else "never",
+            v["lock"] or "-",
+        )
+        for v in project["volumes"]
+    ]
+    prompts.table(f"project {project['name']}", ["volume", "tier", "newest verified backup", "restored for trial", "lock"], rows)
+    if project["passwords"]:
+        words = {True: "the one of the files", False: "ANOTHER ONE", None: "not told"}
+        passwords = [(p["service"], p["role"] or "-", words[p["agrees"]], p["why"] or "") for p in project["passwords"]]
+        prompts.table("passwords of its databases", ["service", "role", "the database has", ""], passwords)
+    if project["predecessors"]:
+        alike = [(p["volume"], size_text(p["bytes"]), p["of"], p["why"]) for p in project["predecessors"]]
+        prompts.table("volumes that look like its own", ["volume", "size", "may be an earlier", "why"], alike)
 
 
 # -- backups -----------------------------------------------------------------------------------------------------------

@@ -5,24 +5,32 @@ Findings that need a person stand under `attention`; the exit code is then 1, el
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from safe_compose import __version__, config, grammar, retention, rotate, shim, volume_trash
+from safe_compose import __version__, config, grammar, lock, predecessors, retention, rotate, shim, volume_trash
 from safe_compose.catalogue import Catalogue
 from safe_compose.engine import Engine, Files, connect
 from safe_compose.errors import SafeComposeError
 from safe_compose.journal import Journal
+from safe_compose.methods import DATABASES
+from safe_compose.observed import Observed
 from safe_compose.plan import size_text
+from safe_compose.policy import Tier
 from safe_compose.process import new_id, utc_now
 from safe_compose.timetable import Timetable
 from safe_compose.ways import install, tries
+from safe_compose.world import World, enter
 
-SIZES_SECONDS = 10.0
-"""The engine walks every volume that it has to tell the size of one."""
 ROOM = 1 << 30
 """Bytes: with less than that in the store it is time to make room."""
+OLD = timedelta(days=7)
+"""Without a newer verified backup it is time to make one."""
+SIZES_SECONDS = 10.0
+"""The engine walks every volume that it has to tell the size of one."""
 LOGIN_SECONDS = 15.0
 """How long one trial login may take."""
 
@@ -37,7 +45,7 @@ def examine(on_each: Callable[[], object] = lambda: None, *, look: bool = True) 
     if look:
         found["docker"] = _docker(attention)
         if "fault" not in found["docker"]:
-            found["passwords"] = _passwords(attention)
+            found["project"] = _project(attention)
         found["store"], found["backups"] = _store(attention)
     return {**found, "attention": attention}
 
@@ -84,6 +92,10 @@ def traps(api: tuple[int, int], compose: tuple[int, ...] | None) -> list[str]:
     found = []
     if compose is not None and (2, 2, 3) <= compose < (2, 4):
         found.append(f"compose {_dotted(compose)} deletes `external: true` volumes on `down -v` (docker/compose#9172): upgrade it")
+    if compose is not None and (2, 0) <= compose < (2, 29):
+        found.append(f"compose {_dotted(compose)}: `down -v SERVICE` deletes volumes of other services too, those that nobody uses")
+    if compose is not None and (2, 0) <= compose < (2, 30):
+        found.append(f"compose {_dotted(compose)}: `-p PROJECT down -v WRONG-SERVICE` takes down all of the project")
     if api < (1, 42):
         found.append(f"API {_dotted(api)}: `docker volume prune` deletes named volumes too, not only anonymous ones (from 1.42 on)")
     return found
@@ -127,28 +139,118 @@ def _dotted(version: tuple[int, ...] | None) -> str | None:
     return ".".join(map(str, version)) if version is not None else None
 
 
-# -- passwords ---------------------------------------------------------------------------------------------------------
+# -- the project -------------------------------------------------------------------------------------------------------
 
 
-def _passwords(attention: list[str]) -> list[dict[str, Any]]:
-    """Whether the databases of this folder's project, those that run, have the passwords that its files say."""
-    invocation = grammar.parse(["compose", "config"])
+def _project(attention: list[str]) -> dict[str, Any] | None:
+    """The project of this folder: its volumes with their backups and locks, databases in anonymous volumes, passwords that
+    differ, and volumes that look like what its own once were. None where there is no project."""
+    invocation = grammar.parse(["compose", "down", "--volumes"])
     if not Files(invocation, os.environ).files:
-        return []
+        return None
     try:
-        with connect(shim.real_docker(), (), environ=dict(os.environ), run_id=new_id(utc_now())) as engine:
+        world = enter(invocation)
+        with closing(world.engine) as engine:
             try:
-                found = rotate.drifted(engine, invocation, timeout=LOGIN_SECONDS)
+                observed = engine.look(invocation)
+                if observed.project is None:
+                    attention.extend(observed.warnings)
+                    return None
+                return {
+                    "name": observed.project.name,
+                    "volumes": _volumes(world, observed, attention),
+                    "passwords": _passwords(engine, invocation, attention),
+                    "anonymous_databases": _anonymous(observed, attention),
+                    "predecessors": _predecessors(world, observed, attention),
+                }
             finally:
                 engine.sweep()
     except SafeComposeError as fault:
         attention.append(fault.message)
-        return []
+        return None
+
+
+def _volumes(world: World, observed: Observed, attention: list[str]) -> list[dict[str, Any]]:
+    """Of each volume that matters the newest verified backup, the newest that was restored for trial, and its lock."""
+    project = observed.project
+    declared = {d.name for d in project.volumes} if project is not None else set()
+    there = [v for v in observed.volumes if v.name in declared or (project is not None and v.project == project.name)]
+    verified = [b for b in world.catalogue.listed() if b.verified and b.engine_id == world.engine.id]
+    locks = lock.states(world, observed)
+    found = []
+    for verdict in world.judge(there, observed, world.rules(observed)):
+        if verdict.tier is Tier.DISPOSABLE:
+            continue
+        mine = [b for b in verified if verdict.volume in b.volumes]
+        newest, drill = next(iter(mine), None), next((b for b in mine if b.level == "L4"), None)
+        found.append(
+            {
+                "name": verdict.volume,
+                "tier": verdict.tier.value,
+                "backup": {"id": newest.id, "created": newest.created, "level": newest.level} if newest else None,
+                "drill": {"id": drill.id, "created": drill.created} if drill else None,
+                "lock": locks.get(verdict.volume),
+            }
+        )
+        if newest is None and verdict.tier is Tier.CRITICAL:
+            attention.append(f"volume {verdict.volume} is critical and has no verified backup: safe-compose backup")
+        elif newest is not None and utc_now() - datetime.fromisoformat(newest.created) > OLD:
+            attention.append(f"the newest verified backup of {verdict.volume} is of {newest.created[:10]}: safe-compose backup")
+        if locks.get(verdict.volume) == "missing":
+            attention.append(f"the lock of {verdict.volume} is missing: safe-compose protect --lock {verdict.volume}")
+    return found
+
+
+def _passwords(engine: Engine, invocation: grammar.Invocation, attention: list[str]) -> list[dict[str, Any]]:
+    """Whether the databases that run have the passwords that the files say."""
+    found = rotate.drifted(engine, invocation, timeout=LOGIN_SECONDS)
     for one in found:
         if one["agrees"] is False:
             attention.append(
                 f"the database of service {one['service']} does not have the password that the project's files say: "
                 f"safe-compose rotate-password --sync {one['service']}"
+            )
+    return found
+
+
+def _anonymous(observed: Observed, attention: list[str]) -> list[dict[str, Any]]:
+    """Databases of the project that lie in volumes without a name: the next `down` leaves them behind, and nobody finds them."""
+    found = []
+    for container in observed.containers:
+        if observed.project is None or not observed.project.owns(container):
+            continue
+        for mount in container.mounts:
+            volume = observed.volume(mount.name) if mount.name else None
+            if volume is not None and volume.anonymous and any(d.serves(container, volume.name) for d in DATABASES.values()):
+                found.append({"container": container.name, "volume": volume.name, "path": mount.destination})
+                others = [m.destination for m in container.mounts if m.name and m.name != volume.name]
+                where = f" (its other volumes are mounted at {', '.join(others)}, where this image keeps nothing)" if others else ""
+                attention.append(
+                    f"{container.name} keeps its database in a volume without a name{where}: back it up (safe-compose backup "
+                    f"--volume {volume.name}), then mount a named volume at {mount.destination}"
+                )
+    return found
+
+
+def _predecessors(world: World, observed: Observed, attention: list[str]) -> list[dict[str, Any]]:
+    """Volumes that look like what the project's own once were, without the disposable ones. Those that only look alike need a
+    person while the project's own is missing or smaller."""
+    by_name = {s.volume: s for s in predecessors.suspects(observed, lambda folder: world.engine.remote or Path(folder).is_dir())}
+    volumes = [v for v in observed.volumes if v.name in by_name]
+    if not volumes:
+        return []
+    kept = [v.volume for v in world.judge(volumes, observed, world.rules(observed)) if v.tier is not Tier.DISPOSABLE]
+    sizes = world.engine.sizes([*kept, *(by_name[name].of for name in kept)], timeout=SIZES_SECONDS)
+    found = []
+    for name in kept:
+        suspect = by_name[name]
+        own = sizes.get(suspect.of, 0) if observed.volume(suspect.of) is not None else None
+        found.append({**suspect._asdict(), "bytes": sizes.get(name), "of_bytes": own})
+        if suspect.sure or own is None or own < sizes.get(name, 0):
+            instead = f"{suspect.of} has {size_text(own)}" if own is not None else f"{suspect.of} is not there"
+            attention.append(
+                f"is data missing? volume {name} ({size_text(sizes.get(name))}) was {suspect.why}; {instead}. Keep it: "
+                f"safe-compose backup --volume {name}"
             )
     return found
 
