@@ -215,6 +215,7 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
     if not seal.is_set():  # a road that did not ask for it must not write in the clear what the settings want encrypted
         seal.for_recipients(settings.recipients)
     _nobody_else_writes(request)
+    _store_survives(catalogue, request)
     request = replace(request, sizes=_room_for(catalogue, engine, request))
     servers = _servers(request)
     databases = _databases(request)
@@ -289,6 +290,18 @@ def _nobody_else_writes(request: Request) -> None:
                     f"volume {volume.name}: container {user.name} {why}, and this command would not stop it; nothing was deleted",
                     next_step=f"stop it first: docker stop {user.name}",
                 )
+
+
+def _store_survives(catalogue: Catalogue, request: Request) -> None:
+    """The store may not lie in what dies. Raises BackupFailed. On another machine's engine the same path is another place: then
+    this asks too much, which costs a setting."""
+    root = catalogue.root.resolve()
+    for volume, _ in request.volumes:
+        if volume.mountpoint and root.is_relative_to(volume.mountpoint):
+            raise BackupFailed(
+                f"the backups are kept in {root}, which is in volume {volume.name}: they would go with it; nothing was deleted",
+                next_step="set SAFE_COMPOSE_HOME to a folder outside of docker's volumes",
+            )
 
 
 def _room_for(catalogue: Catalogue, engine: Engine, request: Request) -> Mapping[str, int]:
@@ -717,6 +730,8 @@ def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str)
         if not whole:
             told.append("to go on with it: safe-compose recover")
             continue
+        if run.undid is not None:
+            told.append("all of it was put back; its services may not run: docker compose up -d")
         if (words := _half_swapped(engine, run)) is not None:
             told.append(words)
             if not words.startswith("database "):
@@ -750,7 +765,7 @@ def _half_put_back(run: RunRecord) -> list[str]:
     begun = {str(step["volume"]): step.get("safety") for step in run.steps if step["step"] == "putting-back"}
     rolled_back = {str(step["volume"]) for step in run.steps if step["step"] == "rolled-back"}
     taken_out = {str(step["volume"]) for step in run.steps if step["step"] == "taken-out"}
-    if run.last("restored") is not None or not begun.keys() - rolled_back:
+    if run.restored or not begun.keys() - rolled_back:
         return []
     done = {str(step["volume"]) for step in run.steps if step["step"] == "put-back"}
     words = []

@@ -67,6 +67,11 @@ class RunRecord:
         return self.last("running") is not None and (ran is None or bool(ran.get("gone", True)))
 
     @property
+    def restored(self) -> bool:
+        """All that it had to put back is back, whatever came after that."""
+        return (self.last("restored") or self.last("undid")) is not None
+
+    @property
     def undid(self) -> str | None:
         """The run that this one undid."""
         step = self.last("undid")

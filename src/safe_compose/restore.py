@@ -518,9 +518,10 @@ class Act:
     def settle(self) -> None:
         """All of it is back: from here on nothing is rolled back any more."""
         self.result = f"restored from {self.way.kept.id}"
-        self.run.step("restored", backup=self.way.kept.id)
-        if self.undoes is not None:
-            self.run.step("undid", run=self.undoes)
+        if self.undoes is not None:  # one step tells both: no kill falls between them
+            self.run.step("undid", run=self.undoes, backup=self.way.kept.id)
+        else:
+            self.run.step("restored", backup=self.way.kept.id)
         self.touched.clear()
         for target in self.way.targets:
             if target.trash:

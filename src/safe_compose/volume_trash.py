@@ -221,7 +221,7 @@ def recover(engine: Engine, journal: Journal, run: RunRecord) -> tuple[list[str]
         if engine.volume(trash) is None:
             continue
         try:
-            if run.last("restored") is not None:
+            if run.restored:
                 discard(engine, trash)
                 continue
             if engine.volume(volume) is not None:

@@ -1,0 +1,216 @@
+"""Twenty ways in which people have lost data with these commands, each with the way back, and where that is proved.
+
+Number, what happened: the file and how the name of its test begins. Those without a file are below.
+
+1. `down -v` against a restart loop: test_guard `test_a_person_types_the_name_and_undo_brings_rows`
+2. an agent types `down -v`: test_guard `test_without_a_terminal_the_command_is_refused_at_once`
+3. `system prune --volumes` on a host of many projects: test_doors `test_a_prune_takes_what_was_named_and_undo`
+4. `volume rm` of several volumes: `test_incidents_4_and_14`
+5. Podman in docker's place, "keep postgres" ignored: test_podman `test_a_docker_that_answers_as_podman`,
+   test_lock `test_every_prune_spares_what_is_locked`
+6. the source deleted before the copy was read: test_faults `test_a_backup_that_rots_before_it_is_read_back`
+7. to 9. another folder means the same project: `test_incidents_7_8_and_9`, test_faults `test_a_broken_file_and_another_folders`
+10. the folder was renamed, "all data gone": `test_incident_10`
+11. a changed password, "so delete the volume": test_rotate `test_the_incident_and_the_way_out_of_it`,
+    test_guard `test_a_deploy_job_gets_a_backup_and_undo_works`
+12. a newer major version of PostgreSQL: test_elsewhere `test_a_database_is_looked_at_and_goes_into_a_server`,
+    test_postgres_kinds `test_a_dump_follows_its_service_to_newer_servers`
+13. the database lay in an anonymous volume: test_doors `test_a_database_in_an_anonymous_volume_is_recognised`,
+    test_doors `test_compose_rm_takes_anonymous_volumes_and_undo`
+14. `| xargs docker volume rm` from a README: `test_incidents_4_and_14`
+15. and 16. a clean-up script, a make target: `test_incidents_15_and_16`
+17. a prune by cron: test_doors `test_a_prune_takes_what_was_named_and_undo`, test_ways `test_a_guarded_command_wakes_the_whole`
+18. `external: true` was not honoured: test_faults `test_an_external_volume_stays`
+19. the backup was empty, cut, or went over data: test_swap `test_what_cannot_be_restored_is_refused`,
+    test_restore `test_a_damaged_backup_is_65`
+20. the backups lay with the data: `test_incident_20`
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conftest import ProjectFactory, SafeCompose
+from lab.faults import failing
+from lab.projects import Completed, ComposeProject, docker, remove_project, unique
+from lab.terminal import PROGRAM
+
+pytestmark = pytest.mark.engine
+
+JOB = {"SAFE_COMPOSE_NON_INTERACTIVE": "1", "SAFE_COMPOSE_BACKUP_FIRST": "1"}
+SHOP = """
+name: {name}
+services:
+  db:
+    image: postgres:15
+    environment: {{POSTGRES_USER: shop, POSTGRES_PASSWORD: canary-13c8-password, POSTGRES_DB: shop}}
+    volumes: ["data:/var/lib/postgresql/data"]
+    healthcheck:
+      test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop]
+      interval: 1s
+      retries: 60
+  app:
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+    volumes: ["uploads:/app/uploads"]
+volumes:
+  data:
+  uploads:
+"""
+ROWS = "CREATE TABLE orders (id int PRIMARY KEY, what text); INSERT INTO orders SELECT g, 'o' || g FROM generate_series(1, 2000) g"
+SUM = "SELECT count(*), md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o"
+
+
+def test_every_test_that_is_named_above_exists() -> None:
+    here = Path(__file__)
+    for file, name in re.findall(r"(?:\b(test_\w+) )?`(test_\w+)`", str(__doc__)):
+        source = (here.with_name(f"{file}.py") if file else here).read_text()
+        assert f"\ndef {name}" in source, f"{file or here.stem}: {name}"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One living shop for all incidents: each ends with the same rows and files that it began with."""
+
+    project: ComposeProject
+    store: Path
+    shims: Path
+
+    def run(self, *argv: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Completed:
+        """Run a program as a script would: the shims first on PATH, no terminal."""
+        environment = {**os.environ, "SAFE_COMPOSE_HOME": str(self.store), "PATH": f"{self.shims}:{os.environ['PATH']}"}
+        return subprocess.run(
+            argv, cwd=cwd or self.project.folder, env={**environment, **(env or {})}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, start_new_session=True, timeout=300,
+        )  # fmt: skip
+
+    def good(self, *argv: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Completed:
+        done = self.run(*argv, env=env, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def content(self, project: ComposeProject | None = None) -> tuple[str, str]:
+        project = project or self.project
+        rows = project.psql(SUM, user="shop", database="shop")
+        find = ("find", "/app/uploads", "-type", "f", "-exec", "sha256sum", "{}", "+")
+        files = project.docker("compose", "exec", "-T", "app", *find).stdout
+        return rows, "".join(sorted(files.splitlines(keepends=True)))
+
+
+@pytest.fixture(scope="module")
+def shop(module_compose_project: ProjectFactory, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    name, folder = unique("incident"), tmp_path_factory.mktemp("shop")
+    settings = {"safe-compose.toml": "[backup]\ntrial_limit = 0\n"}  # trials are proved elsewhere, and take their time
+    project = module_compose_project(SHOP.format(name=name), name, settings)
+    project.up()
+    project.psql(ROWS, user="shop", database="shop")
+    project.docker("compose", "exec", "-T", "app", "sh", "-c", "cd /app/uploads && mkdir a && echo one > a/1 && echo two > 2")
+    subprocess.run([PROGRAM, "shell", "--install", "shims", "--dir", folder / "bin", "--yes"], check=True, capture_output=True)
+    return Shop(project, folder / "store", folder / "bin")
+
+
+def test_incidents_4_and_14_several_volumes_by_xargs_from_a_readme(shop: Shop) -> None:
+    before = shop.content()
+    shop.project.docker("compose", "down")
+    line = f"docker volume ls -q --filter name={shop.project.name}_ | xargs docker volume rm"
+    refused = shop.run("sh", "-c", line)
+    assert refused.returncode == 123 and "docker was not run (77)" in refused.stderr, refused.stderr
+    assert shop.project.volumes() == [f"{shop.project.name}_{name}" for name in ("data", "uploads")]
+    shop.good("sh", "-c", line, env={**JOB, "SAFE_COMPOSE_CONFIRM": "delete 2 volumes"})
+    assert shop.project.volumes() == []
+    shop.good(str(PROGRAM), "undo")
+    shop.project.up()
+    assert shop.content() == before
+
+
+def test_incidents_7_8_and_9_another_checkout_means_the_living_project(shop: Shop, tmp_path: Path) -> None:
+    before = shop.content()
+    (tmp_path / "compose.yaml").write_text(SHOP.format(name=shop.project.name))
+    running = shop.project.running()
+    refused = shop.run("docker", "compose", "down", "--remove-orphans", "--volumes", env=JOB, cwd=tmp_path)
+    assert refused.returncode == 77 and str(shop.project.folder) in refused.stderr, refused.stderr
+    assert shop.project.running() == running and shop.content() == before
+
+
+def test_incidents_15_and_16_a_make_target_hides_it_and_a_fresh_database_is_there_already(shop: Shop) -> None:
+    before = shop.content()
+    (shop.project.folder / "Makefile").write_text("docker-clean:\n\tsh clean.sh\n")
+    (shop.project.folder / "clean.sh").write_text("set -e\ndocker compose down -v\ndocker compose up -d --wait --pull never\n")
+    refused = shop.run("make", "docker-clean")
+    assert refused.returncode == 2 and "docker was not run (77)" in refused.stderr, refused.stderr
+    assert shop.content() == before
+    shop.good("make", "docker-clean", env=JOB)
+    assert shop.project.psql("SELECT to_regclass('orders') IS NULL", user="shop", database="shop") == "t"
+    asked = shop.run(str(PROGRAM), "undo")
+    assert asked.returncode == 77 and f"--confirm '{shop.project.name}'" in asked.stderr
+    shop.good(str(PROGRAM), "undo", "--confirm", shop.project.name)
+    assert shop.content() == before
+    assert shop.project.running() == [f"{shop.project.name}-{service}-1" for service in ("app", "db")]
+
+
+@pytest.fixture
+def renamed(shop: Shop, tmp_path: Path) -> Iterator[ComposeProject]:
+    """The same compose file under another project's name."""
+    name = unique("renamed")
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "compose.yaml").write_text(SHOP.format(name=name))
+    yield ComposeProject(folder)
+    remove_project(name)
+
+
+def test_incident_10_a_renamed_folder_starts_empty_and_gets_its_data_back(shop: Shop, renamed: ComposeProject) -> None:
+    before, old = shop.content(), shop.project.name
+    kept = json.loads(shop.good(str(PROGRAM), "backup", "--json").stdout)["backup"]["id"]
+    renamed.up()
+    assert renamed.psql("SELECT to_regclass('orders') IS NULL", user="shop", database="shop") == "t"
+    words = (str(PROGRAM), "restore", kept, "--into", renamed.name)
+    asked = shop.run(*words, cwd=renamed.folder)
+    assert asked.returncode == 77 and f"--confirm '{renamed.name}'" in asked.stderr, asked.stderr
+    shop.good(*words, "--confirm", renamed.name, cwd=renamed.folder)
+    assert shop.content(renamed) == before == shop.content()
+    assert shop.project.running() == [f"{old}-{service}-1" for service in ("app", "db")]
+
+
+def test_incident_20_a_store_that_would_die_with_the_data_is_refused(shop: Shop) -> None:
+    volume = f"{shop.project.name}_uploads"
+    inside = Path(docker("volume", "inspect", volume, "--format", "{{.Mountpoint}}").stdout.strip()) / "store"
+    refused = shop.run("docker", "compose", "down", "-v", env={**JOB, "SAFE_COMPOSE_HOME": str(inside)})
+    assert refused.returncode == 73 and f"in volume {volume}" in refused.stderr, refused.stderr
+    assert len(shop.project.running()) == 2
+    docker("run", "--rm", "-v", f"{volume}:/v", "busybox:latest", "rm", "-rf", "/v/store")
+
+
+# -- undo, killed at each of its steps ---------------------------------------------------------------------------------
+
+
+def test_an_undo_that_is_killed_at_any_step_is_finished_by_the_next(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    app = 'services: {app: {image: "busybox:latest", init: true, command: [sleep, "9999"], volumes: ["uploads:/u"]}}'
+    project = compose_project(f"{app}\nvolumes: {{uploads: }}\n")
+    project.up()
+    project.docker("compose", "exec", "-T", "app", "sh", "-c", "echo photo > /u/f")
+    deleted = safe_compose("compose", "down", "-v", "--non-interactive", "--backup-first", cwd=project.folder)
+    assert deleted.returncode == 0, deleted.stderr
+    volume = f"{project.name}_uploads"
+    for skip, step in enumerate(("putting-back", "put-back"), start=1):  # each is written, and no more
+        killed = safe_compose("undo", cwd=project.folder, env=failing("fsync", ".jsonl", "KILL", skip=skip))
+        assert killed.returncode == -9, (step, killed.stderr)
+        told = safe_compose("recover").stdout
+        there = docker("volume", "inspect", volume, check=False).returncode == 0
+        assert there == (step != "putting-back") and (not there or f"volume {volume}" in told), (step, told)
+        assert project.running() == [], "nothing starts on what may be a half of its data"
+        docker("volume", "rm", "-f", volume)  # as if that kill had been the first
+    killed = safe_compose("undo", cwd=project.folder, env=failing("fsync", ".jsonl", "KILL", skip=3))
+    assert killed.returncode == -9 and "all of it was put back" in safe_compose("recover").stdout
+    assert "was undone already" in safe_compose("undo", cwd=project.folder).stderr
+    project.up()
+    assert project.docker("compose", "exec", "-T", "app", "cat", "/u/f").stdout == "photo\n"
