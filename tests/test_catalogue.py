@@ -22,6 +22,8 @@ import pytest
 
 from lab.plain import plain_python
 from safe_compose.artifacts import (
+    OWNER,
+    WORKPLACE,
     Artifact,
     Backup,
     DatabaseStatistics,
@@ -36,6 +38,7 @@ from safe_compose.catalogue import Catalogue, Draft, room
 from safe_compose.durable import SHARED, Access
 from safe_compose.errors import BackupFailed, LookAgain, UsageError
 from safe_compose.policy import Rule, Tier
+from safe_compose.process import Process
 
 ROOT = os.geteuid() == 0
 AT = "2026-11-22T07:27:00Z"
@@ -725,6 +728,18 @@ def test_a_draft_from_before_a_reboot_is_swept(catalogue: Catalogue) -> None:
     facts = {"pid": 1, "boot": "another", "started": "1", "namespace": "", "host": os.uname().nodename}
     (catalogue.root / "locks" / "draft-old.lock").write_text(json.dumps({"process": facts}))
     assert catalogue.sweep() == ("old",)
+
+
+def test_what_a_killed_run_was_looking_at_is_swept_and_a_living_ones_is_not(catalogue: Catalogue) -> None:
+    catalogue.ensure()
+    gone = {"pid": 1, "boot": "another", "started": "1", "namespace": "", "host": os.uname().nodename}
+    for name, facts in (("gone", gone), ("here", Process.current().facts())):
+        folder = catalogue.root / "shop" / f"{WORKPLACE}{name}"
+        folder.mkdir(parents=True)
+        (folder / OWNER).write_text(json.dumps({"process": facts}))
+        (folder / "copy").write_bytes(b"rows")
+    assert catalogue.sweep() == ()
+    assert names(catalogue) == [f"{WORKPLACE}here"]
 
 
 def test_many_processes_never_share_a_number(catalogue: Catalogue) -> None:

@@ -120,6 +120,16 @@ def packed(folder: Path, path: Path) -> Artifact:
     return Artifact("c.gz", "sqlite", *facts, "v", "db", {"path": "db", "owner": "0 0 644"})
 
 
+def test_a_copy_is_looked_at_beside_the_backup_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "db", 10).close()
+    (tmp_path / "backup").mkdir()
+    artifact = packed(tmp_path / "backup", tmp_path / "db")
+    counted = sqlite.DatabaseStatistics("db", 0, sqlite.judge(tmp_path / "db").tables)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert [e.level for e in sqlite.verify_copies(tmp_path / "backup", [artifact], [counted])] == ["L3"]
+    assert {p.name for p in tmp_path.iterdir()} <= {"backup", "db", "home"}
+
+
 def test_a_copy_that_is_whole_but_not_what_was_counted_is_rejected(tmp_path: Path) -> None:
     make(tmp_path / "db", 10).close()
     artifact = packed(tmp_path, tmp_path / "db")

@@ -5,6 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+WORKPLACE, OWNER = ".workplace-", "owner.json"
+"""What a folder beside the backups begins with in which something is looked at for a moment, and the file in it that names the
+process that made it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:

@@ -14,7 +14,19 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from safe_compose import __version__
-from safe_compose.artifacts import Artifact, Backup, Copy, Evidence, Listed, TableCount, VolumeRecord, redact, slug
+from safe_compose.artifacts import (
+    OWNER,
+    WORKPLACE,
+    Artifact,
+    Backup,
+    Copy,
+    Evidence,
+    Listed,
+    TableCount,
+    VolumeRecord,
+    redact,
+    slug,
+)
 from safe_compose.catalogue import index, locks, manifest, registry, trash
 from safe_compose.catalogue.manifest import Damaged
 from safe_compose.catalogue.recipe import recipe
@@ -417,9 +429,15 @@ class Catalogue:
         return found.get("next_seq")
 
     def sweep(self) -> tuple[str, ...]:
-        """Remove the drafts of runs that are certainly dead; their ids. Whatever is in doubt stays."""
+        """Remove the drafts of runs that are certainly dead, and what they were looking at; the drafts' ids. Whatever is in
+        doubt stays."""
         swept = []
         for folder in self._project_folders():
+            for workplace in folder.glob(f"{WORKPLACE}*"):
+                process = locks.signer(workplace / OWNER)
+                if process is not None and process.is_dead():
+                    with told(f"remove {workplace}"):
+                        shutil.rmtree(workplace)
             for partial in folder.glob(f"{_PARTIAL}*"):
                 backup_id = partial.name.removeprefix(_PARTIAL)
                 path = self._lock_path(f"draft-{backup_id}")

@@ -6,6 +6,7 @@ same counts. This host's own SQLite judges every copy, and the databases that li
 """
 
 import hashlib
+import json
 import os
 import shutil
 import sqlite3
@@ -20,13 +21,14 @@ from pathlib import Path
 from typing import IO, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, TableCount, slug
+from safe_compose.artifacts import OWNER, WORKPLACE, Artifact, DatabaseStatistics, Evidence, TableCount, slug
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods import seal
 from safe_compose.methods.archive import MOUNT, last_words
 from safe_compose.methods.members import BadTar, Member, members
 from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved
+from safe_compose.process import Process
 
 MAGIC = b"SQLite format 3\0"
 BESIDE = (b"-wal", b"-journal")
@@ -134,16 +136,22 @@ def _count(opened: sqlite3.Connection, table: str) -> int:
 
 @contextmanager
 def _workplace(folder: Path, need: int) -> Iterator[Path]:
-    """A private folder for `need` bytes: the system's temporary one, or where that is too small beside the backup, unless
-    backups are encrypted: then nothing in the clear may lie there."""
-    roomy = seal.is_set() or shutil.disk_usage(tempfile.gettempdir()).free > 2 * need + (64 << 20)
+    """A private folder for `need` bytes, beside the backup: a user's data lies nowhere else. One that a killed run left says
+    whose it was, for the store's next sweep.
+
+    In the system's temporary folder only where backups are encrypted (nothing in the clear may lie beside them) and where the
+    store cannot be written to.
+    """
+    private = seal.is_set() or not os.access(folder.parent, os.W_OK)
     try:
-        with tempfile.TemporaryDirectory(prefix=".safe-compose-sqlite-", dir=None if roomy else folder.parent) as made:
+        with tempfile.TemporaryDirectory(prefix=WORKPLACE, dir=None if private else folder.parent) as made:
+            Path(made, OWNER).write_text(json.dumps({"process": Process.current().facts()}), "ascii")
             yield Path(made)
     except OSError as error:
+        where = "in the system's temporary folder (or set TMPDIR to one with more)" if private else f"beside {folder}"
         raise BackupFailed(
             f"there is no room to look into SQLite databases ({need >> 20} MiB are needed): {error.strerror or error}",
-            next_step="make room in the system's temporary folder, or set TMPDIR to one with more",
+            next_step=f"make room {where}",
         ) from error
 
 
@@ -182,7 +190,7 @@ def copies(
     artifacts, counted, notes = [], [], []
     done = 0
     for path, member in sorted(found.items()):
-        with _workplace(into, member.size) as place:  # in the clear, so better not in the store
+        with _workplace(into, member.size) as place:
             copy = place / "copy"
             by = _copied(engine, volume, path, member, image_ids, copy, ways)
             if by is None:
@@ -233,7 +241,7 @@ def _copied(
                 _received(engine, _helper(image, volume, _argv(way, path)), copy)
             except HelperFailed as error:
                 words = last_words(error)
-                if "file is not a database" in words or not _is_there(engine, volume, path, image_ids):
+                if "file is not a database" in words or not _is_there(engine, volume, path, image_ids, copy.parent):
                     return None
                 if error.returncode in _NOT_THERE or "No module named" in words or "has no attribute 'backup'" in words:
                     _lacking.add((engine.run_id, image, way))
@@ -330,9 +338,11 @@ def _catted(engine: Engine, volume: str, path: bytes, image_ids: Sequence[str], 
     raise BackupFailed(f"volume {volume}: copy of SQLite {readable(path)}: no local image has even cat")
 
 
-def _is_there(engine: Engine, volume: str, path: bytes, image_ids: Sequence[str]) -> bool:
-    with tempfile.TemporaryDirectory() as place:
-        return _catted(engine, volume, path, image_ids, Path(place) / "look") is not None
+def _is_there(engine: Engine, volume: str, path: bytes, image_ids: Sequence[str], place: Path) -> bool:
+    look = place / "look"
+    found = _catted(engine, volume, path, image_ids, look)
+    look.unlink(missing_ok=True)
+    return found is not None
 
 
 # -- proof -------------------------------------------------------------------------------------------------------------
