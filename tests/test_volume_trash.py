@@ -329,7 +329,7 @@ def test_other_content_in_the_meantime_is_never_written_over(loose: Callable[...
 
 DELETION = {1: "trashing", 2: "trashed", 3: "running", 4: "docker", 5: "ran"}
 """The journal's steps of `volume rm`: killed before each is on the disk."""
-UNDO = {1: "putting-back", 2: "put-back", 3: "restored"}
+UNDO = {1: "putting-back", 2: "put-back", 3: "undid"}
 
 
 def newest_steps(home: Path) -> list[str]:
