@@ -1,0 +1,516 @@
+"""The verbs about backups: made, listed, read again, forgotten, kept elsewhere, made every day."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from safe_compose import (
+    backup,
+    config,
+    copies,
+    prompts,
+    schedule,
+    timer,
+    upkeep,
+)
+from safe_compose.artifacts import Backup, Copy, Listed
+from safe_compose.catalogue import Catalogue
+from safe_compose.cli.words import (
+    AsJson,
+    ComposeFile,
+    Confirm,
+    DryRun,
+    IdentityFile,
+    ProjectName,
+    Silent,
+    VolumeName,
+    Wait,
+    Yes,
+    app,
+    ask_yes,
+    catalogue_here,
+    check_wait,
+    down_of,
+    print_json,
+    tell_offsite,
+    unlock,
+)
+from safe_compose.destination import Destination
+from safe_compose.errors import DockerNotFound, EngineUnavailable, Refused, SafeComposeError, UsageError, VerifyFailed
+from safe_compose.journal import Journal
+from safe_compose.plan import size_text
+from safe_compose.process import utc_now
+from safe_compose.retention import Policy, span
+from safe_compose.timetable import Timetable
+from safe_compose.world import World, enter, project_folder
+
+
+@app.command("backup")
+def make_backup(
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    volume: VolumeName = None,
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Back up the volumes of a project while it runs: databases by dump, the rest as archives. Verified afterwards."""
+    check_wait(wait)
+    invocation = down_of(project, files)
+    world = enter(invocation)
+    kept = backup.by_hand(world, invocation, names=volume or (), wait=wait)
+    if over := world.over_budget():
+        prompts.say(f"safe-compose: {over}")
+    if as_json:
+        print_json({"backup": _listed(kept)})
+        return
+    for record in kept.volumes:
+        if record.statistics:
+            rows = [(d.name, str(len(d.tables)), str(d.rows), size_text(d.bytes)) for d in record.statistics.databases]
+            prompts.table(record.name, ["database", "tables", "rows", "size"], rows)
+        if record.sqlite:
+            rows = [(d.name, str(len(d.tables)), str(d.rows), size_text(d.bytes)) for d in record.sqlite]
+            prompts.table(record.name, ["SQLite database", "tables", "rows", "size"], rows)
+    sys.stdout.write(f"{kept.path}  {size_text(kept.bytes)}  verified {kept.level}\n")
+
+
+@app.command("list")
+def list_backups(project: ProjectName = None, as_json: AsJson = False) -> None:
+    """List backups, newest first."""
+    backups = catalogue_here().listed(project)
+    if as_json:
+        print_json({"backups": [_listed(b) for b in backups]})
+        return
+    columns = ["id", "project", "created", "reason", "size", "volumes", "verified"]
+    rows = [(b.id, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(b.volumes), _verdict(b)) for b in backups]
+    prompts.table("backups", columns, rows)
+
+
+def _verdict(kept: Backup | Listed) -> str:
+    return f"BROKEN: {kept.broken}" if kept.broken else (kept.level or "") if kept.verified else "no"
+
+
+def _listed(kept: Backup | Listed) -> dict[str, Any]:
+    line = Listed.of(kept) if isinstance(kept, Backup) else kept
+    return {
+        "id": line.id,
+        "seq": line.seq,
+        "created": line.created,
+        "project": line.project,
+        "endpoint": line.endpoint,
+        "reason": line.reason,
+        "volumes": list(line.volumes),
+        "bytes": line.bytes,
+        "path": line.path,
+        "verified": {"level": line.level, "at": line.verified_at} if line.verified else False,
+        "pinned_until": line.pinned_until,
+        "offsite": [
+            {"name": c.name, "url": c.url, "state": c.state, "pushed": c.pushed, "verified": c.verified, "fault": c.fault}
+            for c in line.offsite
+        ],
+    }
+
+
+def _copy(copy: Copy) -> str:
+    when = f"failed: {copy.fault}" if copy.fault is not None else f"verified {copy.verified}" if copy.verified else "not verified"
+    return f"{copy.name}: {when}"
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")],
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what one backup holds, and the evidence for it."""
+    kept = catalogue_here().find(id, project)
+    if as_json:
+        print_json({"backup": _listed(kept), "details": asdict(kept)})
+        return
+    facts = {**_listed(kept), "volumes": ", ".join(v.name for v in kept.volumes), "bytes": size_text(kept.bytes)}
+    facts["verified"] = _verdict(kept)
+    facts["encrypted"] = "age" if any(a.sealed for v in kept.volumes for a in v.artifacts) else "no"
+    facts["offsite"] = "\n".join(_copy(c) for c in kept.offsite) or "nowhere"
+    prompts.table(kept.id, ["", ""], [(k, str(v)) for k, v in facts.items() if v is not None], show_header=False)
+    files = [(v.name, v.method, a.file, a.kind, size_text(a.bytes), a.sha256[:16]) for v in kept.volumes for a in v.artifacts]
+    prompts.table("files", ["volume", "method", "file", "kind", "size", "sha256"], files)
+    prompts.table("evidence", ["level", "of", "at", "what"], [(e.level, e.subject, e.at, e.what) for e in kept.evidence])
+    for note in (*kept.warnings, *(n for v in kept.volumes for n in v.notes)):
+        sys.stdout.write(f"note: {note}\n")
+
+
+@app.command()
+def verify(
+    id: Annotated[str | None, typer.Argument(help="A backup's id, a unique prefix of it, or latest (the default).")] = None,
+    project: ProjectName = None,
+    every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
+    share: Annotated[
+        str | None, typer.Option("--sample", help="A share, such as 10% or 1/7: those that were read longest ago.")
+    ] = None,
+    trial: Annotated[bool, typer.Option("--trial", help="Also restore it into a scratch server (L4).")] = False,
+    receipt: Annotated[Path | None, typer.Option("--junit", help="Write what was found to a file, as JUnit XML.")] = None,
+    identity: IdentityFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read backups again from the first byte to the last; 65 when one does not prove itself."""
+    if sum((id is not None, every, share is not None)) > 1:
+        raise UsageError("verify takes one of: an id, --all, --sample", next_step="safe-compose verify --all")
+    wanted = upkeep.share_of(share) if share is not None else None
+    unlock(config.load(Path.cwd(), dict(os.environ)), identity)
+    catalogue = catalogue_here()
+    if every or wanted is not None:
+        there = catalogue.listed(project)
+        chosen = upkeep.sample(there, wanted) if wanted is not None else there
+    else:
+        chosen = [Listed.of(catalogue.find(id or "latest", project))]
+    with _receipt(receipt) as write:
+        engine = enter(down_of(None, None)).engine if trial else None
+        readings = []
+        for reading in upkeep.read_again(catalogue, chosen, engine, time.monotonic):
+            readings.append(reading)
+            if not as_json:
+                verdict = f"BROKEN: {reading.fault}" if reading.fault else f"verified {reading.listed.level or ''}"
+                sys.stdout.write(f"{reading.listed.id}  {verdict}\n")
+        write(upkeep.junit(readings))
+    if as_json:
+        results = [
+            {
+                "id": r.listed.id,
+                "project": r.listed.project,
+                "volumes": list(r.listed.volumes),
+                "bytes": r.listed.bytes,
+                "seconds": round(r.seconds, 3),
+                "verified": _listed(r.listed)["verified"],
+                "fault": r.fault,
+            }
+            for r in readings
+        ]
+        print_json({"results": results})
+    broken = [r.listed.id for r in readings if r.fault]
+    if broken:
+        raise VerifyFailed(f"{len(broken)} of {len(readings)} backups do not verify: {', '.join(broken)}")
+
+
+@contextmanager
+def _receipt(path: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """Where the receipt goes: opened before hours of reading, and not after. UsageError when it cannot be written."""
+    if path is None:
+        yield lambda _: None
+        return
+    try:
+        with path.open("wb") as file:
+            yield file.write
+    except OSError as error:
+        raise UsageError(f"--junit {path} cannot be written: {error.strerror or error}") from error
+
+
+@app.command()
+def forget(
+    ids: Annotated[list[str] | None, typer.Argument(help="Backups' ids, or unique prefixes of them.")] = None,
+    project: ProjectName = None,
+    last: Annotated[int | None, typer.Option("--keep-last", min=1, help="Of each volume the newest so many.")] = None,
+    daily: Annotated[int | None, typer.Option("--keep-daily", min=1, help="The newest of so many days.")] = None,
+    weekly: Annotated[int | None, typer.Option("--keep-weekly", min=1, help="The newest of so many weeks.")] = None,
+    monthly: Annotated[int | None, typer.Option("--keep-monthly", min=1, help="The newest of so many months.")] = None,
+    within: Annotated[
+        str | None, typer.Option("--keep-within", help="Those at most so much older than the newest: 48h, 14d, 8w.")
+    ] = None,
+    confirm: Confirm = None,
+    silent: Silent = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Forget backups: those that no rule keeps, or the named ones. Shows the plan with a reason for each first."""
+    check_wait(wait)
+    settings = config.load(Path.cwd(), dict(os.environ))
+    catalogue, now = Catalogue(settings.store, settings.access), utc_now()
+    flags = any(rule is not None for rule in (last, daily, weekly, monthly, within))
+    if ids and flags:
+        raise UsageError("forget takes ids or rules, not both; nothing was forgotten")
+    if ids:
+        going = upkeep.by_id(catalogue, ids, now, project)
+    else:
+        age = span(within) if within is not None else None
+        if within is not None and age is None:
+            raise UsageError(f"--keep-within takes 48h, 14d or 8w, not {within!r}; nothing was forgotten")
+        rules = Policy(last or 0, daily or 0, weekly or 0, monthly or 0, age) if flags else settings.retention
+        if not flags and settings.own_retention and project is None:
+            project = _project_of_folder()
+        going = upkeep.by_policy(catalogue, rules, now, project)
+    if not as_json:
+        _tell_forgetting(going)
+    if not dry_run:
+        going.refuse_wrong_clock()
+    answered = yes or (confirm is not None and going.phrase is not None)
+    act = bool(going.doomed) and not dry_run and (answered or not as_json)
+    if act:
+        sys.stdout.flush()
+        _agree_to_forget(going, yes=yes, confirm=confirm, ask=not silent)
+        upkeep.forget(catalogue, Journal(settings.store, settings.access), going, ("forget", *(ids or ())), wait=wait)
+    elif not dry_run and catalogue.root.exists():
+        catalogue.empty_trash()  # of a run that was killed
+    if as_json:
+        print_json({"forget": going.shape(done=act or not going.doomed)})
+    elif act:
+        sys.stdout.write(f"forgot {len(going.doomed)} backups, {size_text(going.bytes)}\n")
+
+
+def _project_of_folder() -> str:
+    """Whose rules the file in this folder holds. Raises UsageError where that cannot be told."""
+    invocation = down_of(None, None)
+    try:
+        world = enter(invocation)
+        with closing(world.engine):
+            found = world.engine.look(invocation).project
+    except (EngineUnavailable, DockerNotFound):
+        found = None
+    if found is None:
+        raise UsageError(
+            "the [retention] here is of one project, and which that is cannot be told; nothing was forgotten",
+            next_step="safe-compose forget --dry-run --project NAME",
+        )
+    return found.name
+
+
+def _tell_forgetting(going: upkeep.Forgetting) -> None:
+    rows = [
+        (j.backup.id, j.backup.project, size_text(j.backup.bytes), "stays" if j.stays else "GOES", "; ".join((*j.why, *j.held)))
+        for j in going.judged
+    ]
+    prompts.table(f"keep {going.policy}" if going.policy else "forget", ["id", "project", "size", "", "why"], rows)
+    doomed = len(going.doomed)
+    rules = f"keep {going.policy}: " if going.policy is not None else ""
+    sys.stdout.write(f"{rules}{doomed} of {len(rows)} backups go ({size_text(going.bytes)})\n")
+
+
+def _agree_to_forget(going: upkeep.Forgetting, *, yes: bool, confirm: str | None, ask: bool) -> None:
+    """A yes for what the rules let go; the phrase for what something holds. Raises Refused."""
+    phrase = going.phrase
+    if phrase is None:
+        if not ask and not yes:
+            raise Refused("nobody may be asked (--non-interactive); nothing was forgotten", next_step="add --yes")
+        ask_yes(f"Forget these {len(going.doomed)} backups for good?", yes=yes)
+        return
+    if confirm is not None:
+        if confirm != phrase:
+            raise Refused("--confirm does not match; nothing was forgotten", next_step=f"--confirm '{phrase}'")
+        return
+    held = "; ".join(dict.fromkeys(f"{j.backup.id}: {why}" for j in going.doomed for why in j.held))
+    terminal = prompts.Terminal.open() if ask else None
+    if terminal is None:
+        raise Refused(f"{held}; nobody can be asked; nothing was forgotten", next_step=f"add --confirm '{phrase}'")
+    if terminal.ask(f"{held}\nTo forget for good, type '{phrase}': ") != phrase:
+        raise Refused(f"the phrase was not '{phrase}'; nothing was forgotten")
+
+
+@app.command()
+def offsite(
+    action: Annotated[str, typer.Argument(help="push, pull, list, verify or status.")],
+    id: Annotated[str | None, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")] = None,
+    place: Annotated[
+        str | None, typer.Option("--to", "--from", help="The destination: a name of the settings, or a URL. Without it: all.")
+    ] = None,
+    project: ProjectName = None,
+    every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
+    dry_run: DryRun = False,
+    identity: IdentityFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep copies of backups elsewhere: push and pull them, list, verify and show what is known of them."""
+    if action not in ("push", "pull", "list", "verify", "status"):
+        raise UsageError(
+            f"offsite takes push, pull, list, verify or status, not {action!r}", next_step="safe-compose offsite --help"
+        )
+    if every and (id is not None or action == "pull"):
+        raise UsageError("--all goes with push, verify and status, and without an id")
+    settings = config.load(Path.cwd(), dict(os.environ))
+    unlock(settings, identity)
+    catalogue = Catalogue(settings.store, settings.access)
+    where = copies.chosen(settings, place) if action != "status" else ()
+    if action == "status":
+        _tell_copies(
+            catalogue.listed(project) if id is None else [Listed.of(catalogue.find(id, project))], settings, as_json=as_json
+        )
+        return
+    if action == "list":
+        found = [(to, copies.listed(to, project)) for to in where]
+        _tell_listed(found, as_json=as_json)
+        return
+    if action == "pull":
+        if id is None:
+            raise UsageError("offsite pull needs a backup's id, or latest", next_step="safe-compose offsite list")
+        outcomes = [copies.pull(catalogue, where, id, project, dry_run=dry_run)[1]]
+    elif action == "push":
+        kept = [b for b in catalogue.backups(project) if b.broken is None] if every else [catalogue.find(id or "latest", project)]
+        outcomes = [outcome for to in where for outcome in copies.push(catalogue, kept, to, dry_run=dry_run)]
+    else:
+        outcomes = [outcome for to in where for outcome in copies.verify(catalogue, to, None if every else id or "latest", project)]
+    tell_offsite(action, outcomes, as_json=as_json)
+    if faults := [o.fault for o in outcomes if o.fault is not None]:
+        worst = next((f for f in faults if isinstance(f, VerifyFailed)), faults[0])
+        many = f"{len(faults)} of {len(outcomes)} failed; the first: " if len(faults) > 1 else ""
+        raise type(worst)(f"{many}{worst.message}", next_step=worst.next_step)
+
+
+def _tell_listed(found: Sequence[tuple[Destination, Sequence[Backup]]], *, as_json: bool) -> None:
+    if as_json:
+        shapes = [
+            {
+                "id": b.id, "seq": b.seq, "created": b.created, "project": b.project, "reason": b.reason, "bytes": b.bytes,
+                "volumes": [v.name for v in b.volumes], "destination": to.name, "url": to.url, "fault": b.broken,
+            }
+            for to, backups in found
+            for b in backups
+        ]  # fmt: skip
+        print_json({"action": "list", "offsite": shapes})
+        return
+    rows = [
+        (b.id, to.name, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(v.name for v in b.volumes), b.broken or "")
+        for to, backups in found
+        for b in backups
+    ]
+    prompts.table("off-site", ["id", "at", "project", "created", "reason", "size", "volumes", ""], rows)
+
+
+def _tell_copies(kept: Sequence[Listed], settings: config.Settings, *, as_json: bool) -> None:
+    """What is known without asking anybody: for each backup every destination of the settings, and every other copy."""
+    rows = []
+    for b in kept:
+        known = {c.name: c for c in b.offsite}
+        names = dict.fromkeys([*(d.name for d in settings.offsite), *known])
+        urls = {d.name: d.url for d in settings.offsite}
+        rows += [(b, known.get(name) or Copy(name, urls[name])) for name in names]
+    if as_json:
+        shapes = [{"id": b.id, "project": b.project, "destination": c.name, "url": c.url, "state": _copied(c), "pushed": c.pushed,
+                   "verified": c.verified, "fault": c.fault} for b, c in rows]  # fmt: skip
+        print_json({"action": "status", "offsite": shapes})
+        return
+    cells = [(b.id, b.project, c.name, _copied(c), c.verified or "-", c.fault or "") for b, c in rows]
+    prompts.table("off-site copies", ["id", "project", "at", "state", "last read back", ""], cells)
+
+
+def _copied(copy: Copy) -> str:
+    return "never sent" if copy.pushed is None and copy.verified is None and copy.fault is None else copy.state
+
+
+@app.command("schedule")
+def keep_schedule(
+    action: Annotated[str, typer.Argument(help="install, cron, status, run or remove.")] = "status",
+    at: Annotated[list[str] | None, typer.Option("--at", help="A time of day, 03:00 unless said; may be repeated.")] = None,
+    folder: Annotated[Path | None, typer.Option("--dir", help="Where the units go, instead of systemd's own folder.")] = None,
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    identity: IdentityFile = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Back a project up every day by a systemd timer or cron, and show how that goes. 1 when a person is needed."""
+    if action not in ("install", "cron", "status", "run", "remove"):
+        raise UsageError(f"schedule takes install, cron, status, run or remove, not {action!r}; nothing was changed")
+    times = timer.times(at or ["03:00"])
+    if action == "status":
+        _tell_schedules(project, as_json=as_json)
+    elif action == "run":
+        _run_scheduled(project, files, timer.times(at or ()), identity, as_json=as_json)
+    elif action == "remove":
+        _remove_schedule(project, folder or timer.folder(os.environ), yes=yes)
+    else:
+        invocation = down_of(project, files)
+        world = enter(invocation)
+        with closing(world.engine):
+            job = schedule.job(world, invocation, times)
+            if action == "cron":
+                sys.stdout.write("".join(f"{line}\n" for line in timer.cron_lines(job)))
+                prompts.say("safe-compose: add that with `crontab -e`; `safe-compose schedule status` shows it after its first run")
+            else:
+                _install_schedule(world, job, folder or timer.folder(os.environ), yes=yes, dry_run=dry_run)
+
+
+def _install_schedule(world: World, job: timer.Job, into: Path, *, yes: bool, dry_run: bool) -> None:
+    """Show the units, then write them and start the timer."""
+    units = timer.units(job)
+    schedule.refuse_other(world, job)
+    for name, text in units.items():
+        sys.stdout.write(f"write {into / name}\n" + "".join(f"    {line}\n" for line in text.rstrip("\n").split("\n")))
+    sys.stdout.flush()
+    if dry_run:
+        return
+    timer.check_listens()
+    ask_yes(f"Write these {len(units)} files and start the timer?", yes=yes)
+    schedule.put_in_place(world, job, units, into)
+    prompts.say(f"safe-compose: {job.project} is backed up daily at {', '.join(job.at)}; next: {timer.next_run(job.name) or '?'}")
+    if os.geteuid() != 0:
+        prompts.say("safe-compose: while you are logged out a timer of yours runs only after `loginctl enable-linger`")
+
+
+def _remove_schedule(project: str | None, folder: Path, *, yes: bool) -> None:
+    settings = config.load(Path.cwd(), dict(os.environ))
+    timetable = Timetable(settings.store, settings.access)
+    here = [r.project for r in timetable.all() if (r.project == project if project else Path(r.folder) == Path.cwd())]
+    if len(here) != 1:
+        which = f"there is no schedule of {project}" if project else f"{len(here)} schedules run in this folder"
+        raise UsageError(f"{which}; nothing was removed", next_step="safe-compose schedule status")
+    ask_yes(f"Take the schedule of {here[0]} away?", yes=yes)
+    names = [f"{timer.unit_name(here[0])}.{ending}" for ending in ("service", "timer")]
+    for path in timer.remove(names, folder):
+        prompts.say(f"safe-compose: deleted {path}")
+    timetable.take_away(here[0])
+    prompts.say(f"safe-compose: {here[0]} is no longer scheduled; a line in a crontab is yours to delete")
+
+
+def _tell_schedules(project: str | None, *, as_json: bool) -> None:
+    settings = config.load(Path.cwd(), dict(os.environ))
+    timetable = Timetable(settings.store, settings.access)
+    records = [r for r in timetable.all() if project is None or r.project == project]
+    troubles = timetable.troubles(project)
+    nexts = {r.project: timer.next_run(timer.unit_name(r.project)) if r.how == "systemd" else None for r in records}
+    if as_json:
+        shapes = [
+            {
+                "project": r.project, "folder": r.folder, "at": list(r.at), "how": r.how, "next": nexts[r.project],
+                "began": r.began, "ended": r.ended, "good": r.good, "backup": r.backup, "trial": r.trial, "faults": list(r.faults),
+                "trouble": troubles.get(r.project),
+            }
+            for r in records
+        ]  # fmt: skip
+        print_json({"schedules": shapes})
+    else:
+        rows = [
+            (r.project, ", ".join(r.at), r.how, r.began or "-", r.good or "-", r.backup or "-", r.trial or "-") for r in records
+        ]
+        prompts.table("schedules", ["project", "daily at", "by", "last run", "last good", "backup", "last trial"], rows)
+        sys.stdout.write("".join(f"needs a person: {name}: {trouble}\n" for name, trouble in troubles.items()))
+    if troubles:
+        raise typer.Exit(1)
+
+
+def _run_scheduled(
+    project: str | None, files: Sequence[str] | None, at: Sequence[str], identity: Path | None, *, as_json: bool
+) -> None:
+    """One run, as a timer calls it. Its first fault gives the exit code."""
+    here = down_of(None, files)
+    settings = config.load(project_folder(here), dict(os.environ))
+    try:
+        unlock(settings, identity)
+        world = enter(here)
+        with closing(world.engine):
+            ways = [here, down_of(project, files)] if project is not None else [here]
+            outcome = schedule.run(world, ways, project, at)
+    except SafeComposeError as fault:
+        if project is None:
+            raise
+        outcome = schedule.never_began(settings, project, fault)
+    schedule.tell(settings, outcome)
+    if as_json:
+        print_json({"run": outcome.shape()})
+    if outcome.faults:
+        raise outcome.faults[0]
