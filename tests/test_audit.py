@@ -444,7 +444,10 @@ def test_nothing_that_a_file_holds_ends_the_audit(path: str) -> None:
         b"", b"\xff\xfe\x00", b"docker volume rm \xff\xd0", b"[" * 300, b"{{" * 300, b"$(" * 3_000, b"`" * 3_000,
         b"> " * 3_000 + b"`docker volume rm x`", b"\t- a: &a *a\ndocker compose down -v", b"\\\n" * 3_000,
         b"docker volume rm x\n" * 1_000, b'["docker", "volume"', b"RUN <<EOF\ndocker volume rm x",
-        b"a:\n\t$(x) ${y docker volume rm",
+        b"a:\n\t$(x) ${y docker volume rm", b"docker volume rm x" + b" " * 100_000 + b"\n" + b" " * 100_000 + b"docker volume rm x",
+        b"docker volume rm x " + b"a" * 100_000, b"docker volume rm x " + b"<pre" * 30_000,
+        b"X = docker volume rm" + b" " * 100_000 + b"x",
+        b"docker volume rm x\n" + b"$x" * 50_000, b"docker volume rm x\n" + b"- " * 500, b"docker volume rm x " + b"\\" * 100_000,
     ):  # fmt: skip
         audit.judged(path, kind, nasty)
 
@@ -494,7 +497,7 @@ def test_a_repository_is_audited_as_git_sees_it(
         "    keeps the data: docker compose down",
         "    with a verified backup first: safe-compose compose down -v",
     ]
-    assert "huge.sh: note: not read: larger than 4 MiB" in done.stdout
+    assert "huge.sh: note: not read: larger than 1 MiB" in done.stdout
     assert "blob.sh: note: not read: it is binary" in done.stdout
     assert re.search(r"^broken.yml:\d: note: does not read as YAML", done.stdout, re.MULTILINE)
     assert done.stdout.splitlines()[-1].startswith("2 findings in 2 files; ")

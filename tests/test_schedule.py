@@ -32,8 +32,8 @@ def at(**ago: float) -> str:
 
 
 def test_a_run_that_ended_well_and_one_that_goes_on_are_no_trouble() -> None:
-    assert replace(RECORD, began=at(hours=9), ended=at(hours=8)).trouble(NOW) is None
-    assert replace(RECORD, began=at(hours=1), process=Process.current().facts()).trouble(NOW) is None
+    assert replace(RECORD, began=at(hours=9), ended=at(hours=8), good=at(hours=8)).trouble(NOW) is None
+    assert replace(RECORD, good=at(days=1), began=at(hours=1), process=Process.current().facts()).trouble(NOW) is None
     assert replace(RECORD, since=at(hours=25)).trouble(NOW) is None  # it has not had its turn yet
 
 
@@ -47,6 +47,8 @@ def test_a_failed_a_killed_and_a_missed_run_are_told() -> None:
     assert killed.trouble(NOW) == f"the scheduled backup of {at(hours=9)} did not end"
     missed = replace(RECORD, began=at(days=3), ended=at(days=3))
     assert missed.trouble(NOW) == "no scheduled backup has run for 3 days; it is planned daily at 03:00"
+    skipped = replace(RECORD, began=at(hours=9), ended=at(hours=9), good=at(days=3))
+    assert skipped.trouble(NOW) == "no scheduled backup has ended well for 3 days"
     assert RECORD.trouble(NOW) == "no scheduled backup has run for 9 days; it is planned daily at 03:00"
 
 
@@ -55,7 +57,7 @@ def test_several_times_a_day_make_a_miss_show_sooner() -> None:
     assert gap(["22:00", "04:00", "12:00"]) == timedelta(hours=10)
     often = replace(RECORD, at=("00:00", "06:00", "12:00", "18:00"), began=at(hours=9), ended=at(hours=9))
     assert often.trouble(NOW)
-    assert replace(often, at=("03:00",)).trouble(NOW) is None
+    assert replace(often, at=("03:00",), good=at(hours=9)).trouble(NOW) is None
 
 
 def test_a_trial_is_due_once_a_week() -> None:

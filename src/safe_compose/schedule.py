@@ -149,7 +149,8 @@ def never_began(settings: Settings, project: str, fault: SafeComposeError) -> Ou
     timetable = Timetable(settings.store, settings.access)
     outcome = Outcome(project, stamp(utc_now()), faults=[fault])
     if (known := timetable.of(project)) is not None:
-        timetable.end(timetable.begin(known), [fault.message], backup=None, tried=False)
+        with prompts.only_said():  # on a full disk the schedule shows it in time all the same: its run did not end
+            timetable.end(timetable.begin(known), [fault.message], backup=None, tried=False)
     return outcome
 
 

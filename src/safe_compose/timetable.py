@@ -60,6 +60,9 @@ class Record:
         if last is None or now - last > gap(self.at) + LATE:
             ago = f"{time_text((now - last).total_seconds())}" if last is not None else "an unknown time"
             return f"no scheduled backup has run for {ago}; it is planned daily at {', '.join(self.at)}"
+        well = moment(self.good) or moment(self.since) or last
+        if now - well > 2 * gap(self.at) + LATE:
+            return f"no scheduled backup has ended well for {time_text((now - well).total_seconds())}"
         return None
 
     def trial_due(self, now: datetime) -> bool:
@@ -130,7 +133,7 @@ class Timetable:
         return begun
 
     def end(self, record: Record, faults: Sequence[str], *, backup: str | None, tried: bool) -> Record:
-        """A run ended. Raises BackupFailed."""
+        """A run ended; without a backup it was not a good one. Raises BackupFailed."""
         now = stamp(self._clock())
         done = replace(
             record,
@@ -138,7 +141,7 @@ class Timetable:
             process=None,
             faults=tuple(faults),
             backup=backup or record.backup,
-            good=record.good if faults else now,
+            good=record.good if faults or backup is None else now,
             trial=now if tried else record.trial,
         )
         self.put(done)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from safe_compose.audit.pieces import Read
 
-LARGEST = 4 << 20
+LARGEST = 1 << 20
 """Bytes of a file that is read; a larger one is noted."""
 
 

@@ -33,6 +33,9 @@ _LIKE_DOCKER = re.compile(r"docker|compose|podman|nerdctl|^dc|(^|_)dc?$", re.IGN
 _LIKE_FLAGS = re.compile(r"arg|opt|flag|vol|extra|param", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:\[[^]]*\])?(?::?[-=](.*))?\})", re.DOTALL)
 _DEEPEST = 4
+_LONGEST_WORD = 500
+_MOST_WORDS = 200
+"""Of a command, for people; what comes after it is not shown."""
 _SAYS_SO = "if the variable in it says so"
 
 
@@ -264,11 +267,20 @@ def _finding(path: str, line: int, door: _Door, piece: Piece, *, unattended: boo
 
 
 def _shown(words: Sequence[Word]) -> str:
-    return hide_secrets(" ".join(redact([shlex.quote(w.text) if w.sure else w.text for w in words])))
+    return _safe([shlex.quote(_cut(w.text)) if w.sure else _cut(w.text) for w in words])
 
 
 def _joined(words: Sequence[str]) -> str:
-    return hide_secrets(" ".join(redact([w if "$" in w or "{" in w else shlex.quote(w) for w in words])))
+    return _safe([w if "$" in w or "{" in w else shlex.quote(w) for w in map(_cut, words)])
+
+
+def _safe(words: Sequence[str]) -> str:
+    """Without secrets, and of a length that a person reads."""
+    return hide_secrets(" ".join(redact(words[:_MOST_WORDS]))) + (" ..." if len(words) > _MOST_WORDS else "")
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= _LONGEST_WORD else word[:_LONGEST_WORD] + "..."
 
 
 def _keeping(words: Sequence[Word], invocation: grammar.Invocation, *, in_variable: bool) -> str | None:

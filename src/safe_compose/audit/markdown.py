@@ -157,8 +157,8 @@ def _filled(text: str) -> str:
 
 def _of_html(block: _Block) -> Iterator[Piece]:
     """Code in HTML blocks, without its tags."""
-    for found in re.finditer(r"<(pre|code|kbd)\b[^>]*>(.*?)(?:</\1>|\Z)", block.content, re.DOTALL | re.IGNORECASE):
-        inner = html.unescape(re.sub(r"<[^>]*>", "", found[2]))
+    for found in re.finditer(r"<(pre|code|kbd)\b[^<>]*>(.*?)(?:</\1>|\Z)", block.content, re.DOTALL | re.IGNORECASE):
+        inner = html.unescape(re.sub(r"<[^<>]*>", "", found[2]))
         line = block.first + block.content.count("\n", 0, found.start(2))
         yield from (piece.moved(line - 1) for piece in _console(inner))
 

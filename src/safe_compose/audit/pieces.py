@@ -89,7 +89,7 @@ def assigned(text: str) -> dict[str, str]:
     """
     found = {}
     for name, value in _ASSIGNED.findall(text):
-        value = re.sub(r"\s+#.*$", "", value.rstrip("\r;"))
+        value = re.sub(r"(?<=\S)\s++#.*$", "", value.rstrip("\r;"))
         quoted = re.fullmatch(r"""(["'])(.*?)\1.*""", value)
         value = quoted[2] if quoted else value
         if re.search(r"docker|compose|podman|nerdctl|^-", value) and not re.search(r"[`$;|&<>]", value):

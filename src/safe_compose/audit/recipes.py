@@ -47,7 +47,7 @@ def make(text: str) -> Read:
         elif bare.startswith("#") or not bare:
             continue
         elif assigned := _MAKE_SET.fullmatch(bare):
-            name, value = assigned[1], re.sub(r"\s*\\\r?\n\s*", " ", _uncommented(assigned[2]))
+            name, value = assigned[1], _one_line(_uncommented(assigned[2]))
             if name == ".RECIPEPREFIX":
                 prefix = value[:1] or "\t"
             elif re.search(r"^[^:=]*\+=", bare) and name in variables:
@@ -64,6 +64,10 @@ def make(text: str) -> Read:
     return Read(
         tuple(pieces), {name: value for name, value in variables.items() if value and "$" not in value and "\n" not in value}
     )
+
+
+def _one_line(value: str) -> str:
+    return " ".join(row.rstrip("\r").removesuffix("\\").strip() for row in value.split("\n"))
 
 
 def _uncommented(value: str) -> str:
@@ -120,7 +124,7 @@ def _reference(inner: str, variables: Mapping[str, str], depth: int) -> str:
 
 # -- just --------------------------------------------------------------------------------------------------------------
 
-_JUST_SET = re.compile(r"(?:export\s+|alias\s+)?([A-Za-z_][\w-]*)\s*:=\s*(.*)")
+_JUST_SET = re.compile(r"^(?:export[ \t]+|alias[ \t]+)?([A-Za-z_][\w-]*)[ \t]*:=[ \t]*(.*)", re.MULTILINE)
 
 
 def just(text: str) -> Read:
@@ -239,14 +243,15 @@ def package_json(text: str) -> Read:
     except ValueError as fault:
         line = getattr(fault, "lineno", 1)
         return Read(_quoted_lines(text), notes=((line, f"does not read as JSON ({getattr(fault, 'msg', fault)})"),))
-    used: dict[str, int] = {}
+    reached = (0, 1)  # values are asked for in the order in which they stand
 
     def line_of(value: str) -> int:
+        nonlocal reached
         for form in (json.dumps(value, ensure_ascii=False), json.dumps(value)):
-            if (at := text.find(form, used.get(value, 0))) >= 0:
-                used[value] = at + 1
-                return text.count("\n", 0, at) + 1
-        return 1
+            if (at := text.find(form, reached[0])) >= 0:
+                reached = (at + 1, reached[1] + text.count("\n", reached[0], at + 1))
+                break
+        return reached[1]
 
     return Read(tuple(_json_pieces(whole, "", line_of)))
 
@@ -335,6 +340,6 @@ def prose(text: str) -> Read:
 
 
 PROMPT = re.compile(
-    r"[ \t]*(?:\([\w.-]+\)[ \t]*)?(?:[\w.-]+@[\w.:/~-]+|\[[^\]\n]*\]|[~/][\w./~-]*|PS [^>\n]*)?[ \t]*[$%❯➜>][ \t]+(?=\S)"
+    r"[ \t]*+(?:\([\w.-]+\)[ \t]*+)?(?:[\w.-]+@[\w.:/~-]+|\[[^\]\n]*\]|[~/][\w./~-]*|PS [^>\n]*)?[ \t]*+[$%❯➜>][ \t]+(?=\S)"
 )
 """`$ `, `user@host:~$ `, `% `, `PS C:\\> `; not `# `, which may as well be a comment."""
