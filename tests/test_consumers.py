@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lab.projects import docker
-from safe_compose import composefile, consumers, dotenv, dsn
+from safe_compose import composefile, consumers, dotenv, dsn, grammar, rotate
 from safe_compose.consumers import Account, Source
 
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " äжß€"
@@ -289,6 +289,70 @@ def test_the_model_shows_whether_everything_followed() -> None:
     assert consumers.differences(before, half, found, NEW, frozenset()) == [still]
     other = json.loads(json.dumps(after).replace('"t"', '"u"'))
     assert "TOKEN changed" in consumers.differences(before, other, found, NEW, frozenset())[0]
+
+
+EVERYWHERE = """\
+name: shop   # every kind of place at once
+include: [more.yaml]
+x-web: &web
+  image: shop/web
+  environment: &env
+    DB_PASS: '${DB_PASSWORD}'
+services:
+  db:
+    image: postgres:15
+    environment:
+      - POSTGRES_USER=shop
+      - POSTGRES_PASSWORD=${DB_PASSWORD}
+  web: {<<: *web, env_file: [app.env]}
+  literal:
+    image: shop/literal
+    environment:
+      PGPASSWORD: OLD   # here as well
+      OTHER: [x]
+    command: ["serve", "--dsn", "postgres://shop:OLD@db/shop?x=1"]
+  list:
+    image: shop/list
+    environment: [ "URL=host=db user=shop password='OLD' dbname=shop", 'DATABASE_PASSWORD=OLD' ]
+""".replace("OTHER: [x]", "OTHER: x")
+FILES = {
+    ".env": "# one\nDB_PASSWORD=OLD\n",
+    "app.env": "export DB_URL='postgresql+asyncpg://shop:OLD@db:5432/shop'\r\nGO_DSN=x\r\n",
+    "more.yaml": "services:\n  more:\n    image: shop/more\n    environment: {JDBC: 'jdbc:postgresql://db/shop?user=shop&password=OLD'}\n",
+    "compose.override.yaml": 'services:\n  db:\n    environment:\n      PG_PASSWORD: "OLD"\n',
+}
+
+
+@pytest.mark.engine
+def test_compose_reads_edited_files_as_they_were_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_docker: str
+) -> None:
+    """Odd passwords, in every kind of place: all consumers get it, nothing else changes, by the words of compose itself."""
+    monkeypatch.chdir(tmp_path)
+    invocation = grammar.parse(["compose", "config"])
+
+    def shown(*words: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(docker("compose", "config", "--format", "json", *words, cwd=tmp_path).stdout)
+        return found
+
+    for name, text in {"compose.yaml": EVERYWHERE, **FILES}.items():
+        (tmp_path / name).write_text(text.replace("OLD", OLD), "utf-8", newline="")
+    old = OLD
+    odd = ("p@ss:w/o?r#d&x", "do$llar$$ {x}", 'quo"te-once', "it's one", "ключ €", "100% = a;b,c")
+    for new in ("Plain1-._~", "true-0123456", *odd):
+        before = shown()
+        sources, notes = rotate._sources(invocation, before)
+        assert not notes
+        account = consumers.account(before, "db", None, lambda path: None)
+        found = consumers.survey(before, shown("--no-interpolate"), sources, account, new, exported={})
+        assert not found.refusals, (new, found.refusals)
+        for edit in found.edits:
+            (tmp_path / edit.source.path).write_text(edit.text, "utf-8", newline="")
+        assert len(found.edits) == 5
+        assert set(found.takers) == {"db", "web", "literal", "list", "more"}
+        assert consumers.differences(before, shown(), account, new, frozenset()) == [], new
+        assert not any(old in (tmp_path / name).read_text() for name in ("compose.yaml", *FILES))
+        old = new
 
 
 def test_an_account_that_cannot_be_told_is_said_so() -> None:

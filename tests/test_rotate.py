@@ -108,7 +108,7 @@ def no_secret_in(home: Path, project: ComposeProject, *texts: object) -> None:
     assert "SCRAM-SHA-256" not in log
     said = [t if isinstance(t, bytes) else str(t).encode() for t in (*texts, log)]
     assert [t for t in (*kept, *said) if b"canary-9a31" in t] == []
-    assert not list((home / "safe-compose" / "rotations").glob("*"))
+    assert not list((home / "safe-compose" / ".rotations").glob("*"))
 
 
 def test_the_incident_and_the_way_out_of_it(
@@ -261,6 +261,10 @@ def test_secrets_change_and_a_run_that_is_killed_is_put_back_or_found_complete(
         killing = failing("fsync", ".jsonl", "KILL", skip=skip)
         killed = safe_compose(*change, cwd=project.folder, input=SECOND, env=killing)
         assert killed.returncode == -9, (when, killed.stderr)
+        if when == "after the database":
+            again = safe_compose(*change, cwd=project.folder, input=THIRD)
+            assert again.returncode == 77
+            assert "safe-compose recover" in again.stderr
         recovered = safe_compose("recover", cwd=project.folder)
         assert recovered.returncode == 0, recovered.stderr
         assert "cut off while it changed the password of service db" in recovered.stdout

@@ -253,12 +253,13 @@ class _Search:
         words = _COMMON | {account.user, account.service, str(model.get("name", "")), *_services(model)}
         self.distinctive = len(account.password) >= LONG_ENOUGH and account.password.lower() not in {w.lower() for w in words}
 
-    def strings(self, text: str) -> list[dsn.Found]:
-        """Places of the password in connection strings that mean this account."""
+    def strings(self, text: str, *, doubled: bool = False) -> list[dsn.Found]:
+        """Places of the password in connection strings that mean this account; with `doubled` dollar signs as in a compose file."""
+        password = self.account.password
         return [
             f
             for f in dsn.passwords(text)
-            if f.means(self.account.password)
+            if (f.means(password) or (doubled and f.means(password.replace("$", "$$"))))
             and f.user in (None, "", self.account.user)
             and (f.host in (None, "") or f.host in self._hosts or "$" in f.host)
         ]
@@ -423,10 +424,10 @@ def _in_value(
                 f"it too, --leave {key} leaves it"
             )
         return escape(new) if ours else None
-    places = search.strings(value)
+    places = search.strings(value, doubled=dollars)
     try:
         for found in reversed(places):
-            value = dsn.put(value, found, new)
+            value = value[: found.start] + escape(dsn.encode(found, new)) + value[found.end :]
     except dsn.Unwritable as fault:
         refusals.append(f"{where}: {key}: the new password cannot be written there: {fault}")
         return None
@@ -590,11 +591,9 @@ def differences(
             wrong.append(f"{'.'.join((old or now).path)} came or went")
             break
         place = ".".join(old.path)
-        if old.path[:1] != ("services",):
-            if old.value != now.value:
-                wrong.append(f"{place} changed")
-            continue
         if old.value == now.value:
+            if old.path[:1] != ("services",):
+                continue  # `x-...` is only read by what merges it
             held = _holds(_String(old.path[1:], old.value), search)
             if not leave and held and (old.value != account.password or search.is_ours(old.path[-1])):
                 wrong.append(f"{place} still has the old password")

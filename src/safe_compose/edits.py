@@ -137,7 +137,7 @@ class Originals:
     """What a run needs to put everything back, on the disk before the first change, and gone when it has ended."""
 
     def __init__(self, root: Path, run_id: str) -> None:
-        self.path = root / "rotations" / f"{run_id}.json"
+        self.path = root / ".rotations" / f"{run_id}.json"
 
     def keep(self, changes: Sequence[Change], **facts: Any) -> None:
         """Raises BackupFailed."""

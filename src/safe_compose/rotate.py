@@ -109,6 +109,7 @@ def look(world: World, invocation: Invocation, service: str, user: str | None, o
     """Find the service's database, role and password. `old`: what the database still has, where its server lets nobody in
     without. Raises Refused when one cannot be told, BackupFailed when it is silent."""
     engine = world.engine
+    _refuse_half_done(world)
     observed = engine.look(invocation)
     model = engine.model(invocation)
     if model is None:
@@ -132,6 +133,16 @@ def look(world: World, invocation: Invocation, service: str, user: str | None, o
     raw = engine.model(invocation, interpolated=False)
     sources, notes = _sources(invocation, model)
     return Looked(invocation, observed, model, raw, account, container, server, role, sources, notes, old)
+
+
+def _refuse_half_done(world: World) -> None:
+    """What a killed run left must be put back first: its way back would undo whatever came after it."""
+    for run in world.journal.unfinished():
+        if run.facts.get("rotates") and run.engine_id in ("", world.engine.id):
+            raise Refused(
+                f"run {run.id} was killed while it changed the password of service {run.facts['rotates']}; nothing was changed",
+                next_step="safe-compose recover",
+            )
 
 
 def _knowing(account: Account, *more: str | None) -> AbstractContextManager[None]:
