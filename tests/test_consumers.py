@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lab.projects import docker
@@ -45,6 +45,7 @@ def connection_strings(draw: st.DrawFn) -> tuple[str, str, str]:
     return text, form, password
 
 
+@settings(deadline=None)
 @given(connection_strings(), passwords)
 def test_a_connection_string_keeps_everything_but_its_password(made: tuple[str, str, str], new: str) -> None:
     text, form, password = made
@@ -90,6 +91,7 @@ lines = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     before=st.lists(lines, max_size=5),
     after=st.lists(lines, max_size=5),
@@ -145,6 +147,7 @@ def test_compose_reads_every_value_that_is_written_as_it_was_meant(tmp_path: Pat
 # -- compose files -----------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     style=st.sampled_from(["", "'", '"']),
     old=st.text(string.ascii_letters, min_size=1, max_size=12),
