@@ -6,6 +6,7 @@ import platform
 import signal
 import sys
 import time
+from functools import partial
 
 import audit
 import card
@@ -13,10 +14,11 @@ import guarded
 import launcher
 import store
 import table
+import trash
 import ways
 from stage import docker, stage
 
-PARTS = ("launcher", "card", "store", "audit", "ways", "guarded")
+PARTS = ("launcher", "card", "store", "audit", "ways", "guarded", "trash")
 
 
 def main() -> None:
@@ -30,6 +32,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=40, help="pairs for short commands (default: %(default)s)")
     parser.add_argument("--long-rounds", type=int, default=3, help="pairs for those of seconds (default: %(default)s)")
+    parser.add_argument(
+        "--trash", type=int, default=1, metavar="GB", help="size of the big volume of part trash (default: %(default)s)"
+    )
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -41,6 +46,7 @@ def main() -> None:
         "audit": ("audit of a repository", audit.rows, max(asked.rounds // 4, 5)),
         "ways": ("ways of copying the database's data", ways.rows, asked.long_rounds),
         "guarded": ("delete and undo, end to end", guarded.rows, asked.long_rounds),
+        "trash": ("delete and undo by renaming", partial(trash.rows, gigabytes=asked.trash), asked.long_rounds),
     }
     sections: list[tuple[str, list[table.Row]]] = []
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # unwinds, so that all of it is removed

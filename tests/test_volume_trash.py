@@ -11,6 +11,7 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.faults import failing
+from lab.private_engine import PrivateEngine, private_engine
 from lab.projects import Completed, ComposeProject, docker, real_docker, unique, wait_until
 from lab.terminal import Person
 from safe_compose.engine import Engine, connect
@@ -240,6 +241,27 @@ def test_an_item_is_restored_by_itself_and_an_expired_one_goes_with_a_yes(
     assert safe_compose("trash", "empty", "--expired").returncode == 77
     good(safe_compose("trash", "empty", "--expired", "--yes"))
     assert left(name) == [] and exists(name)
+
+
+@pytest.fixture
+def private(lab: None) -> Iterator[PrivateEngine]:
+    with private_engine(["busybox:latest"]) as started:
+        yield started
+
+
+def test_what_is_in_the_trash_outlives_a_power_cut_and_every_prune(private: PrivateEngine, safe_compose: SafeCompose) -> None:
+    there = {"DOCKER_HOST": private.host}
+    words = ("run", "--rm", "-i", "--network", "none", "-v", "photos:/v", "busybox:latest")
+    private.docker(*words, "dd", "of=/v/photo", "status=none", input="a photo")
+    good(safe_compose("volume", "rm", "photos", "--confirm", "trash photos", env=there))
+    private.lose_power()
+    private.start()
+    private.docker("container", "prune", "-f")
+    private.docker("system", "prune", "-af", "--volumes")
+    [trash] = private.volumes()
+    assert private.docker("volume", "rm", "-f", trash, check=False).returncode == 1
+    good(safe_compose("undo", env=there))
+    assert private.volumes() == {"photos"} and private.docker(*words, "cat", "/v/photo").stdout == "a photo"
 
 
 # -- where it is not possible ------------------------------------------------------------------------------------------

@@ -135,9 +135,11 @@ class Thrown:
                 now = self._engine.volume(name)
                 if now is None or (docker_ran and now.created_at != self._empty.get(name)):
                     continue
-                self._run.step("untrashing", volume=name, trash=trash)
+                with prompts.only_said():  # a journal that cannot be written keeps nobody's content away
+                    self._run.step("untrashing", volume=name, trash=trash)
                 back(self._engine, name, trash)
-                self._run.step("untrashed", volume=name, trash=trash)
+                with prompts.only_said():
+                    self._run.step("untrashed", volume=name, trash=trash)
             except SafeComposeError as fault:
                 whole = False
                 prompts.say(f"safe-compose: volume {name}: {fault.message}; its content is in the trash: safe-compose trash list")
