@@ -231,7 +231,11 @@ def _switched_off(line: Line) -> Iterator[Answer]:
             verb = shim.own_verb(words[1:]) or next((w for w in words[1:] if not w.startswith("-")), "")
             if verb == "approve" and "--list" not in words:
                 yield Answer("deny", "`safe-compose approve` is typed by a person, in a terminal of their own")
-            elif verb in ("unprotect", "forget", "trash") or (verb in ("undo", "restore") and "--confirm" in " ".join(words)):
+            elif (
+                verb in ("unprotect", "forget")
+                or (verb == "trash" and "list" not in words)
+                or (verb in ("undo", "restore") and "--confirm" in " ".join(words))
+            ):
                 yield Answer("ask", f"`safe-compose {verb}` takes protection or data away. {DECIDES}")
     if line.targets and any("SAFE_COMPOSE=off" in text for text in line.texts):
         yield Answer("ask", f"this writes SAFE_COMPOSE=off into a file: the guard may be off from then on. {DECIDES}")

@@ -154,7 +154,7 @@ def forget(catalogue: Catalogue, journal: Journal, going: Forgetting, words: Seq
                 with prompts.only_said():
                     run.step("ended", outcome=f"not all forgotten: {type(fault).__name__}")
             raise
-    catalogue.empty_trash()
+    catalogue.finish_forgetting()
     run = run or _begin(journal, words, going.project)
     if not written:
         run.step("forgetting", backups=facts)

@@ -1,7 +1,7 @@
 """The road of the trash: what a volume held is kept on the engine's own disk, out of docker's way and back by renaming.
 
 Each item is a volume of ours that says in its labels what it holds, and that a lock holds against every prune. It costs no
-copy and no time, and dies with the disk: a backup is more. (`catalogue.trash` is something else: how a backup leaves the store.)
+copy and no time, and dies with the disk: a backup is more. (How a forgotten backup leaves the store is `catalogue.outgoing`.)
 """
 
 import json

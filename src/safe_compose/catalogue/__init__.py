@@ -27,7 +27,7 @@ from safe_compose.artifacts import (
     redact,
     slug,
 )
-from safe_compose.catalogue import index, locks, manifest, registry, trash
+from safe_compose.catalogue import index, locks, manifest, outgoing, registry
 from safe_compose.catalogue.manifest import Damaged
 from safe_compose.catalogue.recipe import recipe
 from safe_compose.durable import (
@@ -194,7 +194,7 @@ class Catalogue:
         with told(f"write to the store {self.root}"):
             with suppress(FileExistsError):
                 make_folder(self.root / "locks", self.access)
-            trash.prepare(self.root, self.access)
+            outgoing.prepare(self.root, self.access)
             ignore = self.root / ".gitignore"
             if not ignore.exists():  # a store inside of a work tree must never be committed
                 replace_file(ignore, b"*\n", self.access)
@@ -604,7 +604,7 @@ class Catalogue:
     # -- the way out ---------------------------------------------------------------------------------------------------
 
     def forget(self, chosen: Collection[str], may_go: Callable[[Sequence[Backup]], Collection[str]]) -> list[Backup]:
-        """Take backups out of the store, each by one rename; `empty_trash` then frees their room. Works on a full disk.
+        """Take backups out of the store, each by one rename; `finish_forgetting` then frees their room. Works on a full disk.
 
         chosen: their paths. may_go: which paths may go, asked once more of all that is there while nothing can be added and
         nothing be found broken. Returns those that went. Raises LookAgain when one may not go any more (then none went),
@@ -623,19 +623,19 @@ class Catalogue:
                     next_step="safe-compose forget --dry-run",
                 )
             with told("take a backup out of the store"):
-                trash.prepare(self.root, self.access)
+                outgoing.prepare(self.root, self.access)
                 for path in chosen:
-                    trash.take(self.root, Path(path))
+                    outgoing.take(self.root, Path(path))
         return [now[path] for path in chosen]
 
-    def empty_trash(self) -> int:
+    def finish_forgetting(self) -> int:
         """Remove what was forgotten, also by a run that was killed; how many backups that were. Raises BackupFailed."""
         removed = 0
-        with told(f"empty {self.root / trash.NAME}"):
-            for path in trash.waiting(self.root):
+        with told(f"empty {self.root / outgoing.NAME}"):
+            for path in outgoing.waiting(self.root):
                 # One at a time, so that others can number and name in between; one that has gone was another run's.
                 with self._hold("store", must_sign=False), suppress(FileNotFoundError):
-                    trash.remove(path)
+                    outgoing.remove(path)
                     removed += 1
         return removed
 

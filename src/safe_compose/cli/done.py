@@ -83,7 +83,7 @@ def recover(as_json: AsJson = False) -> None:
     told = backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
     told += rotate.recover(world)
     lock.renew(world, world.engine.look(grammar.parse(["volume", "ls"])))
-    if world.catalogue.root.exists() and (count := world.catalogue.empty_trash()):
+    if world.catalogue.root.exists() and (count := world.catalogue.finish_forgetting()):
         told.append(f"freed the room of {count} forgotten backups")
     if as_json:
         print_json({"recovered": told})

@@ -256,7 +256,7 @@ def forget(
         _agree_to_forget(going, yes=yes, confirm=confirm, ask=not silent)
         upkeep.forget(catalogue, Journal(settings.store, settings.access), going, ("forget", *(ids or ())), wait=wait)
     elif not dry_run and catalogue.root.exists():
-        catalogue.empty_trash()  # of a run that was killed
+        catalogue.finish_forgetting()  # of a run that was killed
     if as_json:
         print_json({"forget": going.shape(done=act or not going.doomed)})
     elif act:
