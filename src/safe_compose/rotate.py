@@ -407,7 +407,7 @@ def _act(world: World, rotation: Rotation, backup_id: str) -> None:
             reached = replace(way, first=(), services=()) if not anew else way
             _put_back(world, run, originals, reached, invocation, fault)
         if isinstance(fault, KeyboardInterrupt):
-            raise Interrupted("interrupted; everything was put back") from fault
+            raise Interrupted("interrupted while the password was changed") from fault
         raise
     originals.drop()
     run.step("ended", outcome="the password was changed")
@@ -552,6 +552,8 @@ def _dry_run(world: World, invocation: Invocation, services: Sequence[str]) -> s
 
 def _put_back(world: World, run: Run, originals: Originals, way: _Way, invocation: Invocation, fault: BaseException) -> None:
     """Files, role and services as they were; what cannot be put back leaves the run open, and is said."""
+    with prompts.only_said():  # a full disk keeps nobody from putting back what was there
+        run.step("putting-back")
     try:
         told = _back(world, way, invocation, stop_seconds=world.settings.stop_timeout)
         originals.drop()
@@ -563,16 +565,23 @@ def _put_back(world: World, run: Run, originals: Originals, way: _Way, invocatio
 
 
 def _back(world: World, way: _Way, invocation: Invocation | RunRecord, *, stop_seconds: int, cwd: str | None = None) -> list[str]:
-    """Put everything back, from whatever point was reached; what was done, in words. Raises the first fault, after the rest."""
+    """Put everything back, from whatever point was reached; what was done, in words. Raises the first fault, after the rest.
+
+    What somebody else has changed since is theirs: it is left, and said.
+    """
     told: list[str] = []
     faults: list[SafeComposeError] = []
 
-    def attempt(what: str, step: Callable[[], bool]) -> None:
+    def attempt(what: str, step: Callable[[], bool]) -> bool:
         try:
             if step():
                 told.append(what)
+        except LookAgain as theirs:
+            told.append(theirs.message)
         except SafeComposeError as fault:
             faults.append(fault)
+            return False
+        return True
 
     for change in way.changes:
 
@@ -598,13 +607,12 @@ def _back(world: World, way: _Way, invocation: Invocation | RunRecord, *, stop_s
         _make_anew(world, way, invocation, stop_seconds=stop_seconds, cwd=cwd, back=True)
         return True
 
-    before = len(faults)
-    attempt(f"the password of {way.user}", role)
+    reached = attempt(f"the password of {way.user}", role)
     if way.first or way.services:
+        silent = faults.pop() if not reached else None
         attempt(f"services {', '.join((*way.first, *way.services))}", services)
-    if len(faults) > before:  # the database may not have run; now it does
-        del faults[before]
-        attempt(f"the password of {way.user}", role)
+        if silent is not None:  # the database may not have run; now it does
+            attempt(f"the password of {way.user}", role)
     if faults:
         raise faults[0]
     return told
@@ -621,8 +629,9 @@ def recover(world: World) -> list[str]:
         world.engine.sweep(str(record.facts.get("helpers") or record.id))
         kept = originals.load()
         run = world.journal.reopen(record.id)
-        if kept is None or record.last("rotated") is not None:
-            done = "it was complete" if record.last("rotated") is not None else "nothing had changed"
+        complete = record.last("rotated") is not None and record.last("putting-back") is None
+        if kept is None or complete:
+            done = "it was complete" if complete else "nothing had changed"
         else:
             way = _Way.read(*kept)
             if record.last("let-in") is None:  # no container was made anew yet
