@@ -15,6 +15,7 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ComposeProject
+from lab.terminal import Person
 from safe_compose import timer
 from safe_compose.errors import Refused, UsageError
 from safe_compose.process import Process, stamp
@@ -237,10 +238,12 @@ def test_a_scheduled_run_keeps_copies_reads_again_and_tells_when_it_fails(
     assert gone.returncode == 69
     assert told[-1]["faults"]
 
-    done = safe_compose("--non-interactive", "--backup-first", "compose", "down", "-v", cwd=project.folder)
-    assert done.returncode == 0, done.stderr
-    assert "schedule: the scheduled backup of " in done.stderr
-    assert all("s3cret" not in text for run in (failed, gone, after, done) for text in (run.stdout, run.stderr))
+    person = Person("compose", "down", "-v", cwd=project.folder)
+    person.sees("schedule: the scheduled backup of ")
+    person.sees(f"type '{project.name}': ")
+    person.types("no")
+    assert person.leaves_with() == 77
+    assert all("s3cret" not in text for run in (failed, gone, after) for text in (run.stdout, run.stderr))
 
 
 @pytest.mark.engine
