@@ -368,6 +368,13 @@ ENTRYPOINT docker compose down
         '  "-v"], check=True)\nos.system(f"docker volume rm {x}")\n',
         [2, 4],
     ),
+    "a Jenkinsfile": (
+        "ci/Jenkinsfile",
+        "steps {\n  sh 'docker ps'\n  sh(script: \"docker compose down -v\", returnStatus: true)\n"
+        "  // docker volume prune\n  sh '''\n    cd x\n    docker volume rm x\n  '''\n}\n",
+        [3, 7],
+    ),
+    "a page": ("x.html", "<p>docker volume prune</p>\n<pre>docker compose down --volumes ; docker compose up -d</pre>\n", [2]),
     "reStructuredText": ("x.rst", "Reset::\n\n    docker compose down -v\n\nor ``docker volume prune``.\n", [3, 5]),
     "lines of Windows": ("a.ps1", b"# \xd0\xb4\r\nif ($x) { docker compose down -v }\r\n", [2]),
 }
@@ -436,7 +443,10 @@ def test_broken_yaml_is_told_and_read_as_plain_lines() -> None:
     assert "does not read as YAML" in notes[0].words
 
 
-@pytest.mark.parametrize("path", ["a.md", "a.yml", "Makefile", "Dockerfile", "package.json", "a.py", "justfile", "a.rst", "a.sh"])
+@pytest.mark.parametrize(
+    "path",
+    ["a.md", "a.yml", "Makefile", "Dockerfile", "package.json", "a.py", "justfile", "a.rst", "a.sh", "Jenkinsfile", "a.html"],
+)
 def test_nothing_that_a_file_holds_ends_the_audit(path: str) -> None:
     kind = files.kind_of_path(path)
     assert kind

@@ -234,6 +234,8 @@ def test_a_scheduled_run_keeps_copies_reads_again_and_tells_when_it_fails(
     after = safe_compose("schedule", cwd=project.folder)
     assert after.returncode == 1
     assert f"needs a person: {project.name}: the scheduled backup of " in after.stdout
+    attention = json.loads(safe_compose("doctor", "--json", cwd=project.folder).stdout)["attention"]
+    assert any(line.startswith(f"{project.name}: the scheduled backup of ") for line in attention)
     gone = safe_compose(*words, cwd=project.folder, env={"DOCKER_HOST": "unix:///nowhere.sock"})
     assert gone.returncode == 69
     assert told[-1]["faults"]

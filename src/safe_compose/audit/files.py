@@ -30,6 +30,8 @@ _BY_ENDING = {
     **dict.fromkeys(("cron", "crontab"), Kind("crontab", True)),
     **dict.fromkeys(("service", "timer", "socket", "path"), Kind("unit", True)),
     "py": Kind("python"),
+    **dict.fromkeys(("html", "htm"), Kind("html")),
+    **dict.fromkeys(("groovy", "jenkinsfile"), Kind("groovy", True)),
     **dict.fromkeys(("rst", "adoc", "asciidoc", "txt"), Kind("prose")),
 }
 _BY_NAME = {
@@ -37,6 +39,7 @@ _BY_NAME = {
     **dict.fromkeys(("justfile", ".justfile"), Kind("just")),
     **dict.fromkeys(("dockerfile", "containerfile"), Kind("dockerfile", True)),
     "crontab": Kind("crontab", True),
+    "jenkinsfile": Kind("groovy", True),
     **dict.fromkeys(
         ("package.json", "composer.json", "deno.json", "devcontainer.json", "tasks.json", "settings.json"), Kind("json")
     ),
@@ -59,7 +62,7 @@ def kind_of_path(path: str) -> Kind | None:
     if lower.startswith("taskfile") and lower.endswith((".yml", ".yaml")):
         return Kind("yaml")
     found = _BY_NAME.get(lower) or _BY_ENDING.get(lower.rpartition(".")[2]) if "." in lower else _BY_NAME.get(lower)
-    if found is None and lower.partition(".")[0] in ("dockerfile", "containerfile", "makefile"):
+    if found is None and lower.partition(".")[0] in ("dockerfile", "containerfile", "makefile", "jenkinsfile"):
         found = _BY_NAME[lower.partition(".")[0]]
     return found
 
@@ -120,10 +123,10 @@ def _pair(data: bytes, later: "re.Pattern[bytes]", earlier: "re.Pattern[bytes]")
 
 def finder_of(kind: Kind) -> Callable[[str], Read]:
     """The finder for a kind; its parser is imported here. Raises ImportError where the extra `audit` is not installed."""
-    if kind.name == "markdown":
-        from safe_compose.audit.markdown import markdown
+    if kind.name in ("markdown", "html"):
+        from safe_compose.audit.markdown import html_page, markdown
 
-        return markdown
+        return markdown if kind.name == "markdown" else html_page
     if kind.name == "yaml":
         from safe_compose.audit.yaml_files import yaml
 
@@ -139,6 +142,7 @@ def finder_of(kind: Kind) -> Callable[[str], Read]:
         "unit": recipes.unit,
         "json": recipes.package_json,
         "python": recipes.python,
+        "groovy": recipes.groovy,
         "prose": recipes.prose,
     }
     return finders[kind.name]

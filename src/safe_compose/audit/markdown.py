@@ -64,6 +64,11 @@ def markdown(text: str) -> Read:
     return Read(tuple(pieces), known)
 
 
+def html_page(text: str) -> Read:
+    """What stands in `<pre>`, `<code>` and `<kbd>` of a page."""
+    return Read(tuple(_of_html(_Block(1, text.count("\n") + 1, "html", text))))
+
+
 def _blocks(tokens: Sequence[Token]) -> Iterator[_Block]:
     quotations: list[int] = []
     row: tuple[int, list[Token]] | None = None

@@ -321,6 +321,14 @@ def _literal(node: ast.expr) -> str | None:
     return None if isinstance(node, ast.Starred) else "x"
 
 
+_GROOVY = re.compile(r"""\b(?:sh|bat|pwsh|powershell)\b[ \t]*\(?[ \t]*(?:\w+:[^\n]{0,200}?)??(\'{3}|"{3}|['"])(.*?)\1""", re.DOTALL)
+
+
+def groovy(text: str) -> Read:
+    """The `sh` and `bat` steps of a Jenkinsfile."""
+    return Read(tuple(Piece(found[2], text.count("\n", 0, found.start(2)) + 1) for found in _GROOVY.finditer(text)))
+
+
 def prose(text: str) -> Read:
     """reStructuredText, AsciiDoc and plain text: lines that are set apart by indentation, a prompt or a fence, and code in it."""
     pieces: list[Piece] = []
