@@ -17,8 +17,8 @@ EFFECTS = {
     "webhook",
 }  # fmt: skip
 ROADS = {
-    "harmless", "shim", "guard", "measure", "restore", "swap", "backup", "copies", "world", "ways", "doctor", "consent", "hook",
-    "hold", "lock", "volume_trash", "upkeep", "rotate", "audit", "schedule", "cli",
+    "harmless", "shim", "guard", "measure", "restore", "swap", "piece", "backup", "copies", "world", "ways", "doctor",
+    "consent", "hook", "hold", "lock", "volume_trash", "upkeep", "rotate", "audit", "schedule", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
     "schedule": PURE | EFFECTS | TOOLS | {"world", "backup", "copies", "upkeep"},
     "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "volume_trash"},
+    "piece": PURE | EFFECTS | TOOLS | {"world", "backup"},
     "swap": PURE | EFFECTS | TOOLS | {"world", "backup"},
     "rotate": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "ways": TOOLS | {"harmless", "shim"},

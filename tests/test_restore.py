@@ -496,8 +496,11 @@ def test_a_person_types_the_project_before_content_is_replaced(files: ComposePro
     person.types("no")
     assert person.leaves_with() == 77
     assert read(files) == "newer"
-    person = Person("restore", kept["id"], cwd=files.folder)
-    person.sees(f"type '{files.name}'")
+    person = Person("restore", cwd=files.folder)  # without an id: from a list
+    person.sees("Restore which backup?")
+    person.sees("[L2]")
+    person.types_bytes(b"\r")
+    assert "replaced from its archive" in person.sees(f"type '{files.name}'")
     person.types(files.name)
     assert person.leaves_with() == 0, person.last_words
     assert read(files) == "a photo"

@@ -732,6 +732,8 @@ def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str)
             continue
         if run.undid is not None:
             told.append("all of it was put back; its services may not run: docker compose up -d")
+        if (words := _half_placed(engine, run)) is not None:
+            told.append(words)
         if (words := _half_swapped(engine, run)) is not None:
             told.append(words)
             if not words.startswith("database "):
@@ -758,6 +760,21 @@ def _half_swapped(engine: Engine, run: RunRecord) -> str | None:
         return postgres.settled_swap(engine, postgres.server(engine, container), facts)[1]
     except BackupFailed as fault:
         return f"left for now: database {new} of {container.name} ({fault.message}); once it runs: safe-compose recover"
+
+
+def _half_placed(engine: Engine, run: RunRecord) -> str | None:
+    """Brings the restore of one file or folder to one of its two ends, and says to which; None for every other run."""
+    facts = run.last("placing")
+    if facts is None:
+        return None
+    piece = archive.Piece(*(str(facts[name]) for name in archive.Piece._fields))
+    try:
+        done = archive.settle(engine, piece, existed=bool(facts["existed"]))
+    except BackupFailed as fault:
+        left = f"{piece.staging} may be left, and what was {piece.path} may be {piece.aside}"
+        return f"volume {piece.volume}: {left}: {fault.message}"
+    kept = f"; the one before it is {piece.aside}" if done and facts["existed"] else ""
+    return f"{piece.path} of volume {piece.volume} {'was restored' if done else 'is as it was'}{kept}"
 
 
 def _half_put_back(run: RunRecord) -> list[str]:

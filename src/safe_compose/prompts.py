@@ -6,6 +6,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import IO, Any, cast
 
 from rich.box import SIMPLE_HEAD
@@ -16,9 +17,10 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from safe_compose.artifacts import Listed, visible
-from safe_compose.errors import Refused, SafeComposeError
-from safe_compose.plan import TRASH_DAYS, Doomed, Effort, Plan, effort, size_text, time_text
+from safe_compose.errors import Refused, SafeComposeError, UsageError
+from safe_compose.plan import TRASH_DAYS, Doomed, Effort, Plan, effort, moment_text, size_text, time_text
 from safe_compose.policy import Tier
+from safe_compose.process import utc_now
 
 NARROW = 72
 """Columns below which the card puts a volume's facts below its name."""
@@ -325,14 +327,19 @@ def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def choose_backup(backups: Sequence[Listed]) -> str:
     """Let a person pick a backup with the arrow keys. Needs a terminal: otherwise Refused, an id must be given."""
+    if not backups:
+        raise UsageError("there is no backup to choose from", next_step="safe-compose backup")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refused("no terminal to choose a backup on", next_step="safe-compose list, then safe-compose restore ID")
     import questionary  # 100 ms: only where a person is about to choose
 
+    now = utc_now()
     choices = [
         questionary.Choice(
-            f"{b.created}  {b.project}  {b.reason}  {size_text(b.bytes)}  "
-            f"{', '.join(b.volumes)}  [{b.level or b.broken or 'not verified'}]",
+            visible(
+                f"{b.project}  {moment_text(datetime.fromisoformat(b.created), now)}  {b.reason}  {size_text(b.bytes)}  "
+                f"{', '.join(b.volumes)}  [{(b.level or 'verified') if b.verified else b.broken or 'not verified'}]"
+            ),
             value=b.id,
             disabled=b.broken,
         )

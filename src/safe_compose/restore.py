@@ -156,11 +156,17 @@ class Way:
         where = "now" if self.away is None else "into"
         for t in self.targets:
             size = "renamed, not copied" if t.trash else size_text(sum(a.bytes for a in t.record.artifacts))
-            yield f"  {t.record.name}{f' ({where} {t.into})' if t.into != t.record.name else ''}: {t.action()} ({size})"
+            name = t.record.name + (f" ({where} {t.into})" if t.into != t.record.name else "")
+            yield f"  {name}: {t.action()} ({size}{_held(t.record)})"
         if users := self.users():
             yield f"  stopped meanwhile, then started again: {', '.join(c.name for c in users)}"
         if self.occupied:
             yield f"  content that is there now is kept as a safety backup first: {', '.join(t.into for t in self.occupied)}"
+
+
+def _held(record: VolumeRecord) -> str:
+    counted = record.statistics
+    return f", {len(counted.databases)} databases, {counted.rows} rows" if counted is not None else ""
 
 
 # -- the two roads -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from safe_compose import (
     backup,
     copies,
     grammar,
+    piece,
     prompts,
     restore,
     swap,
@@ -72,6 +73,9 @@ def restore_backup(
     database: Annotated[
         str | None, typer.Option("--database", help="Only this database, beside the living one and swapped in.")
     ] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", help="Only this file or folder of a volume, while what uses it goes on.")
+    ] = None,
     into: Annotated[
         str | None, typer.Option("--into", help="Not home: into this volume (several: project), or into a scratch one for a look.")
     ] = None,
@@ -90,8 +94,8 @@ def restore_backup(
     world = enter(invocation)
     unlock(world.settings, identity)
     if id is not None and ("/" in id or "." in id):  # no id of a backup has either
-        if into is not None:
-            raise UsageError("--into goes with a backup's id, not with a file; nothing was restored")
+        if into is not None or path is not None:
+            raise UsageError("--into and --path go with a backup's id, not with a file; nothing was restored")
         _restore_file(world, invocation, Path(id), project, volume, database, confirm, silent, dry_run, as_json, source)
         return
     if source is not None:
@@ -113,6 +117,14 @@ def restore_backup(
             raise UsageError("with --non-interactive restore needs a backup's id", next_step="safe-compose list")
         id = prompts.choose_backup(world.catalogue.listed(project))
     kept = world.catalogue.find(id, project)
+    if path is not None:
+        if into is not None or database is not None:
+            raise UsageError("--path goes into the living volume: give it without --into and --database")
+        restore.usable(world, kept, elsewhere=source is not None)
+        one = _only_one(volume)
+        done = piece.restore(world, kept, volume=one, path=path, confirm=confirm, ask=not silent, dry_run=dry_run)
+        _tell_way_back("restored", done, as_json=as_json)
+        return
     if database is not None:
         if into is not None:
             raise UsageError("--database goes into the living server, and --into into a volume: give one of them")
@@ -138,7 +150,7 @@ def restore_backup(
 
 def _only_one(volumes: Sequence[str] | None) -> str | None:
     if volumes is not None and len(volumes) > 1:
-        raise UsageError("one database goes into one server: give --volume once; nothing was restored")
+        raise UsageError("one database or one path is of one volume: give --volume once; nothing was restored")
     return volumes[0] if volumes else None
 
 

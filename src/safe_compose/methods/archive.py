@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from safe_compose.artifacts import Artifact, Evidence, hide_secrets, slug
 from safe_compose.engine import PIPE, Engine, Helper, HelperFailed
@@ -165,6 +165,101 @@ def extract(
             f"volume {volume_name}: extract: it does not hold what {artifact.file} does: {error}",
             next_step="restore again into an empty volume",
         ) from error
+
+
+class Piece(NamedTuple):
+    """One file or folder of an archive on its way into a living volume: extracted beside, then renamed into its place."""
+
+    volume: str
+    path: str
+    """Relative to the volume's root."""
+    staging: str
+    """A folder of ours at the volume's root, while it is extracted."""
+    aside: str
+    """The path that what is there now gets."""
+    image: str
+    """One with GNU tar."""
+
+    @property
+    def target(self) -> str:
+        return f"{MOUNT}/{self.path}"
+
+
+def piece_of(engine: Engine, volume: str, path: str, token: str, image_ids: Sequence[str]) -> Piece:
+    """The plan for one. Raises BackupFailed where no local image has GNU tar."""
+    offer = _offer(engine, image_ids)
+    if offer is None:
+        raise BackupFailed(
+            f"volume {volume}: no local image has GNU tar, which takes one piece out of an archive; nothing was restored",
+            next_step="docker pull any image with GNU tar (debian, postgres, ...), then repeat the command",
+        )
+    return Piece(volume, path, f".safe-compose-{token}", f"{path}.before-{token}", offer.image)
+
+
+def holds(folder: Path, artifacts: Sequence[Artifact], path: str) -> int:
+    """How many entries of an archive lie at or below a path. Raises VerifyFailed."""
+    wanted = path.encode("utf-8", "surrogateescape")
+    _, listing = _both(artifacts)
+    return sum(m.path == wanted or m.path.startswith(wanted + b"/") for m in _storable(folder, listing))
+
+
+def there(engine: Engine, piece: Piece, path: str) -> bool:
+    """Whether a living volume has a path, be it a link to nowhere. Raises BackupFailed."""
+    with _fault(piece.volume, "look"):
+        try:
+            engine.run(_in(piece, "ls", "-d", f"{MOUNT}/{path}"), timeout=60)
+        except HelperFailed as error:
+            if error.returncode in (1, 2):
+                return False
+            raise
+    return True
+
+
+def parent_is_real(engine: Engine, piece: Piece) -> bool:
+    """The folder that it goes into is there, and no link leads to another one. Raises BackupFailed."""
+    parent = piece.target.rpartition("/")[0]
+    with _fault(piece.volume, "look"):
+        try:
+            real = engine.run(_in(piece, "readlink", "-e", parent), timeout=60)
+        except HelperFailed as error:
+            if error.returncode == 1:
+                return False
+            raise
+    return real.rstrip(b"\n") == parent.encode("utf-8", "surrogateescape")
+
+
+def place(
+    engine: Engine, folder: Path, artifacts: Sequence[Artifact], piece: Piece, progress: Callable[[int], None] = nothing
+) -> None:
+    """Extract a verified archive's piece beside its place, and rename it there; what is there gets the name `aside` first.
+
+    Raises BackupFailed, VerifyFailed. `settle` is called after it, whatever came of it.
+    """
+    artifact, _ = _both(artifacts)
+    staged = f"{MOUNT}/{piece.staging}"
+    with _fault(piece.volume, f"extract {piece.path}"):
+        engine.run(_in(piece, "mkdir", "-m", "0700", staged), timeout=60)
+        helper = _in(piece, *_EXTRACT, "--file=-", "-C", staged, "--", f"volume/{piece.path}")
+        with engine.stream(helper, stdin=subprocess.PIPE) as filled:
+            feed(unpack(folder, artifact, progress=progress), filled.stdin)
+        if there(engine, piece, piece.path):
+            engine.run(_in(piece, "mv", "-T", "-n", "--", piece.target, f"{MOUNT}/{piece.aside}"), timeout=60)
+        engine.run(_in(piece, "mv", "-T", "-n", "--", f"{staged}/volume/{piece.path}", piece.target), timeout=60)
+
+
+def settle(engine: Engine, piece: Piece, *, existed: bool) -> bool:
+    """End it, wherever it was cut off: True when the new one is in its place, else all is as it was. `existed`: something was
+    there before. Raises BackupFailed."""
+    new, old = there(engine, piece, piece.path), there(engine, piece, piece.aside)
+    with _fault(piece.volume, f"tidy up after {piece.path}"):
+        if old and not new:
+            engine.run(_in(piece, "mv", "-T", "-n", "--", f"{MOUNT}/{piece.aside}", piece.target), timeout=60)
+        engine.run(_in(piece, "rm", "-rf", "--", f"{MOUNT}/{piece.staging}"), timeout=600)
+    return new and (old or not existed)
+
+
+def _in(piece: Piece, *argv: str) -> Helper:
+    return _writing(_Offer(piece.image, find=False), argv, piece.volume)
 
 
 def empty(engine: Engine, volume_name: str, image_ids: Sequence[str]) -> None:

@@ -1,0 +1,97 @@
+"""One file or folder of a backup, put back into a volume while what uses it goes on."""
+
+import json
+import os
+
+import pytest
+
+from conftest import ProjectFactory, SafeCompose
+from lab.faults import failing
+from lab.projects import ComposeProject, docker, real_docker, unique
+from safe_compose.engine import connect
+from safe_compose.methods import archive
+
+pytestmark = pytest.mark.engine
+
+APP = """
+services:
+  app:
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+    volumes: ["uploads:/u"]
+volumes:
+  uploads:
+"""
+
+
+def sh(project: ComposeProject, script: str) -> str:
+    return project.docker("compose", "exec", "-T", "app", "sh", "-c", f"cd /u && {script}").stdout
+
+
+def test_one_file_or_folder_comes_back_while_the_service_goes_on(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(APP)
+    project.up()
+    sh(project, "mkdir -p a/b && echo one > a/b/1 && echo two > 'a/b/two words' && chown -R 1234:4321 a && chmod 640 a/b/1")
+    sh(project, "echo top > top && mkdir data && echo x > data/x && ln -s /etc away")
+    kept = json.loads(safe_compose("backup", "--json", cwd=project.folder).stdout)["backup"]["id"]
+    sh(project, "rm a/b/1 && echo newer > 'a/b/two words' && echo newer > top && rm -r data")
+    started = docker("inspect", f"{project.name}-app-1", "--format", "{{.State.StartedAt}}").stdout
+
+    def restore(path: str, *words: str) -> tuple[int, str]:
+        done = safe_compose("restore", kept, "--path", path, *words, cwd=project.folder)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = restore("a/b/1")
+    assert code == 0 and "nothing is there now" in said, said
+    assert sh(project, "cat a/b/1 && stat -c '%u:%g %a' a/b/1") == "one\n1234:4321 640\n"
+    code, said = restore("a/b", "--confirm", project.name)
+    assert code == 77 and "--confirm 'a/b'" in said, said
+    done = safe_compose("restore", kept, "--path", "a/b", "--confirm", "a/b", "--json", cwd=project.folder)
+    shape = json.loads(done.stdout)["restored"]
+    assert shape["path"]["entries"] == 3
+    assert sh(project, "cat 'a/b/two words'") == "two\n"
+    assert sh(project, f"cat '{shape['path']['kept_as']}/two words'") == "newer\n"
+    for path, code, words in (
+        ("a/../top", 64, "relative"), ("no/such", 64, "has no no/such"),
+        ("data/x", 75, "not there, or a link"),
+    ):  # fmt: skip
+        found, said = restore(path, "--confirm", path)
+        assert found == code and words in said, (path, said)
+    killed = safe_compose(
+        "restore", kept, "--path", "top", "--confirm", "top", cwd=project.folder, env=failing("fsync", ".jsonl", "KILL", skip=1)
+    )
+    assert killed.returncode == -9
+    assert "top of volume" in (told := safe_compose("recover").stdout) and "is as it was" in told
+    assert sh(project, "cat top && ls -a | grep safe-compose; true") == "newer\n"
+    assert docker("inspect", f"{project.name}-app-1", "--format", "{{.State.StartedAt}}").stdout == started
+
+
+@pytest.mark.parametrize(
+    ("state", "existed", "done"),
+    [
+        ("echo old > f", True, False),
+        ("echo old > f; mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", True, False),
+        ("echo old > f.before-t; mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", True, False),
+        ("echo old > f.before-t; echo new > f; mkdir .safe-compose-t", True, True),
+        ("mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", False, False),
+        ("echo new > f; mkdir .safe-compose-t", False, True),
+    ],
+)
+def test_wherever_it_was_cut_off_it_is_brought_to_one_of_two_ends(state: str, existed: bool, done: bool) -> None:
+    volume = unique("piece")
+    docker("volume", "create", volume)
+    try:
+        run = ("run", "--rm", "--network", "none", "-v", f"{volume}:/v", "-w", "/v", "busybox:latest", "sh", "-c")
+        docker(*run, state)
+        with connect(real_docker(), (), environ=os.environ, run_id=unique("test")) as engine:
+            image = engine.image("busybox:latest")
+            assert image is not None
+            piece = archive.Piece(volume, "f", ".safe-compose-t", "f.before-t", image.id)
+            assert archive.settle(engine, piece, existed=existed) is done
+        left = docker(*run, "for f in $(ls -A); do echo $f $(cat $f); done").stdout.splitlines()
+        assert left == (["f new"] * done + ["f.before-t old"] * existed if done else ["f old"] * existed)
+    finally:
+        docker("volume", "rm", "-f", volume)
