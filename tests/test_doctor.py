@@ -59,7 +59,8 @@ COMPOSE = """\
 services:
   app: {image: "busybox:latest", command: [sleep, "1000000"], init: true, network_mode: none, volumes: ["uploads:/app/uploads"]}
   db: {image: "postgres:15", environment: {POSTGRES_PASSWORD: canary-77aa}}
-volumes: {uploads: }
+  other: {image: "postgres:15", environment: {POSTGRES_PASSWORD: canary-77aa}, volumes: ["pg:/var/lib/postgresql/data"]}
+volumes: {uploads: , pg: }
 """
 
 
@@ -72,29 +73,35 @@ def test_doctor_finds_what_a_renamed_folder_lost_and_a_database_without_a_name(
     put = ("busybox:latest", "sh", "-c", "echo photo > /v/f")
     docker("run", "--rm", "--network", "none", "-v", f"{project.name}_uploads:/v", *put)
     project.docker("compose", "down")
+    moved = docker("volume", "create").stdout.strip()  # as a changed mount path leaves one
+    files = "cd /v && mkdir base global pg_wal && echo 15 > PG_VERSION && head -c 100000 /dev/zero > base/1"
+    docker("run", "--rm", "--network", "none", "-v", f"{moved}:/v", "busybox:latest", "sh", "-c", files)
     renamed = ComposeProject(project.folder.rename(project.folder.with_name(f"{project.name}-new")))
     try:
         renamed.docker("compose", "create", "--pull", "never")
         found = doctor(safe_compose, renamed.folder)
         whose = found["project"]
-        [old] = whose["predecessors"]
-        assert (old["volume"], old["of"]) == (f"{project.name}_uploads", f"{renamed.name}_uploads")
+        earlier = {old["volume"]: old["of"] for old in whose["predecessors"]}
+        assert earlier[f"{project.name}_uploads"] == f"{renamed.name}_uploads"
+        assert earlier[moved] == f"{renamed.name}_pg"
         [nameless] = whose["anonymous_databases"]
         assert (nameless["container"], nameless["path"]) == (f"{renamed.name}-db-1", "/var/lib/postgresql/data")
         said = "\n".join(found["attention"])
         assert f"is data missing? volume {project.name}_uploads" in said
+        assert f"is data missing? volume {moved}" in said
         assert f"{renamed.name}-db-1 keeps its database in a volume without a name" in said
         assert f"volume {renamed.name}_uploads is critical and has no verified backup" in said
         assert whose["passwords"] == []  # it does not run
         assert safe_compose("backup", "--volume", f"{renamed.name}_uploads", cwd=renamed.folder).returncode == 0
         after = doctor(safe_compose, renamed.folder)
-        assert "no verified backup" not in "\n".join(after["attention"])
+        assert f"volume {renamed.name}_uploads is critical" not in "\n".join(after["attention"])
         [uploads] = [v for v in after["project"]["volumes"] if v["name"] == f"{renamed.name}_uploads"]
         assert (uploads["backup"]["level"], uploads["drill"], uploads["lock"]) == ("L2", None, None)
         assert "canary-77aa" not in json.dumps(found)
         assert "may be an earlier" in safe_compose("doctor", cwd=renamed.folder).stdout
     finally:
         remove_project(renamed.name)
+        docker("volume", "rm", moved)
 
 
 def doctor(safe_compose: SafeCompose, folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Findings that need a person stand under `attention`; the exit code is then 1, el
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from safe_compose.journal import Journal
 from safe_compose.methods import DATABASES
 from safe_compose.observed import Observed
 from safe_compose.plan import size_text
-from safe_compose.policy import Tier
+from safe_compose.policy import Rule, Tier
 from safe_compose.process import new_id, utc_now
 from safe_compose.timetable import Timetable
 from safe_compose.ways import install, tries
@@ -31,6 +31,8 @@ OLD = timedelta(days=7)
 """Without a newer verified backup it is time to make one."""
 SIZES_SECONDS = 10.0
 """The engine walks every volume that it has to tell the size of one."""
+NAMELESS = 64
+"""Volumes without a name that are looked into, the newest."""
 LOGIN_SECONDS = 15.0
 """How long one trial login may take."""
 
@@ -235,11 +237,13 @@ def _anonymous(observed: Observed, attention: list[str]) -> list[dict[str, Any]]
 def _predecessors(world: World, observed: Observed, attention: list[str]) -> list[dict[str, Any]]:
     """Volumes that look like what the project's own once were, without the disposable ones. Those that only look alike need a
     person while the project's own is missing or smaller."""
-    by_name = {s.volume: s for s in predecessors.suspects(observed, lambda folder: world.engine.remote or Path(folder).is_dir())}
+    rules = world.rules(observed)
+    found_by_name = predecessors.suspects(observed, lambda folder: world.engine.remote or Path(folder).is_dir())
+    by_name = {s.volume: s for s in (*found_by_name, *_nameless(world, observed, rules))}
     volumes = [v for v in observed.volumes if v.name in by_name]
     if not volumes:
         return []
-    kept = [v.volume for v in world.judge(volumes, observed, world.rules(observed)) if v.tier is not Tier.DISPOSABLE]
+    kept = [v.volume for v in world.judge(volumes, observed, rules) if v.tier is not Tier.DISPOSABLE]
     sizes = world.engine.sizes([*kept, *(by_name[name].of for name in kept)], timeout=SIZES_SECONDS)
     found = []
     for name in kept:
@@ -253,6 +257,22 @@ def _predecessors(world: World, observed: Observed, attention: list[str]) -> lis
                 f"safe-compose backup --volume {name}"
             )
     return found
+
+
+def _nameless(world: World, observed: Observed, rules: Sequence[Rule]) -> list[predecessors.Suspect]:
+    """Volumes without a name and without a container that hold a database of the kind that a volume of the project is for: so
+    they are left behind when a mount path changes."""
+    declared = {d.name for d in observed.project.volumes} if observed.project is not None else set()
+    own = {v.kind: v.volume for v in world.judge([v for v in observed.volumes if v.name in declared], observed, rules)}
+    free = [v for v in observed.volumes if v.anonymous and not observed.users(v.name)]
+    if not own.keys() & DATABASES.keys() or not free:
+        return []
+    newest = sorted(free, key=lambda v: v.created_at, reverse=True)[:NAMELESS]
+    return [
+        predecessors.Suspect(v.volume, own[v.kind], f"left without a name and a container, and holds a {v.kind} database", False)
+        for v in world.judge(newest, observed, rules)
+        if v.kind in DATABASES and v.kind in own
+    ]
 
 
 # -- the store ---------------------------------------------------------------------------------------------------------
