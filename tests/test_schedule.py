@@ -266,8 +266,14 @@ def test_a_schedule_is_installed_once_and_taken_away(
     name = timer.unit_name(project.name)
     assert sorted(path.name for path in units.iterdir()) == [f"{name}.service", f"{name}.timer"]
     assert f"WorkingDirectory={project.folder}\n" in (units / f"{name}.service").read_text()
+    written = (units / f"{name}.service").read_text()
+    for variable in ("HOME", "SAFE_COMPOSE_HOME"):  # which store is meant does not change with who starts it
+        assert f'Environment="{variable}={os.environ[variable]}"\n' in written
     assert f"enable --now {name}.timer" in systemctl.read_text()
 
+    secret = safe_compose("schedule", "cron", cwd=project.folder, env={"COMPOSE_FILE": "compose.yaml", "AWS_PROFILE": "password=x"})
+    assert secret.returncode == 64
+    assert "password=x" not in secret.stdout + secret.stderr
     line = safe_compose("schedule", "cron", cwd=project.folder).stdout
     assert line.startswith(f"0 3 * * * cd {project.folder} && ")
     assert f"schedule run --project={project.name} --at=03:00" in line

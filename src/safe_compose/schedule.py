@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose import backup, copies, prompts, timer, upkeep, webhook
-from safe_compose.artifacts import Backup
+from safe_compose.artifacts import Backup, hide_secrets
 from safe_compose.config import Settings
 from safe_compose.destination import Destination
 from safe_compose.errors import LookAgain, Refused, SafeComposeError, UsageError, VerifyFailed
@@ -28,9 +28,10 @@ from safe_compose.world import World
 READ_AGAIN = Fraction(1, 7)
 """Of a project's backups, each run: every one has its turn within a week of daily runs."""
 _CARRIED = (
-    "PATH", "SAFE_COMPOSE_HOME", "SAFE_COMPOSE_DOCKER", "SAFE_COMPOSE_IDENTITY", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
-    "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES", "COMPOSE_ENV_FILES",
-    "COMPOSE_PATH_SEPARATOR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "AWS_PROFILE", "AWS_REGION",
+    "PATH", "HOME", "SUDO_USER", "SAFE_COMPOSE_HOME", "SAFE_COMPOSE_DOCKER", "SAFE_COMPOSE_IDENTITY", "DOCKER_HOST",
+    "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME",
+    "COMPOSE_PROFILES", "COMPOSE_ENV_FILES", "COMPOSE_PATH_SEPARATOR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "AWS_PROFILE",
+    "AWS_REGION",
 )  # fmt: skip
 """Variables that say which project, engine and store are meant: a timer starts without them. None of them is a secret."""
 
@@ -72,6 +73,12 @@ def job(world: World, invocation: Invocation, at: Sequence[str]) -> timer.Job:
     times = [f"--at={text}" for text in at]
     argv = (sys.executable, "-P", "-m", "safe_compose", "schedule", "run", f"--project={found.name}", *files, *times)
     environ = {name: os.environ[name] for name in _CARRIED if os.environ.get(name)}
+    for name, value in environ.items():
+        if hide_secrets(value) != value:
+            raise UsageError(
+                f"{name} holds a password, which would stand in the unit; nothing was written",
+                next_step="name the engine by a docker context, and the keys by files",
+            )
     return timer.Job(found.name, str(Path.cwd()), argv, environ, tuple(at))
 
 
