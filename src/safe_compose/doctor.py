@@ -132,7 +132,7 @@ def _trash(engine: Engine, attention: list[str]) -> dict[str, Any]:
     if expired := [item for item in items if item.has_expired(utc_now())]:
         attention.append(f"{len(expired)} items of the trash are older than 30 days: safe-compose trash empty --expired")
     for item in items:
-        if (lock := engine.lock_of(item.volume)) is None or lock.state != "running":
+        if (holder := engine.lock_of(item.volume)) is None or holder.state != "running":
             attention.append(f"nothing holds item {item.id} of the trash against a prune: safe-compose recover")
     return {"items": len(items), "bytes": sum(sizes.values()) if len(sizes) == len(items) else None}
 

@@ -252,7 +252,7 @@ def _recover_out(engine: Engine, run: RunRecord, item: Item) -> str:
             return f"docker may still be deleting volume {name}; its content is in the trash: safe-compose trash list"
         empty = next((s.get("empty") for s in run.steps if s["step"] == "trashed" and s["volume"] == name), None)
         if now.created_at != empty:
-            return ""
+            return f"volume {name} was made anew, or written, meanwhile; what was in it is in the trash: safe-compose undo"
     back(engine, name, item.volume)
     return f"volume {name} has its content again, from the trash"
 

@@ -34,6 +34,7 @@ no() { echo "$1" >&2; exit 10; }
 is_empty() { found=$(ls -A "$1") || no "$1 cannot be read"; [ -z "$found" ]; }
 step() { mv "$1" "$2" && [ -d "$2" ] && [ ! -e "$1" ] || { echo "$1 cannot be renamed" >&2; exit 12; }; }
 
+for tool in ls mv stat chown chmod rmdir sync; do command -v "$tool" >/dev/null || exit 127; done
 [ -d "$v" ] || [ "$way" = out ] || no "the volume has no folder"
 [ -d "$t" ] || no "the trash has no folder"
 for at in "$v" "$t"; do
@@ -43,7 +44,7 @@ done
 while read -r a b c d at rest; do
     case $at in "$v" | "$v"/* | "$t" | "$t"/*) no "something is mounted at its folder" ;; esac
 done </proc/self/mountinfo || no "what is mounted cannot be told"
-device=$(stat -c %d "$t") || no "this image has no stat"
+device=$(stat -c %d "$t") || no "its file system cannot be told"
 for at in "$v" "$v/_data" "$t/_data" "$t/_swap"; do
     [ ! -e "$at" ] || [ "$(stat -c %d "$at")" = "$device" ] || no "its folder is on another file system"
 done
@@ -155,7 +156,7 @@ def _run(engine: Engine, folder: str, way: str, volume: str, trash: str, go: Cal
                     moving.stdout.read()
         except HelperFailed as error:
             if error.returncode in _NOT_STARTED:
-                cause = last_words(error)
+                cause = last_words(error) if error.returncode == _NOT_STARTED[0] else cause
                 continue
             if error.returncode == _NO:
                 raise CannotMove(last_words(error)) from error
