@@ -25,6 +25,12 @@ _ROLE = re.compile(
     rb"|ALTER DEFAULT PRIVILEGES FOR ROLE (" + _IDENT + rb") |SET SESSION AUTHORIZATION (" + _IDENT + rb");"
 )  # fmt: skip
 _VERSION = re.compile(rb"-- Dumped (from database|by pg_dump) version (\d+(?:\.\d+)*)")
+_BEGINNINGS = (
+    rb"(?:\\|COPY |CREATE (?:DATABASE|EXTENSION) |ALTER |COMMENT ON DATABASE |SECURITY LABEL |GRANT |REVOKE |DROP |UPDATE "
+    rb"|SET SESSION |-- Dumped |-- PostgreSQL )"
+)
+_TELLING = re.compile(_BEGINNINGS)
+_NEXT_TELLING = re.compile(rb"\n(?=" + _BEGINNINGS + rb")")
 _CLUSTER = b"-- PostgreSQL database cluster dump\n"
 
 
@@ -124,14 +130,22 @@ def _read(blocks: Iterable[bytes], found: Said) -> Iterator[tuple[bool, bytes]]:
 
 
 def _pieces(blocks: Iterable[bytes], scanner: Scanner) -> Iterator[tuple[bool, bytes]]:
-    """Lines, and the rows of a COPY in pieces as large as they come."""
+    """The lines that may tell something one by one; all between them, and the rows of a COPY, in pieces as large as they come:
+    with INSERTs a line for each row would take a hundred times as long."""
     data = b""
     for block in blocks:
         data += block
         at = 0
         while at < len(data):
             begins = scanner.at_top
-            end = _end_of_rows(data, at) if scanner.in_rows else data.find(b"\n", at) + 1
+            if scanner.in_rows:
+                end = _end_of_rows(data, at)
+            elif _TELLING.match(data, at):
+                end = data.find(b"\n", at) + 1
+            else:
+                begins = False
+                telling = _NEXT_TELLING.search(data, at)
+                end = telling.end() if telling is not None else data.rfind(b"\n", at) + 1
             if end <= at:
                 break
             piece = data[at:end]
