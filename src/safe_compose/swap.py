@@ -23,7 +23,7 @@ from safe_compose.journal import Run
 from safe_compose.methods import postgres, stream
 from safe_compose.methods.postgres import bare, beside
 from safe_compose.methods.postgres.dump import differences, measure
-from safe_compose.methods.postgres.said import Said, elsewhere, said
+from safe_compose.methods.postgres.said import NotOne, Said, elsewhere, said
 from safe_compose.methods.postgres.scan import BadDump
 from safe_compose.methods.trials import require_same
 from safe_compose.observed import Container, Observed
@@ -122,6 +122,11 @@ class Kept:
             with prompts.progress(f"verify {dump.file}", total=dump.uncompressed_bytes) as report:
                 try:
                     found = said(stream.unpack(folder, dump, progress=report))
+                except NotOne as fault:  # which says nothing against the backup
+                    raise Refused(
+                        f"{dump.file}: {fault}; nothing was restored",
+                        next_step=f"the whole volume: safe-compose restore {self.kept.id} --volume {self.record.name}",
+                    ) from fault
                 except BadDump as fault:
                     raise stream.unproved(dump, str(fault)) from fault
             if wrong := differences(found.scanner, self._statistics):

@@ -13,7 +13,7 @@ from typing import IO, cast
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import LookAgain, Refused, UsageError, VerifyFailed
 from safe_compose.methods.archive import last_words
-from safe_compose.methods.postgres.said import Said, elsewhere, said
+from safe_compose.methods.postgres.said import NotOne, Said, elsewhere, said
 from safe_compose.methods.postgres.scan import BadDump
 from safe_compose.methods.stream import blocks_of
 
@@ -106,8 +106,8 @@ def script(engine: Engine, image: str, file: DumpFile, database: str, known: Sai
 
 def _bad(file: DumpFile, fault: BadDump) -> VerifyFailed | Refused:
     words = f"{file.path}: {fault}; nothing was restored"
-    if "pg_dumpall" in words:
-        return Refused(words, next_step="make one dump for each database: pg_dump --create NAME")
+    if isinstance(fault, NotOne):
+        return Refused(words, next_step="make a dump of the one database: pg_dump --create NAME")
     return VerifyFailed(words, next_step="make the dump again; psql would take one that is cut without a word")
 
 

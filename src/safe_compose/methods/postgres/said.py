@@ -15,7 +15,8 @@ _ON_DATABASE = re.compile(
     + rb" ON DATABASE |(?:GRANT|REVOKE)(?: GRANT OPTION FOR)? [A-Z, ]+ ON DATABASE )(" + _IDENT + rb")(.*)", re.S
 )  # fmt: skip
 """Every statement about a database as a whole that pg_dump writes (pg_dump.c: dumpDatabase, dumpDatabaseConfig, ACL)."""
-_PSQL = re.compile(rb"\\(?:connect|restrict|unrestrict)[ \n]")
+_PSQL = re.compile(rb"\\(?:connect|restrict|unrestrict|encoding)[ \n]")
+"""What pg_dump has psql do; `\\encoding` stands before a `\\connect` to a name that needs quotes (appendPsqlMetaConnect)."""
 _DROP = re.compile(rb"DROP |ALTER TABLE (?:IF EXISTS )?(?:ONLY )?\S+ DROP CONSTRAINT ")
 """What `pg_dump --clean` writes before it makes anything; the schema public is made anew by such a dump."""
 _DROP_PUBLIC = re.compile(rb"DROP SCHEMA (?:IF EXISTS )?public\b")
@@ -32,6 +33,10 @@ _BEGINNINGS = (
 _TELLING = re.compile(_BEGINNINGS)
 _NEXT_TELLING = re.compile(rb"\n(?=" + _BEGINNINGS + rb")")
 _CLUSTER = b"-- PostgreSQL database cluster dump\n"
+
+
+class NotOne(BadDump):
+    """It may be whole, but is not, or not only, the dump of one database."""
 
 
 @dataclass(slots=True)
@@ -63,8 +68,8 @@ class Said:
 
 
 def said(blocks: Iterable[bytes]) -> Said:
-    """Read a dump to its end. Raises BadDump for one that is cut, that holds more than one database, or that asks psql for
-    more than a dump does."""
+    """Read a dump to its end. Raises BadDump for one that is cut; NotOne for one that holds more than one database, or asks
+    psql for more than a dump does."""
     found = Said()
     for _ in _read(blocks, found):
         continue
@@ -100,7 +105,7 @@ def _read(blocks: Iterable[bytes], found: Said) -> Iterator[tuple[bool, bytes]]:
         found.bytes += len(piece)
         if begins:
             if piece == _CLUSTER:
-                raise BadDump("it is a dump of a whole server (pg_dumpall), not of one database")
+                raise NotOne("it is a dump of a whole server (pg_dumpall), not of one database")
             if piece.startswith(b"-- Dumped") and (version := _VERSION.match(piece)):
                 if version[1] == b"by pg_dump":
                     found.client = version[2].decode()
@@ -108,19 +113,19 @@ def _read(blocks: Iterable[bytes], found: Said) -> Iterator[tuple[bool, bytes]]:
                     found.server = version[2].decode()
             elif piece.startswith(b"\\"):
                 if not _PSQL.match(piece):
-                    raise BadDump(f"it asks psql for what no dump needs: {text(piece.strip())[:60]}")
+                    raise NotOne(f"it asks psql for what no dump needs: {text(piece.strip())[:60]}")
                 found.restricted = found.restricted or piece.startswith(b"\\restrict")
                 if piece.startswith(b"\\connect ") and connected not in (None, piece):
-                    raise BadDump("it holds more than one database")
+                    raise NotOne("it holds more than one database")
                 connected = piece if piece.startswith(b"\\connect ") else connected
             elif piece.startswith(b"CREATE DATABASE ") and (of := _ON_DATABASE.match(piece)) is not None:
                 if found.database not in (None, _name(of[2])):
-                    raise BadDump("it holds more than one database")
+                    raise NotOne("it holds more than one database")
                 found.database = _name(of[2])
             elif (extension := _EXTENSION.match(piece)) is not None:
                 extensions[_name(extension[1])] = None
             elif piece.startswith((b"UPDATE pg_catalog.", b"ALTER SYSTEM ")):
-                raise BadDump(f"it changes the server itself: {text(piece.strip())[:60]}")
+                raise NotOne(f"it changes the server itself: {text(piece.strip())[:60]}")
             elif (role := _ROLE.match(piece)) is not None:
                 roles[_name(next(g for g in role.groups() if g is not None))] = None
         yield begins, piece
