@@ -2,7 +2,7 @@
 
 import json
 import os
-import subprocess
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lab.terminal import Person
 from safe_compose.engine import Engine, connect
 from safe_compose.errors import LookAgain
 from safe_compose.methods import rename
+from safe_compose.process import Process
 
 pytestmark = pytest.mark.engine
 
@@ -443,8 +444,9 @@ def test_while_docker_outlives_us_nothing_is_put_back_under_its_hands(
     said = good(safe_compose("recover")).stdout
     assert "docker may still be deleting" in said and inside(volume, "ls", "-A", "/v") == ""
     assert project.running() == []
-    subprocess.run(["kill", "-9", pid.read_text().strip()], check=True)
-    wait_until("the slow docker has gone", lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
+    outliving = Process.of(int(pid.read_text()))
+    os.kill(outliving.pid, signal.SIGKILL)
+    wait_until("the slow docker has gone", outliving.is_dead)
     said = good(safe_compose("recover")).stdout
     assert "has its content again, from the trash" in said
     assert content(volume) == "a photo" and project.running() == [f"{project.name}-app-1"]

@@ -75,7 +75,8 @@ class Process:
             return True
         except PermissionError:
             pass  # it lives and belongs to somebody else; its start still tells whether it is the one meant
-        return bool(self.started) and _start_of(self.pid) != self.started
+        # A zombie does nothing any more; it may stay for ever where the first process of a container waits for nobody.
+        return bool(self.started) and (_start_of(self.pid) != self.started or _field(self.pid, 3) == "Z")
 
 
 def with_environment(pair: bytes) -> list[int] | None:
@@ -104,13 +105,18 @@ def _pid_namespace() -> str:
 
 
 def _start_of(pid: int) -> str:
+    return _field(pid, 22)
+
+
+def _field(pid: int, number: int) -> str:
+    """A field of /proc/PID/stat from the third on, as proc(5) counts them."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
         return ""  # no /proc, or the process has just gone: the caller then goes by the number alone
     # The name stands in brackets and may hold blanks and brackets itself; field 3 follows its last `)`.
     fields = text.rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
+    return fields[number - 3] if len(fields) > number - 3 else ""
 
 
 def hold_standard_descriptors() -> None:
