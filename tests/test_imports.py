@@ -18,7 +18,7 @@ EFFECTS = {
 }  # fmt: skip
 ROADS = {
     "harmless", "shim", "guard", "measure", "restore", "swap", "piece", "backup", "copies", "world", "ways", "doctor",
-    "consent", "hook", "hold", "lock", "volume_trash", "upkeep", "rotate", "audit", "schedule", "cli",
+    "consent", "hook", "hold", "lock", "volume_trash", "upkeep", "rotate", "audit", "schedule", "setup", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "volume_trash"},
     "piece": PURE | EFFECTS | TOOLS | {"world", "backup"},
     "swap": PURE | EFFECTS | TOOLS | {"world", "backup"},
+    "setup": PURE | EFFECTS | TOOLS | {"world"},
     "rotate": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "ways": TOOLS | {"harmless", "shim"},
     "doctor": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "ways", "rotate", "lock", "volume_trash"},

@@ -347,3 +347,23 @@ def choose_backup(backups: Sequence[Listed]) -> str:
     ]
     answer = questionary.select("Restore which backup?", choices=choices).unsafe_ask()
     return str(answer)
+
+
+def choose_tiers(rows: Sequence[tuple[str, str, str]]) -> dict[str, str]:
+    """What a volume is worth, as a person on a terminal says: (key, tier, why) as proposed -> key and tier.
+
+    Raises KeyboardInterrupt when they leave without an answer.
+    """
+    import questionary
+
+    chosen = {key: tier for key, tier, _ in rows}
+    width = max((len(key) for key, _, _ in rows), default=0)
+    while True:
+        choices = [questionary.Choice(f"{key:{width}}  {chosen[key]:10}  {why}", value=key) for key, _, why in rows]
+        picked = questionary.select(
+            "Change a volume's tier?", choices=[questionary.Choice("no, go on with these", value=""), *choices]
+        ).unsafe_ask()
+        if not picked:
+            return chosen
+        tiers = [tier.value for tier in Tier]
+        chosen[picked] = questionary.select(f"{picked} is", choices=tiers, default=chosen[picked]).unsafe_ask()

@@ -24,7 +24,7 @@ else:
 
 OWN_VERBS = frozenset(
     {
-        "commands", "about", "shell", "volumes", "protect", "unprotect", "backup", "list", "show", "verify", "restore",
+        "commands", "about", "setup", "shell", "volumes", "protect", "unprotect", "backup", "list", "show", "verify", "restore",
         "undo", "journal", "recover", "approve", "hook", "doctor", "forget", "offsite", "trash",
         "rotate-password", "audit", "schedule",
     }

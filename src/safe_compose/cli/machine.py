@@ -18,11 +18,15 @@ from safe_compose import (
     lock,
     policy,
     prompts,
+    setup,
     shim,
 )
 from safe_compose.cli.words import (
     AsJson,
+    ComposeFile,
     Confirm,
+    DryRun,
+    ProjectName,
     Silent,
     Yes,
     app,
@@ -36,6 +40,7 @@ from safe_compose.cli.words import (
 from safe_compose.errors import DockerNotFound, EngineUnavailable, Refused, UsageError
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier
+from safe_compose.timetable import Timetable
 from safe_compose.ways import install as ways_in
 from safe_compose.ways import texts
 from safe_compose.world import World, enter
@@ -63,6 +68,50 @@ def about(as_json: AsJson = False) -> None:
         print_json(facts)
     else:
         prompts.table("safe-compose", ["", ""], list(facts.items()), show_header=False)
+
+
+@app.command("setup")
+def set_up(
+    deploy: Annotated[
+        bool, typer.Option("--deploy", help="Also write a deploy job for GitHub Actions that deletes nothing.")
+    ] = False,
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    silent: Silent = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write down which volumes of a project matter, and keep backups out of git; every change is shown first."""
+    invocation = down_of(project, files)
+    world = enter(invocation)
+    with closing(world.engine):
+        found = setup.look(world, invocation)
+        tiers = {r.key: r.tier for r in found.rows}
+        if found.rows and not (yes or silent or dry_run or as_json) and sys.stdin.isatty() and sys.stderr.isatty():
+            tiers = prompts.choose_tiers([(r.key, r.tier, r.why) for r in found.rows])
+        elif not as_json:
+            rows = [(r.key, r.tier, r.why) for r in found.rows]
+            prompts.table(f"volumes of {found.project.name}", ["volume", "tier", "why"], rows)
+        written = setup.proposed(found, tiers, deploy=deploy)
+        setup.refuse_unless_possible(written)
+        act = bool(written) and not dry_run and (yes or not as_json)
+        if not as_json:
+            sys.stdout.write("".join(file.diff() for file in written))
+            sys.stdout.flush()
+        if act:
+            if silent and not yes:
+                raise Refused("nobody may be asked (--non-interactive); nothing was written", next_step="add --yes")
+            ask_yes(f"Write {'these' if len(written) > 1 else 'this'}?", yes=yes)
+            setup.apply(written)
+        if as_json:
+            print_json({"setup": setup.shape(found, written, done=act or not written)})
+            return
+        if not written:
+            prompts.say("safe-compose: everything is in place, nothing was written")
+        scheduled = Timetable(world.catalogue.root).of(found.project.name) is not None
+        for step in setup.next_steps(found, scheduled=scheduled):
+            prompts.say(f"safe-compose: {step}")
 
 
 @app.command()
