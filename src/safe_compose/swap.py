@@ -440,12 +440,12 @@ def _act(world: World, found: Swap) -> dict[str, Any]:
         "database": found.database,
         "beside": found.new,
         "aside": found.aside,
-        "roles": list(found.missing),
+        "roles": [],
     }
     outcome = "nothing was changed"
     try:
         run.step("beside", **facts)
-        now, words = _beside_and_in(found, run, halted)
+        now, words = _beside_and_in(found, run, halted, facts)
         outcome = f"database {found.database} restored"
     except BaseException as fault:
         outcome = _take_back(found, facts)
@@ -465,11 +465,14 @@ def _act(world: World, found: Swap) -> dict[str, Any]:
     return {**found.shape(), "login": words, "statistics": [row]}
 
 
-def _beside_and_in(found: Swap, run: Run, halted: backup.Halted) -> tuple[DatabaseStatistics, str]:
-    """Load, compare, stop, swap, log in. Raises; the caller takes back."""
+def _beside_and_in(found: Swap, run: Run, halted: backup.Halted, facts: dict[str, Any]) -> tuple[DatabaseStatistics, str]:
+    """Load, compare, stop, swap, log in. Raises; the caller takes back, by `facts`."""
     engine, server, source = found.engine, found.server, found.source
     creates = found.dump.database is not None
-    beside.make_roles(engine, server, found.database, beside.roles_script(source.globals(), found.missing, found.living.roles))
+    if found.missing:
+        beside.make_roles(engine, server, found.database, beside.roles_script(source.globals(), found.missing, found.living.roles))
+        facts["roles"] = list(found.missing)  # only what is surely ours is taken back
+        run.step("beside", **facts)
     if not creates:
         beside.make_empty(engine, server, found.database, found.new, exists=found.living.exists)
     with (

@@ -240,10 +240,9 @@ SELECT pg_catalog.format('SELECT FROM pg_catalog.set_config(%L, %L, false)', n, 
 
 
 def make_roles(engine: Engine, server: Server, database: str, script: bytes) -> None:
-    """Run what `roles_script` gave. Raises BackupFailed."""
-    if script:
-        with fault(server.volume, "make the roles of the dump"):
-            _load(engine, server.address, maintenance(server, database), [script])
+    """Run what `roles_script` gave: all of it, or nothing. Raises BackupFailed."""
+    with fault(server.volume, "make the roles of the dump"):
+        _load(engine, server.address, maintenance(server, database), [b"BEGIN;\n", script, b"COMMIT;\n"])
 
 
 def make_empty(engine: Engine, server: Server, database: str, new: str, *, exists: bool) -> None:
