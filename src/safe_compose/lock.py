@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from safe_compose import prompts
 from safe_compose.errors import UsageError
-from safe_compose.observed import TRASH_LABEL, Observed
+from safe_compose.observed import Observed
 from safe_compose.policy import Tier
 from safe_compose.world import World
 
@@ -48,11 +48,10 @@ def states(world: World, observed: Observed) -> dict[str, str | None]:
 
 def renew(world: World, observed: Observed) -> bool:
     """Put back the locks that are to be there and are not (removed by hand or by a prune; or the time of `unprotect --for` is
-    over), on what is in the trash as well. Whether anything was done."""
-    in_trash = [v.name for v in observed.volumes if TRASH_LABEL in v.labels]
+    over). Whether anything was done."""
     missing = [
         name
-        for name in (*world.catalogue.locked(world.engine.id), *in_trash)
+        for name in world.catalogue.locked(world.engine.id)
         if observed.volume(name) is not None and ((lock := observed.lock(name)) is None or lock.state not in ("running", "created"))
     ]
     for name in missing:

@@ -6,7 +6,7 @@ copy and no time, and dies with the disk: a backup is more. (How a forgotten bac
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safe_compose import prompts
 from safe_compose.artifacts import Backup, VolumeRecord
 from safe_compose.engine import Engine
-from safe_compose.errors import BackupFailed, SafeComposeError, UsageError
+from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, UsageError
 from safe_compose.journal import Journal, Run, RunRecord
 from safe_compose.methods import rename
 from safe_compose.observed import TRASH_LABEL, Volume
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KEPT = timedelta(days=TRASH_DAYS)
 """How long an item is held before `trash empty --expired` takes it. Nothing else takes it then either."""
+_SETTLED = timedelta(hours=1)
 _PREFIX = "safe-compose-trash-"
 _OF = f"{TRASH_LABEL}.of"
 _RECORD = f"{TRASH_LABEL}.record"
@@ -175,6 +176,21 @@ def discard(engine: Engine, trash: str) -> None:
         raise BackupFailed(f"volume {trash} is not empty; it stays in the trash")
     engine.unlock_volume(trash)
     engine.remove_volume(trash)
+
+
+def hold(world: "World") -> None:
+    """Put back the locks that items have lost. Under the lock of their project: somebody may be about to take one out."""
+    for item in items(world.engine):
+        holder = world.engine.lock_of(item.volume)
+        fresh = utc_now() - _moment(item.created) < _SETTLED and world.journal.find(item.run) is None
+        if (holder is not None and holder.state == "running") or fresh:
+            continue  # a fresh one of another store's run may just be on its way, and that one's locks are none of ours
+        words = ("safe-compose", "recover")
+        world.catalogue.ensure()
+        with suppress(LookAgain), world.catalogue.lock(world.engine.id, item.project, wait=0, command=words):
+            if world.engine.volume(item.volume) is not None:
+                world.engine.lock_volume(item.volume)
+                prompts.say(f"safe-compose: item {item.id} of the trash is held again")
 
 
 def empty(world: "World", going: Sequence[Item], *, wait: float) -> None:

@@ -16,6 +16,7 @@ from safe_compose import (
     lock,
     prompts,
     rotate,
+    volume_trash,
 )
 from safe_compose.cli.words import AsJson, app, catalogue_here, down_of, print_json
 from safe_compose.errors import UsageError
@@ -83,6 +84,7 @@ def recover(as_json: AsJson = False) -> None:
     told = backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
     told += rotate.recover(world)
     lock.renew(world, world.engine.look(grammar.parse(["volume", "ls"])))
+    volume_trash.hold(world)
     if world.catalogue.root.exists() and (count := world.catalogue.finish_forgetting()):
         told.append(f"freed the room of {count} forgotten backups")
     if as_json:

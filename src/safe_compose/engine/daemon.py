@@ -679,6 +679,8 @@ class Engine:
         """
         name = locks.name_of(volume)
         there = self.container(name)
+        if self.volume(volume) is None:  # docker would make it
+            raise BackupFailed(f"there is no volume {volume} any more; nothing was locked")
         if there is not None and there.locks(volume) and there.state == "running":
             return True
         if there is not None and LOCK_LABEL not in there.labels:  # docker would have us remove somebody's container
