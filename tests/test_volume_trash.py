@@ -64,9 +64,10 @@ def good(answer: Completed) -> Completed:
     return answer
 
 
-def listed(safe_compose: SafeCompose) -> list[dict[str, Any]]:
+def listed(safe_compose: SafeCompose, volume: str) -> list[dict[str, Any]]:
+    """What is in the trash of one volume: other tests may use the same engine."""
     found: list[dict[str, Any]] = json.loads(good(safe_compose("trash", "list", "--json")).stdout)["trash"]
-    return found
+    return [item for item in found if item["volume"] == volume]
 
 
 def left(*volumes: str) -> list[str]:
@@ -144,7 +145,7 @@ def test_a_person_types_the_phrase_of_the_card_and_undo_renames_everything_back(
     assert person.leaves_with() == 0, person.last_words
     assert f"in the trash for 30 days: {volume}" in person.last_words
     assert project.volumes() == [] and json.loads(safe_compose("list", "--json").stdout)["backups"] == []
-    [item] = listed(safe_compose)
+    [item] = listed(safe_compose, volume)
     assert (item["volume"], item["project"], item["held"], item["expired"]) == (volume, project.name, True, False)
     trash = f"safe-compose-trash-{item['id']}"
     refused = safe_compose("volume", "rm", "-f", trash)
@@ -193,7 +194,7 @@ def test_with_both_undo_takes_the_archive_when_the_trash_was_emptied(
     inside(volume, "dd", "of=/v/photo", "status=none", input="a photo")
     answer = good(safe_compose("compose", "down", "-v", "--confirm", project.name, cwd=project.folder))
     assert "; backup " in answer.stderr and "in the trash for 30 days" in answer.stderr
-    [item] = listed(safe_compose)
+    [item] = listed(safe_compose, volume)
     for words in (("--yes",), ("--confirm", "wrong")):
         assert safe_compose("trash", "empty", item["id"], *words).returncode == 77
     good(safe_compose("trash", "empty", item["id"], "--confirm", "delete 1 items"))
@@ -222,10 +223,10 @@ def test_an_item_is_restored_by_itself_and_an_expired_one_goes_with_a_yes(
     before = facts(name)
     good(safe_compose("volume", "rm", name, "--confirm", f"trash {name}"))
     assert not exists(name)
-    [item] = listed(safe_compose)
+    [item] = listed(safe_compose, name)
     restored = json.loads(good(safe_compose("trash", "restore", name, "--json")).stdout)["restored"]
     assert [v["from"] for v in restored["volumes"]] == ["trash"]
-    assert facts(name) == before and left(name) == [] and listed(safe_compose) == []
+    assert facts(name) == before and left(name) == [] and listed(safe_compose, name) == []
     unknown = safe_compose("trash", "restore", item["id"])
     assert unknown.returncode == 64 and "safe-compose trash list" in unknown.stderr
 
@@ -233,12 +234,12 @@ def test_an_item_is_restored_by_itself_and_an_expired_one_goes_with_a_yes(
     label = "io.github.safe-compose.trash"
     words = ("--label", f"{label}=20260101T000000Z-aaaaaa", "--label", f"{label}.of={name}", "--label", f"{label}.record={record}")
     docker("volume", "create", *words, f"safe-compose-trash-{name}")
-    [old] = listed(safe_compose)
+    [old] = listed(safe_compose, name)
     assert (old["expired"], old["held"], old["expires"]) == (True, False, "2026-01-31T00:00:00Z")
     attention = json.loads(safe_compose("doctor", "--json").stdout)["attention"]
     assert [a for a in attention if "trash empty --expired" in a] and [a for a in attention if "nothing holds item" in a]
     good(safe_compose("recover"))
-    assert [i["held"] for i in listed(safe_compose)] == [True]
+    assert [i["held"] for i in listed(safe_compose, name)] == [True]
     assert safe_compose("trash", "empty", "--expired").returncode == 77
     good(safe_compose("trash", "empty", "--expired", "--yes"))
     assert left(name) == [] and exists(name)
