@@ -93,7 +93,7 @@ def modules_at_exec(shims: Path, words: Sequence[str], environ: Mapping[str, str
 
 
 def test_a_harmless_command_does_not_even_import_os(native: Path, shims: Path) -> None:
-    environ = {"PATH": f"{shims}:/nowhere:{native}"}
+    environ = {"PATH": f"{shims}:/nowhere:/home/me/.local/bin:/opt/..x/b..in:{native}"}
     for words in ([], ["ps"], ["compose", "logs", "-f"]):
         modules = modules_at_exec(shims, words, environ)
         assert "safe_compose.harmless" in modules
@@ -117,7 +117,13 @@ def places(folder: Path, native: Path) -> dict[str, str]:
     (other / "file").write_text("a file")
     (folder / "docker").symlink_to(native / "docker")
     before = {name: f"{other / name}:{native}" for name in ("linked", "dangling", "folder", "pipe", "plain", "ours", "file")}
-    odd = {"empty": f":{native}", "relative": f"other/linked:{native}", "slash": f"{native}/", "dots": f"{native}/../{native.name}"}
+    odd = {
+        "empty": f":{native}",
+        "relative": f"other/linked:{native}",
+        "slash": f"{native}/",
+        "dots": f"{native}/../{native.name}",
+        "dot": f"{native}/.",
+    }
     return {**before, **odd, "twice": f"{native}:{native}", "double": f"/{native}"}
 
 
