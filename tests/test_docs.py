@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -184,6 +185,27 @@ def test_every_setting_is_in_the_reference_for_the_file_that_takes_it() -> None:
     documented = {next(iter(code_words(row[0]))): row[1] for row in rows(section(REFERENCE, "Settings"))}
     assert {key for key, where in documented.items() if where != "user"} == set(keys_of(files._ProjectFile))
     assert {key for key, where in documented.items() if where != "project"} == set(keys_of(files._UserFile))
+
+
+def commands_page() -> str:
+    """docs/commands.md, made from what the program says of itself."""
+    lines = [
+        "# Commands",
+        "",
+        "What `safe-compose VERB --help` says, in one place: `WRITE_DOCS=1 make test ARGS=tests/test_docs.py` writes it.",
+        "What it all means: [reference.md](reference.md).",
+    ]
+    for verb, command in COMMANDS.items():
+        context = typer.Context(command, info_name=f"safe-compose {verb}", terminal_width=110, max_content_width=110)
+        lines += ["", f"## {verb}", "", "```text", *(line.rstrip() for line in command.get_help(context).splitlines()), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_of_commands_is_what_the_program_says() -> None:
+    page = ROOT / "docs" / "commands.md"
+    if os.environ.get("WRITE_DOCS"):
+        page.write_text(commands_page(), "utf-8")
+    assert page.read_text("utf-8") == commands_page()
 
 
 TOML = [(page.name, number, block) for page in PAGES for number, block in enumerate(blocks(page, "toml"))]
