@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from safe_compose.destination import Destination
 from safe_compose.errors import BackupFailed, VerifyFailed
@@ -27,9 +27,6 @@ Progress = Callable[[int], None]
 class Place(Protocol):
     """An open destination. Names are relative, `/` separated. Every fault is a BackupFailed, a missing file a `Missing`."""
 
-    stages: bool
-    """A copy is made under another name and gets its own by a rename; otherwise its manifest comes last and makes it one."""
-
     def check(self, need: int) -> None:
         """It is there and has room for so many bytes, as far as it can tell."""
 
@@ -45,10 +42,16 @@ class Place(Protocol):
     def read(self, name: str) -> Iterator[bytes]:
         """The bytes of a file."""
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a folder its name; for a place that stages."""
-
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Staging(Place, Protocol):
+    """One where a copy is made under another name and gets its own by a rename. Elsewhere its manifest, which comes last, makes
+    it one."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a folder its name."""
 
 
 class Missing(Exception):
@@ -119,7 +122,7 @@ def push(place: Place, folder: Path, key: str, every: list[Item], progress: Prog
     back differs; BackupFailed. Then no whole copy is there that was not there before.
     """
     parent, _, backup_id = key.rpartition("/")
-    partial = f"{parent}/{PARTIAL}{backup_id}" if place.stages else key
+    partial = f"{parent}/{PARTIAL}{backup_id}" if isinstance(place, Staging) else key
     there = place.files(key)
     whole = MANIFEST in there
     at = key if whole else partial
@@ -136,7 +139,7 @@ def push(place: Place, folder: Path, key: str, every: list[Item], progress: Prog
         sent.append(item.name)
         if not _matches(place, at, item, {item.name: item.bytes}, progress):
             raise VerifyFailed(f"{item.name} of backup {backup_id} was sent, but what was read back differs")
-    if at != key:
+    if isinstance(place, Staging) and at != key:
         place.rename(at, key)
     return Pushed(sum(item.bytes for item in every), tuple(sent), whole)
 

@@ -13,8 +13,6 @@ from safe_compose.offsite import BLOCK, MANIFEST, PARTIAL, Missing, unusable
 class Folder:
     """Its base must exist: where a disk is not mounted, nothing is written to the empty folder below it by our own doing."""
 
-    stages = True
-
     def __init__(self, destination: Destination) -> None:
         self._to = destination
         self._base = Path(destination.path)

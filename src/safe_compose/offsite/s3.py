@@ -36,8 +36,6 @@ _T = TypeVar("_T")
 class Bucket:
     """One bucket, below one prefix."""
 
-    stages = False
-
     def __init__(self, destination: Destination) -> None:
         try:
             import obstore
@@ -118,9 +116,6 @@ class Bucket:
             raise Missing(name) from error
         except Exception as error:
             raise self._own(error) from error
-
-    def rename(self, old: str, new: str) -> None:
-        raise NotImplementedError("a bucket has no renames")
 
     def close(self) -> None:
         """Nothing stays open."""

@@ -51,8 +51,6 @@ class _Fault(Exception):
 class Server:
     """One session. Its base folder must exist there."""
 
-    stages = True
-
     def __init__(self, destination: Destination) -> None:
         self._to = destination
         ssh = shutil.which("ssh")
