@@ -96,7 +96,7 @@ def test_a_harmless_command_does_not_even_import_os(native: Path, shims: Path) -
     environ = {"PATH": f"{shims}:/nowhere:/home/me/.local/bin:/opt/..x/b..in:{native}"}
     for words in ([], ["ps"], ["compose", "logs", "-f"]):
         modules = modules_at_exec(shims, words, environ)
-        assert "safe_compose.harmless" in modules
+        assert "harmless" in modules
         assert modules & {"os", "safe_compose.shim"} == set()
     for words in (["compose", "down"], ["ps", "rm"], [harmless.PROBE]):
         assert "safe_compose.shim" in modules_at_exec(shims, words, environ)

@@ -86,7 +86,7 @@ def script(interpreter: str, package: str, python: str, *, plugin: bool) -> str:
     call = f"main(plugin=True, python={python!r})" if plugin else f"main(python={python!r})"
     return _SCRIPT.format(
         interpreter=interpreter,
-        first="" if plugin else _HARMLESS,
+        first="" if plugin else _HARMLESS.format(package=package),
         marker=harmless.MARKER.decode(),
         how=how,
         package=package,
@@ -101,16 +101,17 @@ _SCRIPT = """\
 # {marker}: `safe-compose shell --install {how}` wrote this, `safe-compose shell --uninstall` takes it away.
 import sys
 
-sys.path.insert(0, {package!r})
+{first}sys.path.insert(0, {package!r})
 try:
-{first}    from {marker} import main
+    from {marker} import main
 except ImportError:
     main = None
 sys.path.append(sys.path.pop(0))
 if main:
     sys.exit({call})
 
-# safe-compose has gone. What cannot delete a volume goes to the real docker all the same.
+# safe-compose has gone. What cannot delete a volume goes to the real docker all the same. (Quoted: read only when it is needed.)
+exec(r'''
 import os
 
 for folder in {folders}:
@@ -126,11 +127,17 @@ sys.stderr.write("safe-compose is no longer installed, and this may delete volum
 sys.stderr.write("  next: install safe-compose again, or remove " + os.path.abspath(sys.argv[0]) + "\\n")
 sys.stderr.write("safe-compose: docker was not run (127)\\n")
 sys.exit(127)
+''')
 """
 _HARMLESS = """\
-    from safe_compose.harmless import pass_on
+sys.path.insert(0, {package!r} + "/safe_compose")  # found there without a look through every installed package
+try:
+    from harmless import pass_on
 
     pass_on()
+except ImportError:
+    pass
+del sys.path[0]
 """
 _PATH = 'os.environ.get("PATH", os.defpath).split(os.pathsep)'
 _SYSTEM = "{folders!r}"
