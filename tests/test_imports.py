@@ -17,7 +17,7 @@ EFFECTS = {
     "webhook",
 }  # fmt: skip
 ROADS = {
-    "harmless", "shim", "guard", "measure", "restore", "swap", "piece", "backup", "copies", "world", "ways", "doctor",
+    "harmless", "shim", "nearby", "guard", "measure", "restore", "swap", "piece", "backup", "copies", "world", "ways", "doctor",
     "consent", "hook", "hold", "lock", "volume_trash", "upkeep", "rotate", "audit", "schedule", "setup", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
@@ -28,8 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"shim"},
     "errors": set(),
     "harmless": set(),
-    "shim": {"harmless", "errors", "grammar", "world", "guard", "cli", "ways", "podman", "hook"},
+    "shim": {"harmless", "errors", "grammar", "world", "guard", "cli", "ways", "podman", "hook", "nearby"},
     "podman": {"errors", "grammar"},
+    "nearby": set(),
     "shell_line": set(),
     "grammar": {"errors", "record"},
     "record": set(),
@@ -85,8 +86,8 @@ OUTSIDERS = {
 """Third-party package -> the rooms that may import it."""
 
 HOT = {
-    "harmless": {"_signal", "posix", "sys"}, "shim": {"os", "sys"}, "grammar": set[str](), "record": {"collections"},
-    "errors": set[str](),
+    "harmless": {"_signal", "posix", "sys"}, "shim": {"os", "sys"}, "nearby": {"os"}, "grammar": set[str](),
+    "record": {"collections"}, "errors": set[str](),
 }  # fmt: skip
 """What the rooms on the way of every command may import when they are imported themselves."""
 

@@ -1,6 +1,9 @@
 """`stop`, `kill` and `rm` of containers that take no volume along: one question to docker, and no look at the engine."""
 
+import os
+import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 
 from lab.plain import plain_program
 from lab.projects import docker, unique
-from safe_compose import grammar, shim
+from safe_compose import grammar, nearby, shim
 
 FAKE = """#!/bin/sh
 folder=${0%/*}
@@ -98,8 +101,60 @@ def test_a_real_engine_tells_which_containers_take_volumes_along(lab: None, monk
         }  # fmt: skip
         assert not nothing("stop", names["plain"], unique("unknown"))
         assert not nothing("--explain", "stop", names["plain"])
+        here = {which: nearby.container(name) for which, name in names.items()}
+        assert {which: (one.removes_itself, list(one.mounts)) for which, one in here.items() if one} == {
+            "plain": (False, []), "anonymous": (False, ["volume"]), "leaving": (True, []), "both": (True, ["volume"]),
+        }  # fmt: skip
+        assert nearby.container(unique("unknown")) is None
+        assert nearby.container(f"../containers/{names['plain']}") is None
     finally:
         docker("rm", "--force", "--volumes", *names.values(), check=False)
+
+
+def test_only_where_docker_goes_by_itself_is_the_engine_asked_past_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DOCKER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert nearby.is_dockers_choice()
+    config = tmp_path / ".docker" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"auths": {}}')
+    assert nearby.is_dockers_choice()
+    config.write_text('{"currentContext": "far"}')
+    assert not nearby.is_dockers_choice()
+    config.unlink()
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "")
+            assert not nearby.is_dockers_choice()
+    config.mkdir()
+    assert not nearby.is_dockers_choice()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"", b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 404 Not Found\r\n\r\n{}", b"HTTP/1.0 200 OK\r\n\r\n[]",
+        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig": {"AutoRemove": "no"}, "Mounts": []}', b"\xff\r\n\r\n",
+        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig": {"AutoRemove": false}, "Mounts": [{}]}', b"HTTP/1.0 200",
+    ],
+)  # fmt: skip
+def test_an_engine_that_answers_oddly_has_not_answered(answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearby, "SOCKET", str(tmp_path / "sock"))
+    assert nearby.container("a") is None
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(nearby.SOCKET)
+        listening.listen()
+
+        def serve() -> None:
+            with listening.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        assert nearby.container("a") is None
+        server.join()
 
 
 def test_an_answer_needs_a_docker_that_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

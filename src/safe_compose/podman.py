@@ -25,11 +25,13 @@ _DOORS = (
 
 
 def may_delete(words: "Sequence[str]") -> bool:
-    """Whether words would be a door for Podman or nerdctl. Errs toward yes; flags are not known one by one.
+    """Whether words would be a door for Podman or nerdctl. Errs toward yes; flags are not known one by one, save a last --help.
 
     >>> may_delete(["volume", "rm", "--all"]), may_delete(["run", "--rm", "alpine", "ls"])
     (True, False)
     """
+    if words[-1:] in (["--help"], ["-h"]) and "--" not in words:
+        return False
     plain = [word for word in words if not word.startswith("-")][:4]  # a global flag may have left its value in front
     flags = [word for word in words if word.startswith("-")]
     deletes = any(word.startswith(("--vol", "--all")) or (word[1:2] != "-" and set(word) & {"v", "a"}) for word in flags)
