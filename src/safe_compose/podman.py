@@ -29,8 +29,10 @@ def may_delete(words: "Sequence[str]") -> bool:
 
     >>> may_delete(["volume", "rm", "--all"]), may_delete(["run", "--rm", "alpine", "ls"])
     (True, False)
+    >>> may_delete(("volume", "rm", "--all", "--help")), may_delete(("volume", "rm", "--", "--help"))
+    (False, True)
     """
-    if words[-1:] in (["--help"], ["-h"]) and "--" not in words:
+    if "--" not in words and {*words[-1:]} & {"--help", "-h"}:
         return False
     plain = [word for word in words if not word.startswith("-")][:4]  # a global flag may have left its value in front
     flags = [word for word in words if word.startswith("-")]
