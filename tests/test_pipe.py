@@ -14,7 +14,7 @@ import pytest
 
 from lab.projects import docker, unique, wait_until
 from safe_compose.artifacts import Artifact
-from safe_compose.engine import PIPE, Engine, Helper, HelperFailed, connect, daemon
+from safe_compose.engine import PIPE, Engine, Helper, HelperFailed, connect, helpers
 from safe_compose.errors import BackupFailed
 from safe_compose.methods import archive
 from safe_compose.methods.stream import blocks_of
@@ -119,7 +119,7 @@ def test_a_helper_that_may_not_open_the_pipe_sends_the_same_bytes(engine: Engine
 
 def test_a_helper_behind_another_kernel_does_not_hang_us(engine: Engine, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """There the pipe is one that nobody else opens: the program waits for ever, as one does that never opens it."""
-    monkeypatch.setattr(daemon, "PIPE_PATIENCE", 1.0)
+    monkeypatch.setattr(helpers, "PIPE_PATIENCE", 1.0)
     assert engine.run(Helper(image=image, argv=("echo", "here"), piped=("sleep", "600"))) == b"here\n"
 
 
