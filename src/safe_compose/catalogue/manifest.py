@@ -9,9 +9,10 @@ from typing import Any
 
 from safe_compose.artifacts import Backup, VolumeRecord, hide_secrets
 
+MANIFEST, SUMS, RECIPE, VERIFICATION = "manifest.json", "SHA256SUMS", "RESTORE.md", "verification.json"
+OURS = frozenset({MANIFEST, SUMS, RECIPE, VERIFICATION})
 FORMAT = 1
 """Goes up when an older safe-compose could misread a newer one's files; keys alone are only ever added."""
-
 
 _SUM = re.compile(r"(\\?)([0-9a-f]{64})  (.+)", re.DOTALL)
 _ESCAPED = re.compile(r"\\[\\nr]")

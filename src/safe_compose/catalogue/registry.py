@@ -1,12 +1,16 @@
 """`protections.json`: which volumes a person has protected, for as long as the store lives."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
-from safe_compose.durable import cause
-from safe_compose.errors import BackupFailed
+from safe_compose.catalogue.place import PROTECTIONS, Place
+from safe_compose.durable import cause, replace, told
+from safe_compose.errors import BackupFailed, UsageError
 from safe_compose.policy import Rule, Tier
+from safe_compose.process import stamp
 
 _FORMAT = 1
 
@@ -61,3 +65,55 @@ def locked(every: Protections, now: str, engine_id: str) -> list[str]:
 def _literal(name: str) -> str:
     """A name as a pattern for just this name."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+class Registry(Place):
+    """A store that knows which volumes are protected."""
+
+    def protections(self) -> list[Rule]:
+        """The floors that hold now. Raises BackupFailed when the registry does not read: then nobody knows them."""
+        return rules(read(self.root / PROTECTIONS), stamp(self._clock()))
+
+    def locked(self, engine_id: str) -> list[str]:
+        """The volumes of an engine that are to have a deletion lock now. Raises BackupFailed as `protections` does."""
+        return locked(read(self.root / PROTECTIONS), stamp(self._clock()), engine_id)
+
+    def is_protected(self, name: str) -> bool:
+        """Whether there is something to take away, be it lifted for a while."""
+        return name in read(self.root / PROTECTIONS)
+
+    def protect(self, name: str, tier: Tier, *, lock_on: str | None = None) -> None:
+        """Make `tier` the floor of a volume, until `unprotect`; with a lock on the engine of that id. Raises UsageError,
+        BackupFailed."""
+        if tier is Tier.DISPOSABLE or not name:
+            raise UsageError("a protection is critical or important, and of a volume with a name; nothing was changed")
+        with self._protections() as every:
+            engines = {*every.get(name, {}).get("locked_on", "").split(), *([lock_on] if lock_on else [])}
+            locked = {"locked_on": " ".join(sorted(engines))} if engines else {}
+            every[name] = {"tier": tier.value, "since": stamp(self._clock()), **locked}
+
+    def require_protected(self, names: Iterable[str]) -> None:
+        """Raises UsageError when one of the volumes is not protected, BackupFailed."""
+        every = read(self.root / PROTECTIONS)
+        there = f"protected are: {', '.join(sorted(every))}" if every else "nothing is protected"
+        for name in names:
+            if name not in every:
+                raise UsageError(f"{name} is not protected ({there}); nothing was changed")
+
+    def unprotect(self, name: str, *, until: datetime | None = None) -> None:
+        """Take a protection away, or lift it until a moment. Raises UsageError when there is none, BackupFailed."""
+        self.require_protected([name])
+        with self._protections() as every:
+            facts = every.pop(name, None)
+            if facts is not None and until is not None:
+                every[name] = {**facts, "suspended_until": stamp(until)}
+
+    @contextmanager
+    def _protections(self) -> Iterator[dict[str, Mapping[str, str]]]:
+        """The registry to be changed in the block, and written when it ends well."""
+        self.ensure()
+        with self._hold("protections"):
+            every = dict(read(self.root / PROTECTIONS))
+            yield every
+            with told("write what is protected"):
+                replace(self.root / PROTECTIONS, text(every), self.access)
