@@ -676,8 +676,9 @@ with connect({real_docker!r}, (), environ=dict(os.environ), run_id={engine.run_i
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
-        child.stdout.readline()
-        wait_until("the helper is there", lambda: engine.leftovers() != ())
+        name = child.stdout.readline().decode().strip()
+        # Not before it runs: its client outlives the kill, and could still be creating it behind the sweep's back.
+        wait_until("the helper runs", lambda: (found := engine.container(name)) is not None and found.state == "running")
         child.kill()
     assert engine.leftovers() != ()
     engine.sweep()
