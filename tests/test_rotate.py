@@ -278,6 +278,52 @@ def test_secrets_change_and_a_run_that_is_killed_is_put_back_or_found_complete(
     assert FIRST in (project.folder / "compose.yaml").read_text()
 
 
+IN_A_FOLDER = """\
+services:
+  db:
+    image: postgres:15
+    environment: {POSTGRES_USER: shop, POSTGRES_PASSWORD: "${DB_PASSWORD:?}", POSTGRES_DB: shop}
+    volumes: ["./данные:/var/lib/postgresql/data"]
+  web:
+    image: busybox:latest
+    environment: {DATABASE_URL: "postgresql://shop:${DB_PASSWORD}@db/shop"}
+    command: [sleep, "1000000"]
+    init: true
+    healthcheck: {test: ["CMD", "false"], interval: 1s, start_period: 1h}
+"""
+
+
+def test_data_in_a_folder_of_the_host_is_dumped_and_nobody_waits_for_a_service_that_was_not_healthy(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    project = compose_project(IN_A_FOLDER, files={".env": f"DB_PASSWORD={FIRST}\n"})
+    folder = project.folder / "данные"
+    ready = ("exec", f"{project.name}-db-1", "pg_isready", "-q", "-h", "127.0.0.1")
+    try:
+        project.docker("compose", "up", "-d", "--pull", "never")
+        wait_until("the server answers", lambda: docker(*ready, check=False).returncode == 0)
+        sql(project, "CREATE TABLE orders AS SELECT g FROM generate_series(1, 500) g")
+        done = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=project.folder, input=SECOND)
+        assert done.returncode == 0, done.stderr
+        assert f"backup:     a dump of {folder}, a folder of the host" in done.stdout
+        assert f"not waiting until {project.name}-web-1 is healthy: it was not before" in done.stderr
+        (project.folder / ".env").write_text(f"DB_PASSWORD={THIRD}\n")
+        synced = safe_compose("rotate-password", "--sync", "db", "--yes", cwd=project.folder)
+        assert synced.returncode == 0, synced.stderr
+        assert lets_in(project, THIRD) and not lets_in(project, SECOND)
+        assert sql(project, "SELECT count(*), sum(g) FROM orders") == "500|125250"
+        no_secret_in(sealed_environment, project, done, synced)
+
+        newest = json.loads(safe_compose("list", "--json", cwd=project.folder).stdout)["backups"][0]
+        assert newest["volumes"] == [f"{project.name}_db-dump"]
+        restored = safe_compose("restore", newest["id"], "--into", "scratch", "--dry-run", cwd=project.folder)
+        assert restored.returncode == 0, restored.stderr
+        assert "2 databases, 500 rows" in restored.stdout + restored.stderr
+    finally:
+        project.docker("compose", "down", "-t", "1")
+        docker("run", "--rm", "-v", f"{project.folder}:/project", "busybox:latest", "rm", "-rf", f"/project/{folder.name}")
+
+
 MARIADB = """\
 services:
   db:

@@ -461,13 +461,7 @@ def _compared(catalogue: Catalogue, engine: Engine, records: Iterable[VolumeReco
 
 def record_of(request: Request, volume: Volume, verdict: Verdict, method: str, artifacts: tuple[Artifact, ...]) -> VolumeRecord:
     users = tuple(
-        {
-            "container": user.name,
-            "service": user.service or "",
-            "image": user.image,
-            "image_id": user.image_id,
-            "destination": next(m.destination for m in user.mounts if m.name == volume.name),
-        }
+        _user(user, next(m.destination for m in user.mounts if m.name == volume.name))
         for user in request.observed.users(volume.name)
     )
     return VolumeRecord(
@@ -483,6 +477,16 @@ def record_of(request: Request, volume: Volume, verdict: Verdict, method: str, a
         users=users,
         artifacts=artifacts,
     )
+
+
+def _user(container: Container, destination: str) -> Mapping[str, str]:
+    return {
+        "container": container.name,
+        "service": container.service or "",
+        "image": container.image,
+        "image_id": container.image_id,
+        "destination": destination,
+    }
 
 
 def image_candidates(engine: Engine, observed: Observed, volume: str) -> tuple[str, ...]:
@@ -600,7 +604,7 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
     `invocation` is the `down -v` of the project: what it would delete is what the backup holds, without the disposable ones
     unless they are named. Raises BackupFailed when a running database can neither be dumped nor archived honestly.
     """
-    engine, catalogue = world.engine, world.catalogue
+    engine = world.engine
     observed = engine.look(invocation)
     seal_for(world, observed)
     rules = world.rules(observed)
@@ -615,24 +619,69 @@ def by_hand(world: "World", invocation: Invocation, *, names: Sequence[str], wai
         raise BackupFailed("there is no volume here that would need a backup", next_step="safe-compose volumes")
     owners = {v.project for v, _ in chosen} if names else {observed.project.name if observed.project else None}
     project = (owners.pop() if len(owners) == 1 else None) or "volumes"
-    request = Request(project, reason, (), observed, chosen)
+
+    def records(request: Request, into: Path) -> Iterator[VolumeRecord]:
+        servers = _servers(request)
+        for v, verdict in chosen:
+            yield _hot(engine, request, v, verdict, into, servers.get(v.name), world.settings.method)
+
+    return _kept_by_hand(world, Request(project, reason, (), observed, chosen), records, wait)
+
+
+def of_folder(world: "World", observed: Observed, container: Container, kind: str, *, wait: float, reason: str) -> Backup:
+    """A dump of a running server whose data lies in a folder of the host, so that there is no volume to archive or to put back.
+
+    It is filed as what `restore` makes of it: a new volume, named after the service. Raises BackupFailed.
+    """
+    engine, database, project = world.engine, DATABASES[kind], container.project or "volumes"
+    name = f"{project}_{container.service or container.name}-dump"
+    seal_for(world, observed)
+
+    def records(request: Request, into: Path) -> Iterator[VolumeRecord]:
+        found = database.server(engine, container)
+        mount = next(m for m in container.mounts if m.source == found.volume)
+        with prompts.progress(f"dump {container.name} ({found.title})") as report:
+            dump = database.dump(engine, replace(found, volume=name), name, into, report)
+        note = f"its data lies in {mount.source}, a folder of the host; restored, it becomes the volume {name}"
+        yield VolumeRecord(
+            name=name,
+            driver="local",
+            options={},
+            labels={},
+            created_at="",
+            tier=Tier.CRITICAL.value,
+            data_kind=kind,
+            anonymous=False,
+            method="dump",
+            users=(_user(container, mount.destination),),
+            artifacts=dump.artifacts,
+            statistics=dump.statistics,
+            notes=(note, *dump.warnings),
+        )
+
+    return _kept_by_hand(world, Request(project, reason, (), observed, ()), records, wait)
+
+
+def _kept_by_hand(
+    world: "World", request: Request, records: Callable[[Request, Path], Iterable[VolumeRecord]], wait: float
+) -> Backup:
+    """Under the project's lock and in the journal: room, what `records` makes, and its proof. Returns the verified backup."""
+    engine, catalogue = world.engine, world.catalogue
     catalogue.ensure()
-    with catalogue.lock(engine.id, project, wait=wait, command=("safe-compose", "backup")):
+    with catalogue.lock(engine.id, request.project, wait=wait, command=("safe-compose", "backup")):
         run = world.journal.begin(
             world.run_id,
             command=("backup",),
             program="safe-compose",
-            project=project,
+            project=request.project,
             endpoint=engine.endpoint,
             engine_id=engine.id,
         )
         try:
             request = replace(request, sizes=_room_for(catalogue, engine, request))
-            servers = _servers(request)
             with _draft(engine, catalogue, request) as draft:
-                method = world.settings.method
-                records = [_hot(engine, request, v, verdict, draft.path, servers.get(v.name), method) for v, verdict in chosen]
-                kept = draft.commit(stream.renamed(draft.path, record) for record in _compared(catalogue, engine, records))
+                made = list(records(request, draft.path))
+                kept = draft.commit(stream.renamed(draft.path, record) for record in _compared(catalogue, engine, made))
             run.step("backed-up", backup=kept.id, path=kept.path)
             kept = prove(None, catalogue, kept, trial_limit=world.settings.trial_limit)  # without an engine nothing is tried
             run.step("ended", outcome=f"backup {kept.id}")

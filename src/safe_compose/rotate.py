@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose import backup, composefile, consumers, edits, prompts, shim
+from safe_compose.artifacts import Backup
 from safe_compose.consumers import Account, Source, Survey
 from safe_compose.edits import Change, Originals
 from safe_compose.engine import Engine, Files
@@ -29,7 +30,7 @@ from safe_compose.observed import Container, Observed
 from safe_compose.world import World
 
 HEALTH_SECONDS = 60.0
-"""How long a service that was made anew may take to be healthy."""
+"""How long a container that was made anew may take to be what it was before, and a database to answer."""
 LENGTH = 32
 """Letters and digits of a generated password: they need no quoting anywhere."""
 _DIVERGES = "doesn't match configuration in compose file"
@@ -77,7 +78,15 @@ class Rotation:
     """The others that have to be."""
     scale: Mapping[str, int] = field(default_factory=dict)
     """Service -> containers that run of it, where that is not one."""
+    awaited: Mapping[str, str] = field(default_factory=dict)
+    """Service -> `healthy` or `running`, as it is now and has to be again. Nobody waits for one that is neither."""
     sync: bool = False
+
+    @property
+    def kept(self) -> str:
+        """What is backed up first."""
+        server = self.looked.server
+        return f"a dump of {server.volume}, a folder of the host" if server.in_folder else str(server.volume)
 
     def lines(self) -> list[str]:
         """The plan as it is shown: names and places, no value."""
@@ -95,7 +104,7 @@ class Rotation:
             lines.append(f"edits:      {edit.source.path}: {', '.join(edit.places)}")
         for service, places in self.survey.takers.items():
             lines.append(f"takes it:   {service}: {', '.join(places)}")
-        lines.append(f"backup:     {looked.server.volume}, hot, before anything changes; nothing is deleted")
+        lines.append(f"backup:     {self.kept}, hot, before anything changes; nothing is deleted")
         if anew := [*self.first, *self.services]:
             lines.append(f"made anew:  {', '.join(anew)} (compose up -d --no-deps)")
         lines += [f"note:       {note}" for note in (*looked.notes, *looked.role.notes, *self.survey.notes)]
@@ -298,11 +307,14 @@ def plan_sync(world: World, looked: Looked) -> Rotation:
 def _with_services(world: World, looked: Looked, rotation: Rotation, touched: set[str]) -> Rotation:
     """Those of the touched services that run, the database first; how many containers of each. Raises Refused when compose
     would want to delete a volume for it."""
-    lively = [c.service for c in looked.observed.containers if c.project == looked.project and c.lively and c.service in touched]
+    mine = [c for c in looked.observed.containers if c.project == looked.project and c.lively and c.service in touched]
+    lively = [c.service for c in mine]
     own = looked.account.service
     others = sorted({s for s in lively if s is not None and s != own})
     scale = {s: lively.count(s) for s in {*others, own} if lively.count(s) > 1}
-    made = replace(rotation, first=(own,) if own in lively else (), services=tuple(others), scale=scale)
+    first = (own,) if own in lively else ()
+    awaited = {s: state for s in (*first, *others) if (state := _state([c for c in mine if c.service == s]))}
+    made = replace(rotation, first=first, services=tuple(others), scale=scale, awaited=awaited)
     anew = [*made.first, *made.services]
     said = _dry_run(world, looked.invocation, anew) if anew else ""
     if _DIVERGES in said:
@@ -315,6 +327,13 @@ def _with_services(world: World, looked: Looked, rotation: Rotation, touched: se
         note = f"{', '.join(changed)}: the compose file says something else than it was made from, which takes effect as well"
         made = replace(made, survey=replace(made.survey, notes=(*made.survey.notes, note)))
     return made
+
+
+def _state(containers: Sequence[Container]) -> str | None:
+    """What all containers of a service are: `healthy`, else `running`, else nothing that could be waited for."""
+    if all(c.health == "healthy" for c in containers):
+        return "healthy"
+    return "running" if all(c.state == "running" for c in containers) else None
 
 
 def _sync_command(looked: Looked) -> str:
@@ -341,7 +360,7 @@ def _acted(
     if rotation.sync and looked.agrees and not rotation.first and not rotation.services:
         _try_login(world, rotation)
         return _told(rotation, None, done=True)
-    kept = backup.by_hand(world, looked.invocation, names=(looked.server.volume,), wait=wait, reason="pre-rotate")
+    kept = _backed_up(world, looked, wait)
     command = ("safe-compose", "rotate-password", looked.account.service)
     with world.catalogue.lock(world.engine.id, looked.project, wait=wait, command=command):
         now = again(look(world, looked.invocation, looked.account.service, user, looked.old))
@@ -349,6 +368,13 @@ def _acted(
             raise LookAgain("the project changed between the plan and now; nothing was changed", next_step="look at the plan anew")
         _act(world, now, kept.id)
     return _told(rotation, kept.id, done=True)
+
+
+def _backed_up(world: World, looked: Looked, wait: float) -> Backup:
+    if looked.server.in_folder:
+        kind = looked.account.kind
+        return backup.of_folder(world, looked.observed, looked.container, kind, wait=wait, reason="pre-rotate")
+    return backup.by_hand(world, looked.invocation, names=(looked.server.volume,), wait=wait, reason="pre-rotate")
 
 
 def _act(world: World, rotation: Rotation, backup_id: str) -> None:
@@ -383,6 +409,7 @@ def _act(world: World, rotation: Rotation, backup_id: str) -> None:
         rotation.services,
         dict(rotation.scale),
         rotation.survey.mounted,
+        dict(rotation.awaited),
     )
     # A server that lets nobody in without a password has to be entered to put it back
     needed = [] if account.kind == "postgres" else [w for w in (account.password, rotation.new, looked.old) if w]
@@ -470,6 +497,7 @@ class _Way:
     services: tuple[str, ...]
     scale: dict[str, int]
     mounted: tuple[str, ...]
+    awaited: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__ if name != "changes"}
@@ -492,7 +520,7 @@ def _make_anew(
 ) -> None:
     """The database's container first, then those of its clients, as the files say now. Raises BackupFailed.
 
-    On the way `back` no client has to be healthy: it may not have been before.
+    On the way `back` no client is waited for.
     """
     for some in (way.first, way.services):
         forced = tuple(s for s in some if s in way.mounted)
@@ -504,24 +532,50 @@ def _make_anew(
             done = _compose(world, invocation, words, cwd=cwd)
             if done.returncode:
                 raise BackupFailed(f"compose could not make {', '.join(services)} anew (exit code {done.returncode})")
-            for container in world.engine.containers():
-                mine = container.project == way.project and container.service in services and container.lively
-                if mine and (not back or container.service == way.service):
-                    _wait_healthy(world.engine, container)
+            _wait(world.engine, way, [s for s in services if not back or s == way.service])
+        if way.service in some:
+            _wait_answers(world.engine, way)
 
 
-def _wait_healthy(engine: Engine, container: Container) -> None:
-    """Until it runs and is healthy, where it has a health check. Raises BackupFailed as soon as it is not, or ended, or late."""
+def _wait(engine: Engine, way: _Way, services: Sequence[str]) -> None:
+    """Until the containers of services are what they were before. Raises BackupFailed as soon as one cannot be, or is late."""
+    mine = [c for c in engine.containers() if c.project == way.project and c.service in services]
+    awaited = [c.name for c in mine if way.awaited.get(c.service or "") == "healthy" and c.health == "starting"]
+    others = [c.name for c in mine if way.awaited.get(c.service or "") != "healthy" and c.health == "starting"]
+    if awaited:
+        prompts.say(f"safe-compose: waiting until {', '.join(awaited)} is healthy as before (at most {HEALTH_SECONDS:.0f} s)")
+    if others:
+        prompts.say(f"safe-compose: not waiting until {', '.join(others)} is healthy: it was not before")
+    for container in mine:
+        if (state := way.awaited.get(container.service or "")) is not None:
+            _wait_until(engine, container, state)
+
+
+def _wait_until(engine: Engine, container: Container, state: str) -> None:
+    """`running`, or `healthy` where it still has a health check."""
     until = time.monotonic() + HEALTH_SECONDS
     while True:
         now = engine.container(container.id)
-        if now is not None and now.state == "running" and now.health in (None, "healthy"):
+        if now is not None and now.state == "running" and (state == "running" or now.health in (None, "healthy")):
             return
         ended = now is None or now.state in ("exited", "dead", "removing") or now.health == "unhealthy"
         if ended or time.monotonic() > until:
-            state = f"{now.state}, health {now.health or 'not checked'}" if now else "gone"
-            raise BackupFailed(f"container {container.name}, made anew, is not healthy but {state}")
+            found = f"{now.state}, health {now.health or 'not checked'}" if now else "gone"
+            raise BackupFailed(f"container {container.name}, made anew, is not {state} but {found}")
         time.sleep(0.1)
+
+
+def _wait_answers(engine: Engine, way: _Way) -> None:
+    """Until the database's own server answers: its clients, and a trial login, would find none. Raises BackupFailed."""
+    until = time.monotonic() + HEALTH_SECONDS
+    while True:
+        try:
+            DATABASES[way.kind].server(engine, _running(engine, way.project, way.service))
+            return
+        except Silent:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.2)
 
 
 def _compose(

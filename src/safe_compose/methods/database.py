@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed
-from safe_compose.observed import Container, DeclaredMount
+from safe_compose.observed import Container, DeclaredMount, Mount
 
 
 class Silent(BackupFailed):
@@ -20,6 +20,18 @@ class Silent(BackupFailed):
 
 class NoCopy(BackupFailed):
     """This server does not give a copy of its files while it runs. It can be dumped all the same."""
+
+
+def lasting(container: Container, mount: Mount | None, directory: str) -> Mount:
+    """The mount, a volume or a folder of the host, that holds a data directory. Raises BackupFailed for what ends with its
+    container."""
+    if mount is not None and (mount.name if mount.type == "volume" else mount.type == "bind"):
+        return mount
+    raise BackupFailed(
+        f"container {container.name}: its data directory {directory} lies in no volume and no folder of the host, so it ends with "
+        "that container; nothing was dumped",
+        next_step=f"docker inspect {container.name}",
+    )
 
 
 class Stopped(NamedTuple):

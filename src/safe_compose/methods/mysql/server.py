@@ -19,7 +19,7 @@ from typing import IO
 from safe_compose.engine import Engine, Helper, HelperFailed, Stream
 from safe_compose.errors import BackupFailed, SafeComposeError
 from safe_compose.methods.archive import last_words
-from safe_compose.methods.database import Silent
+from safe_compose.methods.database import Silent, lasting
 from safe_compose.observed import Container, Mount
 
 ASK_TIMEOUT = 60.0
@@ -117,6 +117,8 @@ class Server:
     foreign_sessions: tuple[str, ...] = ()
     """Clients that are connected besides us, in words."""
     warnings: tuple[str, ...] = ()
+    in_folder: bool = False
+    """`volume` is a folder of the host, mounted there: it can be dumped, not archived."""
 
     @property
     def title(self) -> str:
@@ -429,17 +431,14 @@ def server(engine: Engine, container: Container) -> Server:
         asked.rows(f"SELECT GET_LOCK('{proof}', 0);")
         beside = _beside(engine, address, proof)
     directory = facts["datadir"].rstrip("/")
-    mount = data_mount(container, directory)
-    if mount is None or mount.type != "volume" or mount.name is None:
-        raise BackupFailed(
-            f"container {container.name}: its data directory {directory} lies in no volume; nothing was dumped",
-            next_step=f"docker inspect {container.name}",
-        )
-    _refuse_outside(engine, container, mount.name, directory, facts, far)
+    mount = lasting(container, data_mount(container, directory), directory)
+    volume = mount.name or mount.source
+    _refuse_outside(engine, container, volume, directory, facts, far)
     return Server(
         container=container,
         address=beside,
-        volume=mount.name,
+        volume=volume,
+        in_folder=mount.type == "bind",
         kind=kind,
         data_directory=directory,
         version=".".join(map(str, version)),

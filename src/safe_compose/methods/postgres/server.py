@@ -17,7 +17,7 @@ from typing import IO, Any
 from safe_compose.engine import Engine, Helper, HelperFailed, Stream
 from safe_compose.errors import BackupFailed, SafeComposeError
 from safe_compose.methods.archive import last_words
-from safe_compose.methods.database import Silent
+from safe_compose.methods.database import Silent, lasting
 from safe_compose.methods.postgres.scan import text
 from safe_compose.observed import Container, Mount
 
@@ -85,6 +85,8 @@ class Server:
     foreign_sessions: tuple[str, ...] = ()
     """Clients that are connected besides us, in words."""
     warnings: tuple[str, ...] = ()
+    in_folder: bool = False
+    """`volume` is a folder of the host, mounted there: it can be dumped, not archived."""
 
     @property
     def title(self) -> str:
@@ -137,19 +139,15 @@ def server(engine: Engine, container: Container) -> Server:
     Raises Silent when it does not answer, BackupFailed when its data does not lie in one volume alone.
     """
     address, facts, maintenance = _found(engine, container)
-    subject = container.name
     directory = str(facts["data_directory"])
-    mount = data_mount(container, directory)
-    if mount is None or mount.type != "volume" or mount.name is None:
-        raise BackupFailed(
-            f"container {subject}: its data directory {directory} lies in no volume; nothing was dumped",
-            next_step=f"docker inspect {subject}",
-        )
-    _refuse_outside(engine, container, mount.name, directory, facts)
+    mount = lasting(container, data_mount(container, directory), directory)
+    volume = mount.name or mount.source
+    _refuse_outside(engine, container, volume, directory, facts)
     return Server(
         container=container,
         address=_beside(engine, address, facts, maintenance),
-        volume=mount.name,
+        volume=volume,
+        in_folder=mount.type == "bind",
         pgdata=str(PurePosixPath(directory).relative_to(mount.destination)),
         data_directory=directory,
         version=str(facts["version"]).split()[0],
