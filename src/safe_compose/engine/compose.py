@@ -262,7 +262,10 @@ class Files:
         first = self.files[0].parent if self.files else base
         self.working_dir = Path(base if directory else first).resolve()
         self._base = base
-        self.removes_orphans = (self.setting("COMPOSE_REMOVE_ORPHANS") or "").lower() in ("1", "t", "true")
+        orphans = self.setting("COMPOSE_REMOVE_ORPHANS")
+        if orphans is None and not named:
+            orphans = dict(_settings([self.working_dir / ".env"])).get("COMPOSE_REMOVE_ORPHANS")
+        self.removes_orphans = (orphans or "").lower() in ("1", "t", "true")
 
     def setting(self, key: str) -> str | None:
         """A COMPOSE_* variable: the shell's first, then the env file's."""
@@ -447,7 +450,8 @@ def _settings(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
         for line in text.splitlines():
             match = re.match(r"\s*(?:export\s+)?(COMPOSE_\w+)\s*[=:]\s*(.*?)\s*$", line)
             if match:
-                yield match[1], match[2].strip("\"'")
+                quoted = match[2][:1] in ('"', "'")
+                yield match[1], match[2].strip("\"'") if quoted else re.split(r"\s#", match[2])[0]
 
 
 def _found_upward(start: Path) -> list[Path]:
