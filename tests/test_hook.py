@@ -41,6 +41,10 @@ ASK = [
     "safe-compose --skip-backup --confirm x compose down -v",
     "docker compose down -v --confirm shop",
     "safe-compose unprotect shop_data",
+    "safe-compose shell --uninstall --yes",
+    "safe-compose schedule remove",
+    "pip uninstall -y 'safe-compose[audit]'",
+    "uv tool uninstall safe-compose",
     # in a line of others
     "cd /srv/shop && docker compose down -v && docker compose up -d",
     "docker ps; docker volume rm x",

@@ -233,10 +233,14 @@ def _switched_off(line: Line) -> Iterator[Answer]:
                 yield Answer("deny", "`safe-compose approve` is typed by a person, in a terminal of their own")
             elif (
                 verb in ("unprotect", "forget")
+                or (verb == "shell" and "--uninstall" in words)
+                or (verb == "schedule" and "remove" in words)
                 or (verb == "trash" and "list" not in words)
                 or (verb in ("undo", "restore") and "--confirm" in " ".join(words))
             ):
                 yield Answer("ask", f"`safe-compose {verb}` takes protection or data away. {DECIDES}")
+        elif "uninstall" in words and any(word.partition("[")[0] == "safe-compose" for word in words):
+            yield Answer("ask", f"this uninstalls safe-compose: nothing stands before a deletion from then on. {DECIDES}")
     if line.targets and any("SAFE_COMPOSE=off" in text for text in line.texts):
         yield Answer("ask", f"this writes SAFE_COMPOSE=off into a file: the guard may be off from then on. {DECIDES}")
 

@@ -46,7 +46,7 @@ FOLLOWED = ENGINES | SHELLS | INTERPRETERS | WRAPPERS | REMOVERS | SENDERS | {"s
 _DELETING = frozenset(
     {
         "rm", "remove", "delete", "kill", "stop", "-y", "--yes", "reset", "rmtree", "mv", "find", "shred", "approve", "unprotect",
-        "forget", "trash",
+        "forget", "trash", "uninstall", "--uninstall",
     }
 )  # fmt: skip
 _HANDS_ON = frozenset({"--", "run", "exec"})
