@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from pairs import Pairs, by_turns
 from stage import Stage, docker, high_mark, real_docker, shell
 
 from lab.projects import unique
+from safe_compose.artifacts import Artifact
 from safe_compose.engine import Engine, connect
 from safe_compose.methods import archive, postgres
 
@@ -19,7 +20,8 @@ from safe_compose.methods import archive, postgres
 def rows(stage: Stage, rounds: int) -> list[table.Row]:
     """The comparisons; the database is stopped for the archives and runs again afterwards.
 
-    Each round runs every way once. "Through the daemon" is how it goes where no pipe of this host reaches the helper.
+    Each round runs every way once. "Through the daemon" is how it goes where no pipe of this host reaches the helper. What is put
+    back is what was archived and dumped: an archive made after the first load would hold the copy as well.
     """
     here = partial(shell, cwd=stage.project.folder, environ=stage.environ)
     run = "docker run --rm --network {} --pull never"
@@ -54,14 +56,17 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         proofs.clear()
         stage.project.docker("compose", "stop", "db")
         naive, piped, far = by_turns((partial(here, tar), pack, _far(engine, pack)), rounds)
-        stage.project.up("db")
         found += [
             table.pair(Pairs("cold archive / docker run tar czf", naive, piped), speed=True),
             table.pair(Pairs("cold archive through the daemon / docker run tar czf", naive, far), speed=True),
             table.single("  the archive verified, L2", proofs[1:]),
         ]
-        fill = partial(_extract, stage, engine)
-        naive, piped, far = by_turns((load, fill, _far(engine, fill)), rounds, warm=False)
+        with _fresh(stage) as kept:
+            source = engine.volume(stage.volume)
+            assert source is not None
+            fill = partial(_extract, engine, kept, archive.archive(engine, source, image_ids=_images(engine), into=kept))
+            stage.project.up("db")
+            naive, piped, far = by_turns((load, fill, _far(engine, fill)), rounds, warm=False)
         found += [
             table.pair(Pairs("archive put back / zcat | psql", naive, piped), speed=True),
             table.pair(Pairs("archive put back through the daemon / zcat | psql", naive, far), speed=True),
@@ -111,19 +116,13 @@ def _archive(stage: Stage, engine: Engine, proofs: list[float]) -> float:
         return took
 
 
-def _extract(stage: Stage, engine: Engine) -> float:
-    """A new volume filled from an archive of the database's, and compared with it. What is archived runs: only time counts."""
-    image_ids = _images(engine)
-    source, target = engine.volume(stage.volume), engine.create_volume(unique("scback"))
-    assert source is not None
+def _extract(engine: Engine, kept: Path, artifacts: Sequence[Artifact]) -> float:
+    """A new volume filled from an archive, and compared with it."""
+    target = engine.create_volume(unique("scback"))
     try:
-        with _fresh(stage) as into:
-            stage.project.docker("compose", "stop", "db")
-            artifacts = archive.archive(engine, source, image_ids=image_ids, into=into)
-            stage.project.up("db")
-            begun = time.perf_counter()
-            archive.extract(engine, into, artifacts, target.name, image_ids)
-            return time.perf_counter() - begun
+        begun = time.perf_counter()
+        archive.extract(engine, kept, artifacts, target.name, _images(engine))
+        return time.perf_counter() - begun
     finally:
         docker("volume", "rm", target.name)
 
