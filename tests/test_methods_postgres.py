@@ -462,6 +462,8 @@ def test_without_tcp_the_dump_goes_by_exec_over_the_socket(start: Start, engine:
     assert not found.address.side
     dump = postgres.dump(engine, found, lab.name, tmp_path)
     assert {a.detail["by"] for a in dump.artifacts} == {"exec"}
+    by_pg_dump = {a.database for a in dump.artifacts if (tmp_path / a.file).read_bytes()[9] == 3}  # made on Unix (RFC 1952)
+    assert by_pg_dump == {"app", "postgres"}  # not the globals
     assert len(postgres.verify_dump(tmp_path, dump.artifacts, dump.statistics)) == 3
     assert "PostgreSQL 15" in str(postgres.summary(engine, lab.container, timeout=10))
 

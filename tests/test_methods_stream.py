@@ -112,6 +112,34 @@ def test_what_it_goes_through_sees_all_that_is_compressed_before_the_disk_does(t
     assert gzip.decompress(bytes(255 - byte for byte in raw.removesuffix(b"the end"))) == TEXT
 
 
+@pytest.mark.parametrize("level", [1, 9])
+def test_a_stream_that_comes_compressed_is_kept_as_it_is_and_measured(tmp_path: Path, level: int) -> None:
+    data = TEXT + bytes(40 << 20)
+    packed, seen = gzip.compress(data, level, mtime=0), [0]
+    sums = stream.keep(_blocks(packed, 1000), tmp_path / "x.gz", subject="v", stage="test", progress=seen.append)
+    assert (tmp_path / "x.gz").read_bytes() == packed
+    assert sums == stream.Sums(len(packed), hashlib.sha256(packed).hexdigest(), len(data))
+    assert seen == sorted(seen) and seen[-1] == len(data)
+    artifact = Artifact("x.gz", "database", sums.bytes, sums.sha256, sums.uncompressed_bytes, "v")
+    assert hashlib.sha256(b"".join(stream.unpack(tmp_path, artifact))).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_stream_that_came_compressed_and_cut_or_with_more_behind_it_proves_nothing(tmp_path: Path) -> None:
+    packed = gzip.compress(TEXT, mtime=0)
+    for came, why in [(packed[:cut], "too early") for cut in (3, 500, len(packed) - 1)] + [(packed * 2, "follows")]:
+        (tmp_path / "x.gz").unlink(missing_ok=True)
+        sums = stream.keep([came], tmp_path / "x.gz", subject="v", stage="test")
+        artifact = Artifact("x.gz", "database", sums.bytes, sums.sha256, sums.uncompressed_bytes, "v")
+        with pytest.raises(VerifyFailed, match=why):
+            list(stream.unpack(tmp_path, artifact))
+
+
+def test_what_only_begins_like_a_compressed_stream_is_no_backup(tmp_path: Path) -> None:
+    with pytest.raises(BackupFailed, match="volume v: dump: what came is no gzip stream"):
+        stream.keep([stream.GZIP + TEXT], tmp_path / "x.gz", subject="v", stage="dump")
+    assert not (tmp_path / "x.gz").exists()
+
+
 def test_progress_ends_at_the_size(tmp_path: Path) -> None:
     reported = [0]
     stream.pack(_blocks(TEXT), tmp_path / "x.gz", subject="v", stage="t", progress=reported.append)

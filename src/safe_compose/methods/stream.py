@@ -47,11 +47,13 @@ _PIECE = 128 * 1024
 """Bytes that are decompressed at once, to at most twice as many: the memory of longer ones goes back to the system each time,
 which makes decompressing a third slower (measured)."""
 
+GZIP = b"\x1f\x8b"
+"""What every gzip stream begins with (RFC 1952)."""
 _GZIP = 31
 """zlib's `wbits` for a gzip wrapper with the largest window."""
 _RAW = -15
 """The same without any wrapper."""
-_HEADER = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 4, 255])
+_HEADER = bytes([*GZIP, 8, 0, 0, 0, 0, 0, 4, 255])
 """gzip's (RFC 1952): no time, no name, the fastest compression, no system."""
 _LAST_BLOCK = b"\x03\x00"
 """An empty block that says it is the last one."""
@@ -126,6 +128,44 @@ def pack(
         sink.write(_LAST_BLOCK + struct.pack("<II", checksum, size & 0xFFFFFFFF))
         sink.close()
     return Sums(file.size, file.sha256, size)
+
+
+def keep(blocks: Iterable[bytes], path: Path, *, subject: str, stage: str, progress: Callable[[int], None] = nothing) -> Sums:
+    """`pack` for a gzip stream that somebody else compresses: it is written as it comes, and opened beside that to be measured.
+
+    `progress` gets uncompressed bytes too. Raises BackupFailed also for what is no gzip stream. Whether it ends as it should is not
+    judged here: its maker's exit code says why it does not, and the proof reads it all.
+    """
+    size = 0
+    decompressor = zlib.decompressobj(_GZIP)
+
+    def measure(piece: bytes) -> int:
+        nonlocal size
+        try:
+            while piece and not decompressor.eof:
+                size += len(decompressor.decompress(piece, 2 * _PIECE))
+                piece = decompressor.unconsumed_tail
+        except zlib.error as error:
+            raise BackupFailed(f"volume {subject}: {stage}: what came is no gzip stream ({error})") from error
+        return size
+
+    with _new_file(path, subject, stage) as file:
+        sink = seal.sink(file)
+        with _lane() as opening, _lane() as writing:
+            under_way: deque[tuple[Future[object], Future[int]]] = deque()
+            for block in blocks:
+                under_way.append((writing.submit(sink.write, block), opening.submit(measure, block)))
+                while len(under_way) > AHEAD:
+                    _both_done(*under_way.popleft(), progress)
+            while under_way:
+                _both_done(*under_way.popleft(), progress)
+        sink.close()
+    return Sums(file.size, file.sha256, size)
+
+
+def _both_done(written: "Future[object]", measured: "Future[int]", progress: Callable[[int], None]) -> None:
+    written.result()
+    progress(measured.result())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ What streams by is not read, only packed: the proof reads all of it from the dis
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,23 @@ from safe_compose.methods.postgres.server import (
     session,
     stream,
 )
-from safe_compose.methods.stream import blocks_of, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved, whole
+from safe_compose.methods.stream import (
+    GZIP,
+    blocks_of,
+    evidence,
+    keep,
+    new_folder,
+    nothing,
+    pack,
+    sync_folder,
+    unpack,
+    unproved,
+    whole,
+)
+
+_COMPRESSED = "--compress=1"
+"""For pg_dump where its bytes go through the daemon, which costs more for each byte than to compress it at once, and where they may
+have a network before them. One that was built without zlib sends them as they are, or from 16 on fails."""
 
 LOCK_SECONDS = 60
 """How long a dump waits for a table that somebody changes; then it fails rather than hangs."""
@@ -142,12 +159,16 @@ def _streamed(
     stage = "dump of the globals" if database is None else f"dump of database {database}"
     # A pipe cannot be synced, and pg_dump takes that for a failure; releases before 10 neither sync nor know the flag.
     piped = () if server.version.startswith("9.") else (argv[0], f"--file={PIPE}", "--no-sync", *argv[1:])
+    through_daemon = argv if database is None else (argv[0], _COMPRESSED, *argv[1:])
     with (
         whole(path),
         fault(volume, stage, next_step="repeat the command"),
-        stream(engine, server.address, argv, piped=piped) as made,
+        stream(engine, server.address, through_daemon, piped=piped) as made,
     ):
-        sums = pack(blocks_of(made.stdout), path, subject=volume, stage=stage, progress=progress)
+        blocks = blocks_of(made.stdout)
+        first = next(blocks, b"")
+        write = keep if first.startswith(GZIP) else pack
+        sums = write(chain((first,), blocks), path, subject=volume, stage=stage, progress=progress)
     return Artifact(
         file=path.relative_to(into).as_posix(),
         kind="globals" if database is None else "database",
