@@ -18,7 +18,7 @@ EFFECTS = {
 }  # fmt: skip
 ROADS = {
     "harmless", "shim", "nearby", "guard", "measure", "restore", "swap", "piece", "backup", "copies", "world", "ways", "doctor",
-    "consent", "hook", "hold", "lock", "volume_trash", "upkeep", "rotate", "audit", "schedule", "setup", "cli",
+    "consent", "hook", "hold", "lock", "volume_trash", "recover", "upkeep", "rotate", "audit", "schedule", "setup", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "guard": PURE
     | EFFECTS
     | TOOLS
-    | {"shim", "world", "backup", "copies", "measure", "consent", "podman", "hold", "lock", "volume_trash"},
+    | {"shim", "world", "backup", "copies", "measure", "consent", "podman", "hold", "lock", "volume_trash", "recover"},
     "hold": PURE | EFFECTS | TOOLS | {"world"},
     "lock": PURE | EFFECTS | TOOLS | {"world"},
     "doors": {"errors", "grammar", "shell_line"},
@@ -55,9 +55,10 @@ ALLOWED: dict[str, set[str]] = {
     "audit": PURE | TOOLS | {"shim", "shell_line", "doors"},
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
     "schedule": PURE | EFFECTS | TOOLS | {"world", "backup", "copies", "upkeep"},
-    "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "volume_trash"},
-    "piece": PURE | EFFECTS | TOOLS | {"world", "backup"},
-    "swap": PURE | EFFECTS | TOOLS | {"world", "backup"},
+    "recover": PURE | EFFECTS | TOOLS | {"backup", "volume_trash"},
+    "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "volume_trash", "recover"},
+    "piece": PURE | EFFECTS | TOOLS | {"world", "backup", "recover"},
+    "swap": PURE | EFFECTS | TOOLS | {"world", "backup", "recover"},
     "setup": PURE | EFFECTS | TOOLS | {"world"},
     "rotate": PURE | EFFECTS | TOOLS | {"shim", "world", "backup"},
     "ways": TOOLS | {"harmless", "shim"},

@@ -36,8 +36,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ProjectFactory, SafeCompose
-from lab.faults import failing
+from conftest import ProjectFactory
 from lab.projects import Completed, ComposeProject, docker, remove_project, unique
 from lab.terminal import PROGRAM
 
@@ -186,31 +185,3 @@ def test_incident_20_a_store_that_would_die_with_the_data_is_refused(shop: Shop)
     assert refused.returncode == 73 and f"in volume {volume}" in refused.stderr, refused.stderr
     assert len(shop.project.running()) == 2
     docker("run", "--rm", "-v", f"{volume}:/v", "busybox:latest", "rm", "-rf", "/v/store")
-
-
-# -- undo, killed at each of its steps ---------------------------------------------------------------------------------
-
-
-def test_an_undo_that_is_killed_at_any_step_is_finished_by_the_next(
-    compose_project: ProjectFactory, safe_compose: SafeCompose
-) -> None:
-    app = 'services: {app: {image: "busybox:latest", init: true, command: [sleep, "9999"], volumes: ["uploads:/u"]}}'
-    project = compose_project(f"{app}\nvolumes: {{uploads: }}\n")
-    project.up()
-    project.docker("compose", "exec", "-T", "app", "sh", "-c", "echo photo > /u/f")
-    deleted = safe_compose("compose", "down", "-v", "--non-interactive", "--backup-first", cwd=project.folder)
-    assert deleted.returncode == 0, deleted.stderr
-    volume = f"{project.name}_uploads"
-    for skip, step in enumerate(("putting-back", "put-back"), start=1):  # each is written, and no more
-        killed = safe_compose("undo", cwd=project.folder, env=failing("fsync", ".jsonl", "KILL", skip=skip))
-        assert killed.returncode == -9, (step, killed.stderr)
-        told = safe_compose("recover").stdout
-        there = docker("volume", "inspect", volume, check=False).returncode == 0
-        assert there == (step != "putting-back") and (not there or f"volume {volume}" in told), (step, told)
-        assert project.running() == [], "nothing starts on what may be a half of its data"
-        docker("volume", "rm", "-f", volume)  # as if that kill had been the first
-    killed = safe_compose("undo", cwd=project.folder, env=failing("fsync", ".jsonl", "KILL", skip=3))
-    assert killed.returncode == -9 and "all of it was put back" in safe_compose("recover").stdout
-    assert "was undone already" in safe_compose("undo", cwd=project.folder).stderr
-    project.up()
-    assert project.docker("compose", "exec", "-T", "app", "cat", "/u/f").stdout == "photo\n"

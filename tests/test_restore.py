@@ -509,9 +509,13 @@ def test_a_person_types_the_project_before_content_is_replaced(files: ComposePro
 # -- cut off in the middle ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    ("number", "used"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGKILL, True)],
+    ids=["SIGINT", "SIGTERM", "SIGKILL", "SIGKILL, and started since"],
+)
 def test_a_restore_that_is_cut_off_leaves_what_was_there_or_says_where_it_is(
-    files: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path, number: signal.Signals
+    files: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path, number: signal.Signals, used: bool
 ) -> None:
     project = files
     project.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=8")
@@ -530,13 +534,18 @@ def test_a_restore_that_is_cut_off_leaves_what_was_there_or_says_where_it_is(
     safety = next(b for b in listed(safe_compose) if b["reason"] == "pre-restore")
     if number == signal.SIGKILL:
         assert "put-back" not in steps()
-        told = good(safe_compose("recover")).stdout
-        assert f"what was there is in backup {safety['id']}" in told
-        assert f"safe-compose restore {safety['id']} --volume {project.name}_uploads" in told
-        assert f"{project.name}-app-1" in told and project.running() == [], "it must not start on half of its data"
-        assert any(safety["id"] in str(s.get("outcome")) for s in runs(sealed_environment))
-        good(safe_compose("restore", safety["id"], "--confirm", project.name, cwd=project.folder))
-        project.up()
+        if used:
+            in_volume(f"{project.name}_uploads", "touch", "/v/since")
+            docker("start", f"{project.name}-app-1")
+            told = good(safe_compose("recover")).stdout
+            assert f"container {project.name}-app-1 has run on it since" in told
+            assert f"safe-compose restore {safety['id']} --volume {project.name}_uploads" in told
+            assert any(safety["id"] in str(s.get("outcome")) for s in runs(sealed_environment))
+            good(safe_compose("restore", safety["id"], "--confirm", project.name, cwd=project.folder))
+        else:
+            told = good(safe_compose("recover")).stdout
+            assert f"{project.name}_uploads has again what was there before" in told
+        assert project.running() == started
     else:
         assert child.returncode == (130 if number == signal.SIGINT else -number), said
         assert "what was there is there again" in said

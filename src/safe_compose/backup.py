@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safe_compose import plan, prompts, threat, volume_trash
+from safe_compose import plan, prompts, threat
 from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord, shrunk, slug
 from safe_compose.catalogue import Catalogue, Draft
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
 from safe_compose.grammar import Invocation
-from safe_compose.journal import Journal, Run, RunRecord
-from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of, postgres, seal, sqlite, stream
+from safe_compose.journal import Run
+from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of, seal, sqlite, stream
 from safe_compose.methods.database import Database, Dump, NoCopy, Silent, Stopped
 from safe_compose.observed import Container, Observed, Volume
 from safe_compose.policy import Tier, Verdict
@@ -34,6 +34,9 @@ _PLAIN = frozenset({"files", "certificates", "metrics", "cache", "logs", "secret
 
 DEFAULT_STOP_SECONDS = 30
 """For containers that are no database servers."""
+
+SMALLEST_WITH_TAR = 20 << 20
+"""Bytes of an image below which it is hardly more than busybox (alpine's base has 8 MB, the smallest of Debian 70)."""
 
 FILES_PER_VOLUME = 16
 """What a backup of one volume makes of files and folders, and some."""
@@ -142,7 +145,7 @@ class Halted:
         if not before:
             return True
         with undisturbed():
-            started, whole = _bring_back(self._engine, reversed(before))
+            started, whole = bring_back(self._engine, reversed(before))
             if started:
                 prompts.say(f"safe-compose: started again: {', '.join(started)}")
                 with prompts.only_said():
@@ -172,7 +175,7 @@ def undisturbed() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _bring_back(engine: Engine, stopped: Iterable[Was]) -> tuple[list[str], bool]:
+def bring_back(engine: Engine, stopped: Iterable[Was]) -> tuple[list[str], bool]:
     """Bring containers back one by one; the names of those where that was needed, and whether all of them could be."""
     started, whole = [], True
     for was in stopped:
@@ -490,10 +493,15 @@ def _user(container: Container, destination: str) -> Mapping[str, str]:
 
 
 def image_candidates(engine: Engine, observed: Observed, volume: str) -> tuple[str, ...]:
-    """Local images to run a helper from, the likeliest first: the volume's own users, the project's others, any other."""
+    """Local images to run a helper from, the likeliest first: the volume's own users, the project's others, any other.
+
+    Of those others the smallest that can be expected to have GNU tar: an engine may hold dozens of small ones and of nameless
+    leftovers of builds, and to try one costs a container.
+    """
     own = [c.image_id for c in observed.users(volume)]
     project = [c.image_id for c in observed.containers if c.project and c.project == getattr(observed.project, "name", None)]
-    rest = [image.id for image in engine.images()]
+    others = sorted(engine.images(), key=lambda i: (not i.references, i.size < SMALLEST_WITH_TAR, i.size))
+    rest = [image.id for image in others]
     return tuple(dict.fromkeys([*own, *project, *rest]))
 
 
@@ -752,98 +760,3 @@ def contents(engine: Engine, volume: Volume, verdict: Verdict, users: Sequence[C
         why = "; no dump: server was not running" if database.DUMPED_BEFORE_DELETION else "; its server does not run"
         return f"{verdict.kind}{why}"
     return (database.summary(engine, server, timeout=timeout) if timeout > 0 else None) or f"{verdict.kind}, not measured"
-
-
-# -- after a crash -----------------------------------------------------------------------------------------------------
-
-
-def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str) -> list[str]:
-    """Finish what a killed run left: start again what it stopped, remove its helpers and its half backup.
-
-    A container that was touched since (another `StartedAt`) is left alone, and so are those of a run that died while it put
-    content back: a server must not start on half of its data. `but` is the id of the run that asks. Returns what was done,
-    in words.
-    """
-    told = []
-    for run in journal.unfinished():
-        if run.id == but or run.engine_id not in ("", engine.id) or run.facts.get("rotates"):
-            continue  # a change of a password is finished by `safe-compose recover` alone: files of a project belong to it
-        engine.sweep(run.id)  # first of all: a helper of it might go on with what is put right now
-        moved, whole = volume_trash.recover(engine, journal, run)
-        stopped = [Was(**facts) for step in run.steps if step["step"] == "stopping" for facts in step["containers"]]
-        left = [was for was in reversed(stopped) if (now := engine.container(was.id)) is not None and not was.touched(now)]
-        half = _half_put_back(journal.find(run.id) or run)
-        revived, _ = _bring_back(engine, () if half or not whole else left)
-        told.append(f"run {run.id} was cut off" + (f"; started again: {', '.join(revived)}" if revived else ""))
-        told += [*moved, *half]
-        if not whole:
-            told.append("to go on with it: safe-compose recover")
-            continue
-        if run.undid is not None:
-            told.append("all of it was put back; its services may not run: docker compose up -d")
-        if (words := _half_placed(engine, run)) is not None:
-            told.append(words)
-        if (words := _half_swapped(engine, run)) is not None:
-            told.append(words)
-            if not words.startswith("database "):
-                continue  # it stays open: the next one tries again
-        if half and left:
-            told.append(f"left stopped until then: {', '.join(was.name for was in left)}")
-        journal.reopen(run.id).step("ended", outcome="; ".join(["cut off", *(half or ["recovered"])]))
-    told += [f"removed the half backup {name}" for name in catalogue.sweep()]
-    for line in told:
-        prompts.say(f"safe-compose: {line}")
-    return told
-
-
-def _half_swapped(engine: Engine, run: RunRecord) -> str | None:
-    """Brings the restore of one database to one of its two ends, and says to which; None for every other run."""
-    facts = run.last("beside")
-    if facts is None:
-        return None
-    container = engine.container(str(facts["container"]))
-    new = facts["beside"]
-    if container is None:
-        return f"database {new} may be left in volume {facts['volume']}: its server has gone"
-    try:
-        return postgres.settled_swap(engine, postgres.server(engine, container), facts)[1]
-    except BackupFailed as fault:
-        return f"left for now: database {new} of {container.name} ({fault.message}); once it runs: safe-compose recover"
-
-
-def _half_placed(engine: Engine, run: RunRecord) -> str | None:
-    """Brings the restore of one file or folder to one of its two ends, and says to which; None for every other run."""
-    facts = run.last("placing")
-    if facts is None:
-        return None
-    piece = archive.Piece(*(str(facts[name]) for name in archive.Piece._fields))
-    try:
-        done = archive.settle(engine, piece, existed=bool(facts["existed"]))
-    except BackupFailed as fault:
-        left = f"{piece.staging} may be left, and what was {piece.path} may be {piece.aside}"
-        return f"volume {piece.volume}: {left}: {fault.message}"
-    kept = f"; the one before it is {piece.aside}" if done and facts["existed"] else ""
-    return f"{piece.path} of volume {piece.volume} {'was restored' if done else 'is as it was'}{kept}"
-
-
-def _half_put_back(run: RunRecord) -> list[str]:
-    """What a killed `undo` or `restore` left half: which volumes, and where what was there is. Empty for every other run."""
-    begun = {str(step["volume"]): step.get("safety") for step in run.steps if step["step"] == "putting-back"}
-    rolled_back = {str(step["volume"]) for step in run.steps if step["step"] == "rolled-back"}
-    taken_out = {str(step["volume"]) for step in run.steps if step["step"] == "taken-out"}
-    if run.restored or not begun.keys() - rolled_back:
-        return []
-    done = {str(step["volume"]) for step in run.steps if step["step"] == "put-back"}
-    words = []
-    for volume, safety in begun.items():
-        if volume in rolled_back:
-            continue
-        state = "was put back whole" if volume in done else "holds a part of what was put back"
-        state = "is empty" if volume in taken_out else state
-        before = (
-            f"what was there is in backup {safety}: safe-compose restore {safety} --volume {volume}"
-            if safety
-            else ("nothing was there before")
-        )
-        words.append(f"volume {volume} {state}; {before}")
-    return [*words, f"or finish it: safe-compose {' '.join(run.command)}"]

@@ -239,8 +239,10 @@ def _prepared(
 ) -> "tuple[Plan, Kept | None]":
     """Everything that must be true before docker may run. Returns the last look and the backup."""
     from safe_compose import backup, copies
+    from safe_compose.recover import recover
 
-    backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
+    holding = (made.project or "volumes",)
+    recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id, holding=holding)
     again = replace(look(world, made.invocation), safety=made.safety, insisted=made.insisted)
     _same(made, again)
     kept = None

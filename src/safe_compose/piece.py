@@ -14,6 +14,7 @@ from safe_compose.errors import Interrupted, LookAgain, Refused, SafeComposeErro
 from safe_compose.grammar import parse
 from safe_compose.methods import DATABASES, archive, stream
 from safe_compose.observed import PROJECT_LABEL
+from safe_compose.recover import recover
 from safe_compose.world import World
 
 LOCK_SECONDS = 60.0
@@ -30,6 +31,8 @@ def restore(
         raise UsageError(f"--path is relative to the root of the volume, as in uploads/one.jpg; not {path!r}; nothing was restored")
     path = str(words)
     folder = Path(kept.path)
+    if not dry_run:
+        recover(engine, world.catalogue, world.journal, but=world.run_id)
     count = _read(world, kept, record, path)
     if engine.volume(record.name) is None:
         raise LookAgain(

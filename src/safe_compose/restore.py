@@ -34,6 +34,7 @@ from safe_compose.methods.database import Database
 from safe_compose.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier, Verdict
+from safe_compose.recover import Begun, recover, take_back
 from safe_compose.volume_trash import Item
 from safe_compose.world import World
 
@@ -179,6 +180,8 @@ def undo(world: World, *, project: str | None, confirm: str | None, ask: bool = 
     Asks nothing unless content of today would be replaced; then that is kept as a safety backup and the phrase is needed.
     Raises Refused, LookAgain, VerifyFailed, BackupFailed; nothing is touched then, or what was there is there again.
     """
+    if not dry_run:
+        recover(world.engine, world.catalogue, world.journal, but=world.run_id)
     deletion = _deletion(world, project)
     engine = _same_engine(world, deletion)
     trash = volume_trash.of_run(engine, deletion.id)
@@ -228,6 +231,8 @@ def restore(
     if missing := sorted(set(names) - {r.name for r in kept.volumes}):
         raise UsageError(f"backup {kept.id} holds no volume {', '.join(missing)}", next_step=f"safe-compose show {kept.id}")
     usable(world, kept, elsewhere=elsewhere)
+    if not dry_run:
+        recover(world.engine, world.catalogue, world.journal, but=world.run_id)
     project, declared = declared_mounts((world.docker, "compose"), dict(os.environ))
     records = [r for r in kept.volumes if not names or r.name in names]
     away = None
@@ -467,6 +472,7 @@ def _acting(world: World, way: Way, command: tuple[str, ...], *, undoes: str | N
             endpoint=way.engine.endpoint,
             engine_id=way.engine.id,
             restores=way.kept.id,
+            projects=way.projects,
         )
         act = Act(world, again, run, undoes=undoes)
         try:
@@ -495,6 +501,8 @@ class Act:
         self.homes: dict[str, str] = {}
         """Old name of an anonymous volume -> the one that has its content now."""
         self.result = "nothing was changed"
+        self._users: dict[str, dict[str, str]] = {}
+        """Volume -> id of each container on it -> its `StartedAt`, when the putting back began."""
         self._halted = backup.Halted(way.engine, run)
 
     def keep_safe(self) -> None:
@@ -512,7 +520,9 @@ class Act:
     def put_back_all(self) -> None:
         observed = self.way.engine.look(_LOOK)
         for target in self.way.targets:
-            for user in observed.users(target.into):
+            users = observed.users(target.into)
+            self._users[target.into] = {u.id: full.started_at for u in users if (full := self.way.engine.container(u.id))}
+            for user in users:
                 if user.lively and not target.forgets:
                     raise LookAgain(
                         f"container {user.name} was started on {target.into} meanwhile; what was there is there again",
@@ -536,8 +546,7 @@ class Act:
 
     def _put_back(self, target: Target) -> None:
         engine, record = self.way.engine, target.record
-        safety = self.safety.id if self.safety and target.holds else None
-        self.run.step("putting-back", volume=target.into, safety=safety, trash=target.trash or None)
+        self.run.step("putting-back", **self._begun(target)._asdict())
         self.touched.append(target)
         if target.now is None:
             engine.create_volume(target.into, driver=record.driver, options=record.options, labels=record.labels)
@@ -610,19 +619,19 @@ class Act:
         prompts.say(f"safe-compose: {self.result}")
 
     def _roll_back_one(self, target: Target) -> None:
-        engine, images = self.way.engine, self._images(target.record)
-        if engine.volume(target.into) is None or (target.forgets and target.now is not None):
-            return
-        if target.trash:
-            volume_trash.take_out(engine, target.into, target.trash)  # never emptied: it may be the only copy
-        elif target.now is not None or (target.outside and not target.forgets):
-            archive.empty(engine, target.into, images)
-        if target.now is None:
-            engine.remove_volume(target.into)
-        elif target.occupied and self.safety is not None:
-            old = next(r for r in self.safety.volumes if r.name == target.into)
-            archive.extract(engine, Path(self.safety.path), old.artifacts, target.into, images)
+        take_back(self.way.engine, self.world.catalogue, self._begun(target), self._images(target.record))
         self.run.step("rolled-back", volume=target.into)
+
+    def _begun(self, target: Target) -> Begun:
+        return Begun(
+            target.into,
+            target.now is not None,
+            self.safety.id if self.safety and target.holds else None,
+            target.trash or None,
+            target.forgets,
+            target.outside,
+            self._users[target.into],
+        )
 
     def leave(self) -> None:
         """Start again what was stopped and close the journal. No fault here hides what happened before; a run that could not

@@ -28,6 +28,7 @@ from safe_compose.methods.postgres.scan import BadDump
 from safe_compose.methods.trials import require_same
 from safe_compose.observed import Container, Observed
 from safe_compose.plan import size_text
+from safe_compose.recover import recover
 from safe_compose.world import World
 
 LOCK_SECONDS = 60.0
@@ -277,6 +278,8 @@ def restore(
     living one is as it was then.
     """
     engine = world.engine
+    if not dry_run:
+        recover(engine, world.catalogue, world.journal, but=world.run_id)
     container = _serving(engine, engine.look(_LOOK), volume, project)
     server = postgres.server(engine, container)
     dump = source.read(engine, server.address.image)

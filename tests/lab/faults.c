@@ -2,7 +2,8 @@
 
    FAULT_CALL   fsync, close (of a file open for writing), flock, rename, unlink, rmdir; or `any` of these
    FAULT_PATH   a piece of the path that the call is about
-   FAULT_ERRNO  the number it fails with; 0: SIGKILL takes the program before the call is made
+   FAULT_ERRNO  the number it fails with; 0: SIGKILL takes the program before the call is made,
+                -1: and its whole process group, which it must lead
    FAULT_SKIP   how many such calls are let through before */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,7 +27,8 @@ static int strikes(const char *call, const char *path) {
         skipped++;
         return 0;
     }
-    if (!atoi(number)) kill(getpid(), SIGKILL);
+    if (atoi(number) < 0 && getpgrp() == getpid()) kill(0, SIGKILL);
+    if (atoi(number) <= 0) kill(getpid(), SIGKILL);
     errno = atoi(number);
     return 1;
 }

@@ -21,8 +21,9 @@ def _library() -> Path:
 
 
 def failing(call: str, path: str, error: str, *, skip: int = 0) -> Mapping[str, str]:
-    """The environment in which a call about a path fails. error: `EIO`, ..., or `KILL`: SIGKILL before the call is made."""
-    number = 0 if error == "KILL" else getattr(errno, error)
+    """The environment in which a call about a path fails. error: `EIO`, ..., or SIGKILL before the call is made, `KILL` for
+    the program alone, `KILL GROUP` for all that it started in its process group as well."""
+    number = {"KILL": 0, "KILL GROUP": -1}.get(error) if error.startswith("KILL") else getattr(errno, error)
     return {
         "LD_PRELOAD": str(_library()), "FAULT_CALL": call, "FAULT_PATH": path, "FAULT_ERRNO": str(number), "FAULT_SKIP": str(skip)
     }  # fmt: skip

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from safe_compose import (
-    backup,
     copies,
     grammar,
     piece,
     prompts,
+    recover,
     restore,
     swap,
     volume_trash,
@@ -218,7 +218,7 @@ def look_after_trash(
     world = enter(down_of(None, None))
     with closing(world.engine):
         if action != "list" and not dry_run:
-            backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
+            recover.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
         chosen = volume_trash.find(world.engine, ids) if ids else volume_trash.items(world.engine)
         if action == "list":
             _tell_trash(world, chosen, as_json=as_json)

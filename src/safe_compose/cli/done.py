@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from safe_compose import (
-    backup,
     config,
     consent,
     grammar,
     hook,
     lock,
     prompts,
+    recover,
     rotate,
     volume_trash,
 )
@@ -77,11 +77,11 @@ def answer_hook(
     hook.main(["--strict"] if strict else [])
 
 
-@app.command()
-def recover(as_json: AsJson = False) -> None:
+@app.command("recover")
+def after_a_crash(as_json: AsJson = False) -> None:
     """After a crash: start again what was stopped, sweep what was half done, and say what was and was not done."""
     world = enter(down_of(None, None))
-    told = backup.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
+    told = recover.recover(world.engine, world.catalogue, world.journal, but=world.engine.run_id)
     told += rotate.recover(world)
     lock.renew(world, world.engine.look(grammar.parse(["volume", "ls"])))
     volume_trash.hold(world)

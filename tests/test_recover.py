@@ -1,0 +1,143 @@
+"""Killed at every step of the way back: afterwards there is what was there before, or what was to come; never a half."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conftest import ProjectFactory
+from lab.faults import failing
+from lab.projects import ComposeProject, docker
+from lab.terminal import PROGRAM
+
+pytestmark = pytest.mark.engine
+
+JOB = ("--non-interactive", "--backup-first")
+FILES = """
+services:
+  app:
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+    volumes: ["uploads:/u"]
+volumes:
+  uploads:
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A project with a service on a volume of files, and the store of its backups."""
+
+    project: ComposeProject
+    store: Path
+
+    def run(self, *words: str, at: int | None = None) -> "subprocess.CompletedProcess[str]":
+        """`at`: SIGKILL takes the whole process group right after so many steps were written to the journal."""
+        killing = failing("fsync", ".jsonl", "KILL GROUP", skip=at) if at is not None else {}
+        return subprocess.run(
+            [PROGRAM, *words], cwd=self.project.folder, env={**os.environ, "SAFE_COMPOSE_HOME": str(self.store), **killing},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, timeout=300,
+        )  # fmt: skip
+
+    def good(self, *words: str) -> str:
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def steps(self) -> list[str]:
+        """Those of the newest run in the journal."""
+        runs = [[json.loads(line) for line in f.read_text().splitlines()] for f in (self.store / "journal").glob("*.jsonl")]
+        newest = max(runs, key=lambda lines: int(lines[0]["seq"]))
+        return [str(line["step"]) for line in newest[1:]]
+
+    def files(self) -> list[tuple[str, int, int, bytes]] | None:
+        """Every file of the volume with owner, mode and content; None where it is not there."""
+        found = docker("volume", "inspect", f"{self.project.name}_uploads", "--format", "{{.Mountpoint}}", check=False)
+        if found.returncode:
+            return None
+        root = Path(found.stdout.strip())
+        return [(str(path.relative_to(root)), (at := path.lstat()).st_uid, at.st_mode, path.read_bytes() if path.is_file() else b"")
+                for path in (root, *sorted(root.rglob("*")))]  # fmt: skip
+
+    def sh(self, script: str) -> None:
+        self.project.docker("compose", "exec", "-T", "app", "sh", "-c", f"cd /u && {script}")
+
+    def left(self) -> list[str]:
+        """Containers and volumes of ours that nobody will take away any more."""
+        label = "label=io.github.safe-compose.helper"
+        runs = {path.stem for path in (self.store / "journal").glob("*.jsonl")}
+        found = []
+        for kind in (("ps", "-a"), ("volume", "ls")):
+            lines = docker(*kind, "--filter", label, "--format", '{{.Label "io.github.safe-compose.helper"}}').stdout.split()
+            found += [line for line in lines if line in runs]
+        return found + [str(path) for path in self.store.rglob(".partial-*")]
+
+
+@pytest.fixture
+def site(compose_project: ProjectFactory, tmp_path: Path) -> Site:
+    made = Site(compose_project(FILES), tmp_path / "store")
+    made.project.up()
+    made.sh("mkdir a && echo one > a/1 && chown -R 1234:4321 a && chmod 640 a/1 && echo two > 2")
+    return made
+
+
+def changed(site: Site) -> tuple[str, ...]:
+    """Over a volume that is in use: what is there is kept as a safety backup first."""
+    if not (site.store / "journal").exists():
+        site.good("backup")
+    site.sh("rm -r a; echo newer > 2; echo three > 3")
+    oldest = json.loads(site.good("list", "--json"))["backups"][-1]["id"]
+    return ("restore", oldest, "--confirm", site.project.name)
+
+
+def deleted(site: Site) -> tuple[str, ...]:
+    site.good(*JOB, "compose", "down", "-v")
+    return ("undo",)
+
+
+def deleted_and_started(site: Site) -> tuple[str, ...]:
+    site.good(*JOB, "compose", "down", "-v")
+    site.project.up()
+    site.sh("echo fresh > f")
+    return ("undo", "--confirm", site.project.name)
+
+
+@pytest.mark.parametrize("prepare", [changed, deleted, deleted_and_started])
+def test_a_kill_at_any_step_leaves_all_as_it_was_or_all_restored_and_the_next_try_works(
+    prepare: Callable[[Site], tuple[str, ...]], site: Site
+) -> None:
+    whole = site.files()
+    words = prepare(site)
+    before = (site.files(), site.project.running())
+    site.good(*words)
+    after, steps = (site.files(), site.project.running()), site.steps()
+    assert after[0] == whole != before[0] and {"putting-back", "put-back", "ended"} <= set(steps)
+    begin, end = 0, len(steps)
+    if prepare is not changed:  # what comes before and after that is the same
+        begin, end = steps.index("putting-back"), steps.index("undid") + 1
+    words = prepare(site)
+    for at, step in enumerate(steps[begin:end], start=begin + 1):
+        killed = site.run(*words, at=at)
+        assert killed.returncode == -9 and site.steps() == steps[:at], (step, killed.stderr)
+        restored = not {"restored", "undid"}.isdisjoint(steps[:at])
+        if step == "putting-back" and prepare is changed:  # without `recover`: the next run does what that does
+            site.good(*words)
+            restored = True
+        elif step == "ended":
+            assert site.good("recover") == "nothing to recover\n"
+        else:
+            told = site.good("recover")
+            assert "was cut off" in told, step
+            if "docker compose up -d" in told:
+                site.project.up()
+        assert (site.files(), site.project.running()) == (after if restored else before), step
+        assert site.left() == [], step
+        if restored:
+            words = prepare(site)
+    site.good(*words)
+    assert (site.files(), site.project.running()) == after
