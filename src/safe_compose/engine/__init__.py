@@ -3,7 +3,8 @@
 - `connect`   the way to that daemon, proved by its id; `reader` asks it without an import, `look` makes values of answers
 - `compose`   which project a command means; `compose_v1` the same of docker-compose 1.x
 - `daemon`    what is on it: volumes, containers and images, looked at one by one, and told what to do
-- `helpers`   containers of ours on it, their bytes through the docker binary (`clients`) or past the daemon of this host (`pipe`)
+- `helpers`   containers of ours on it, their bytes through the docker binary (`clients`), from the daemon's socket (`attached`),
+              or past the daemon of this host (`pipe`)
 - `archives`  what is in a volume; `locks` what makes docker refuse to delete it
 - `engine`    all of these for one run: the Engine that the other rooms are handed
 - `faults`    what goes wrong on the way, as errors of ours

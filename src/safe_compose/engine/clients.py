@@ -96,6 +96,12 @@ def run_words(
     return [*words, *(["--interactive"] if stdin else []), *_program(helper.image, helper.argv)]
 
 
+def create_words(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str]) -> list[str]:
+    """The same for one that is started later, and removes itself when it ends."""
+    words = ["create", "--rm", "--log-driver", "none", *_shared(helper, name, run_id, image_volumes)]
+    return [*words, *_program(helper.image, helper.argv)]
+
+
 def serve_words(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str]) -> list[str]:
     """The same for one that serves in the background. It keeps a small log and stays when it dies, to tell why it did."""
     words = ["run", "--detach", "--pids-limit", str(SERVING_PROCESSES), "--cpu-shares", str(SERVING_SHARES)]

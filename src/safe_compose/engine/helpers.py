@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import IO, Any
 
-from safe_compose.engine import clients, look
+from safe_compose.engine import attached, clients, look
 from safe_compose.engine.clients import Helper, HelperFailed, Stream
 from safe_compose.engine.connect import Probe
 from safe_compose.engine.daemon import Daemon
@@ -29,7 +29,8 @@ would wait for ever."""
 
 
 class Helpers(Daemon):
-    """A daemon on which one run may have helpers. Their streams, and those of an exec, go through the real docker binary."""
+    """A daemon on which one run may have helpers. Their streams, and those of an exec, go through the real docker
+    binary; much output is read from the daemon's socket."""
 
     def __init__(self, docker: str, docker_globals: Sequence[str], *, environ: Mapping[str, str], run_id: str) -> None:
         super().__init__(docker, docker_globals, environ=environ)
@@ -64,6 +65,8 @@ class Helpers(Daemon):
                     self.pipes_work = True
                 except NeverOpened:
                     self.pipes_work = False
+            if opened is None and helper.piped and stdin is None and not discard and self._shows_frames():
+                opened = stack.enter_context(self._attached(helper))
             yield opened or stack.enter_context(self._client(helper, stdin=stdin, discard=discard))
 
     def _client(
@@ -82,6 +85,45 @@ class Helpers(Daemon):
             pipe=pipe,
             patience=None if self.pipes_work else PIPE_PATIENCE,
         )
+
+    @contextmanager
+    def _attached(self, helper: Helper) -> Iterator[Stream]:
+        """`_client` for much output."""
+        name = self._name()
+        words = clients.create_words(helper, name, self.run_id, self._image_volumes(helper))
+        what = f"{helper.argv[0]} in a helper container"
+        made = self._whole(self._made(helper, words, name, "creating a helper container"), None).decode("ascii").strip()
+
+        def start() -> None:
+            with acting(f"start {what}"):
+                self._way.api.start(made)
+
+        with attached.attached(
+            self._way.address.removeprefix("unix://"),
+            self._way.reader.version,
+            made,
+            what=what,
+            name=name,
+            start=start,
+            clean=lambda: self._remove(name),
+        ) as opened:
+            yield opened
+
+    def _made(self, helper: Helper, words: Sequence[str], name: str, what: str) -> AbstractContextManager[Stream]:
+        """A docker client that makes a container of ours, tells its id and ends."""
+        return clients.client(
+            (self.docker, *self.docker_globals, *words),
+            {**self._environ, **helper.environment},
+            what=what,
+            name=name,
+            stdin=None,
+            discard=False,
+            clean=lambda: self._remove(name),
+        )
+
+    def _shows_frames(self) -> bool:
+        """Whether output can be read from the daemon's socket: docker's own engine, and not too old a one."""
+        return self.maker == "Engine" and self.api_version >= attached.SINCE
 
     def _shares_pipes(self) -> bool:
         """Whether a pipe of ours may reach a helper: a local socket and our own kernel. Only trying tells whether the daemon
@@ -133,16 +175,7 @@ class Helpers(Daemon):
         name = self._name()
         words = clients.serve_words(helper, name, self.run_id, self._image_volumes(helper))
         try:
-            starting = clients.client(
-                (self.docker, *self.docker_globals, *words),
-                {**self._environ, **helper.environment},
-                what="starting a helper container",
-                name=name,
-                stdin=None,
-                discard=False,
-                clean=lambda: self._remove(name),
-            )
-            yield self._whole(starting, None).decode("ascii").strip()
+            yield self._whole(self._made(helper, words, name, "starting a helper container"), None).decode("ascii").strip()
         finally:
             self._remove(name)
 

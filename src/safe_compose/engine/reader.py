@@ -16,7 +16,9 @@ class Unanswered(Exception):
     """The daemon could not be asked, or answered with a fault; why, in words."""
 
 
-class _Socket(HTTPConnection):
+class SocketConnection(HTTPConnection):
+    """HTTP over a socket of this machine."""
+
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -32,7 +34,7 @@ class Reader:
 
     def __init__(self, path: str, timeout: float) -> None:
         """`path` of the socket; `timeout` in seconds for each answer. Nothing is asked yet."""
-        self._connection = _Socket(path, timeout)
+        self._connection = SocketConnection(path, timeout)
         self._lock = threading.Lock()
         self.version = ""
         """Of the API, as the daemon names it (`1.41`); empty until `greet`."""

@@ -1,0 +1,129 @@
+"""Much output of a helper from the daemon's own socket: the same bytes, ends and faults as through the docker client."""
+
+import hashlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from lab.projects import unique, wait_until
+from safe_compose.engine import Engine, Helper, HelperFailed, attached, connect
+from safe_compose.errors import BackupFailed
+from safe_compose.methods.stream import blocks_of
+
+pytestmark = pytest.mark.engine
+
+SOCKET = "/var/run/docker.sock"
+
+
+@pytest.fixture
+def engine(real_docker: str) -> Iterator[Engine]:
+    with connect(real_docker, (), environ=dict(os.environ), run_id=unique("test")) as made:
+        made.pipes_work = False
+        yield made
+        assert made.leftovers() == ()
+
+
+def _much(engine: Engine, *argv: str) -> Helper:
+    """A helper whose bytes would take a pipe, if there were one."""
+    image = engine.image("postgres:15")
+    assert image is not None
+    return Helper(image=image.id, argv=argv, piped=("false",))
+
+
+def test_output_comes_whole_whatever_is_said_beside_it(engine: Engine) -> None:
+    one = "head -c 3000000 /dev/urandom | tee -a /tmp/x; echo $n >&2"
+    script = f"for n in 1 2 3 4 5 6 7 8; do {one}; done; sha256sum </tmp/x >&2; exit 3"
+    measured = hashlib.sha256()
+    with pytest.raises(HelperFailed) as fault, engine.stream(_much(engine, "bash", "-c", script)) as made:
+        for block in blocks_of(made.stdout):
+            measured.update(block)
+    assert fault.value.returncode == 3
+    assert fault.value.stderr.split()[-2] == measured.hexdigest()
+    assert engine.leftovers() == ()
+
+
+def test_what_is_not_read_is_no_fault_and_a_long_silence_is_none(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached, "READ_TIMEOUT", 0.5)
+    with engine.stream(_much(engine, "sh", "-c", "echo first; sleep 2; head -c 10000000 /dev/zero")) as made:
+        assert made.stdout.readline() == b"first\n"
+        assert made.stdout.read(1) == b"\0"
+
+
+def test_a_program_that_is_not_there_and_one_that_takes_too_long_leave_nothing(engine: Engine) -> None:
+    with pytest.raises(BackupFailed, match="no-such-program"):
+        engine.run(_much(engine, "no-such-program"))
+    assert engine.leftovers() == ()
+    with pytest.raises(HelperFailed, match="after 1 s"):
+        engine.run(_much(engine, "sleep", "600"), timeout=1)
+    assert engine.leftovers() == ()
+
+
+def test_ctrl_c_amid_the_bytes_leaves_nothing(engine: Engine) -> None:
+    reading = threading.Event()
+
+    def interrupt() -> None:
+        wait_until("bytes come", reading.is_set)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt), engine.stream(_much(engine, "cat", "/dev/zero")) as made:
+        while made.stdout.read(1 << 20):
+            reading.set()
+    assert engine.leftovers() == ()
+
+
+@contextmanager
+def _cutting(folder: Path, after: int) -> Iterator[str]:
+    """The engine's socket once more; it hangs up on whoever has got so many bytes over one connection."""
+    path = folder / "s"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(16)
+
+    def pump(source: socket.socket, target: socket.socket, left: int) -> None:
+        with suppress(OSError):
+            while data := source.recv(min(left, 65536)):
+                target.sendall(data)
+                left -= len(data)
+                if not left:
+                    break
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR if not left else socket.SHUT_WR)
+
+    def serve() -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(SOCKET)
+            for pair, left in (((near, far), 1 << 60), ((far, near), after)):
+                threading.Thread(target=pump, args=(*pair, left), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"unix://{path}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def test_a_connection_that_is_cut_is_never_the_end_of_the_output(real_docker: str, tmp_path: Path, engine: Engine) -> None:
+    with (
+        _cutting(tmp_path, 3_000_000) as host,
+        connect(real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.run_id) as cut,
+    ):
+        cut.pipes_work = False
+        helper = _much(engine, "head", "-c", "64000000", "/dev/zero")
+        with pytest.raises(BackupFailed, match="the daemon broke off"), cut.stream(helper) as made:
+            for _ in blocks_of(made.stdout):
+                continue
+    assert engine.leftovers() == ()
