@@ -260,6 +260,7 @@ def test_every_kind_of_file_is_rewritten_where_it_stands() -> None:
         Source("pgpass", "file", f"db:5432:*:shop:{OLD}\ndb:5432:*:other:{OLD}\n", ("job",)),
     ]
     found = look(sources, leave=frozenset())
+    assert not found.refusals
     texts = {e.source.path: e.text for e in found.edits}
     assert texts == {
         "compose.yaml": sources[0].text.replace(OLD, NEW),
@@ -269,6 +270,19 @@ def test_every_kind_of_file_is_rewritten_where_it_stands() -> None:
         "pgpass": f"db:5432:*:shop:{NEW}\ndb:5432:*:other:{OLD}\n",
     }
     assert found.mounted == ("web", "pool", "job")
+
+
+def test_a_default_that_does_not_count_keeps_nobody_from_anything() -> None:
+    text = COMPOSE.replace("${DB_PASSWORD:?}", f"${{DB_PASSWORD:-{OLD}}}").replace("${DB_PASSWORD}", f"${{DB_PASSWORD:-{OLD}}}")
+    sources = [Source("compose.yaml", "compose", text), Source(".env", "env", f"DB_PASSWORD={OLD}\n")]
+    found = look(sources)
+    assert not found.refusals
+    assert [e.source.path for e in found.edits] == [".env"]  # no new password goes into a file that git knows
+    where = "compose.yaml, line {}: the default of DB_PASSWORD, which does not count, stays the old password"
+    assert found.notes == (where.format(7), where.format(11))
+    emptied = look([sources[0], Source(".env", "env", "DB_PASSWORD=\n")])
+    assert [e.source.path for e in emptied.edits] == ["compose.yaml"]
+    assert emptied.edits[0].text == text.replace(OLD, NEW)
 
 
 def test_a_common_word_is_not_replaced_where_it_means_something_else() -> None:

@@ -6,6 +6,7 @@ driver (`u:p@tcp(h:3306)/d`). Everything around the password stays as it is, cha
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -56,6 +57,13 @@ def passwords(text: str) -> list[Found]:
     if not found:
         found = _of_pairs(text) or _of_words(text)
     return sorted(found)
+
+
+def without(text: str, places: Sequence[Found], mark: str = "") -> str:
+    """The text with a mark in the place of some passwords, given in order."""
+    for found in reversed(places):
+        text = text[: found.start] + mark + text[found.end :]
+    return text
 
 
 def put(text: str, found: Found, new: str) -> str:
