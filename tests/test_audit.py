@@ -515,6 +515,8 @@ def test_a_repository_is_audited_as_git_sees_it(
     assert done.stdout.splitlines()[-1].startswith("2 findings in 2 files; ")
     monkeypatch.chdir(repository)
     assert [f.path for f in audit.scan(["build/x.sh", "blob.sh"]).findings] == ["build/x.sh"]  # ignored, but named
+    assert [f.path for f in audit.scan(["link.md"]).findings] == ["docs: a/reset, 1.md"]  # as CLAUDE.md, a link to AGENTS.md
+    assert audit.scan(["pipe.sh"]).notes == (("pipe.sh", 0, "not read: it is no regular file"),)
 
 
 def test_without_a_repository_every_file_counts(tmp_path: Path, safe_compose: SafeCompose, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lab.projects import docker
-from safe_compose import composefile, consumers, dotenv, dsn, grammar, rotate
+from safe_compose import composefile, consumers, dotenv, dsn, grammar
 from safe_compose.consumers import Account, Source
+from safe_compose.errors import Refused
+from safe_compose.methods import mysql
+from safe_compose.rotate import sources
 
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " äжß€"
 passwords = st.text(PRINTABLE, min_size=1, max_size=24)
@@ -358,10 +361,10 @@ def test_compose_reads_edited_files_as_they_were_meant(
     odd = ("p@ss:w/o?r#d&x", "do$llar$$ {x}", 'quo"te-once', "it's one", "ключ €", "100% = a;b,c")
     for new in ("Plain1-._~", "true-0123456", *odd):
         before = shown()
-        sources, notes = rotate._sources(invocation, before)
+        found, notes = sources.find(invocation, before)
         assert not notes
         account = consumers.account(before, "db", None, lambda path: None)
-        found = consumers.survey(before, shown("--no-interpolate"), sources, account, new, exported={})
+        found = consumers.survey(before, shown("--no-interpolate"), found, account, new, exported={})
         assert not found.refusals, (new, found.refusals)
         for edit in found.edits:
             (tmp_path / edit.source.path).write_text(edit.text, "utf-8", newline="")
@@ -370,6 +373,38 @@ def test_compose_reads_edited_files_as_they_were_meant(
         assert consumers.differences(before, shown(), account, new, frozenset()) == [], new
         assert not any(old in (tmp_path / name).read_text() for name in ("compose.yaml", *FILES))
         old = new
+
+
+SHA2 = "$A$005$secret-of-the-server"
+NATIVE = "*2470C0C06DEE42FD1618BB99005ADCA2EC9D1E19"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("%", "caching_sha2_password", SHA2)],
+        [("%", "mysql_native_password", NATIVE), ("localhost", "caching_sha2_password", SHA2)],
+        [("%", "sha256_password", SHA2)],
+        [("%", "ed25519", SHA2), ("localhost", "mysql_native_password", NATIVE)],
+        [("localhost", "unix_socket", "")],
+        [("%", "mysql_native_password", NATIVE), ("localhost", "mysql_native_password", NATIVE.replace("2470", "2471"))],
+        [],
+    ],
+)
+def test_an_account_of_mysql_whose_password_would_stay_the_old_one_is_refused(rows: list[tuple[str, str, str]]) -> None:
+    with pytest.raises(Refused, match="nothing was changed") as refused:
+        mysql.password.role_of(rows, "app", "shop-db-1")
+    assert SHA2 not in f"{refused.value.message} {refused.value.next_step}"
+    assert "*247" not in refused.value.message
+    if any(plugin == "caching_sha2_password" for _, plugin, _ in rows):
+        assert "it has caching_sha2_password" in refused.value.message
+
+
+def test_an_account_of_mysql_with_the_usual_hash_is_taken() -> None:
+    rows = [("%", "mysql_native_password", NATIVE), ("localhost", "unix_socket", "")]
+    assert mysql.password.role_of(rows, "root", "shop-db-1").verifier == NATIVE == mysql.password.verifier("password", "root")
+    assert mysql.password.fits(NATIVE, "password", "root")
+    assert not mysql.password.fits(NATIVE, "Password", "root")
 
 
 def test_an_account_that_cannot_be_told_is_said_so() -> None:

@@ -211,12 +211,27 @@ def test_a_password_is_changed_everywhere_or_nowhere(
     assert lets_in(shop, SECOND) and not lets_in(shop, THIRD)
     wait_until("web is let in", lambda: health(shop, "web") == "healthy")
 
+    # no room for what the way back needs: nothing is begun, and nothing is left for `recover`
+    full = failing("fsync", "/.rotations/", "ENOSPC")
+    roomless = safe_compose("rotate-password", "db", "--generate", "--yes", cwd=shop.folder, env=full)
+    assert roomless.returncode == 73
+    assert "put back: nothing had changed" in roomless.stderr
+
     # an exported variable wins over `.env`: refused before anything
     exported = safe_compose("rotate-password", "db", "--generate", "--yes", cwd=shop.folder, env={"DB_PASSWORD": SECOND})
     assert exported.returncode == 77
     assert "DB_PASSWORD is exported in this shell" in exported.stderr
     assert sql(shop, "SELECT rolpassword FROM pg_authid WHERE rolname = 'shop'") == verifier
-    no_secret_in(sealed_environment, shop, refused, exported)
+    no_secret_in(sealed_environment, shop, refused, roomless, exported)
+
+    elsewhere = safe_compose("rotate-password", "db", "--generate", "--yes", cwd=sealed_environment)
+    assert elsewhere.returncode == 77
+    assert "there is no compose file here" in elsewhere.stderr
+    shop.docker("compose", "pause", "db")
+    paused = safe_compose("rotate-password", "db", "--generate", "--yes", cwd=shop.folder)
+    shop.docker("compose", "unpause", "db")
+    assert paused.returncode == 77
+    assert "docker compose unpause db" in paused.stderr
 
 
 SECRET = """\

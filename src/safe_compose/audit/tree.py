@@ -46,8 +46,11 @@ class Tree:
                     yield from self._read(path, shown)
 
     def _below(self, given: str) -> Iterator[str]:
+        if Path(given).is_file():
+            yield os.path.realpath(given) if Path(given).is_symlink() else given  # a link that a person names is meant
+            return
         if not Path(given).is_dir():
-            yield given
+            self.notes.append(Note(_shown(given), 0, "not read: it is no regular file"))
             return
         listed = self._listed(given)
         if listed is not None:

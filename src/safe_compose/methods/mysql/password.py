@@ -7,7 +7,7 @@ the server ever seeing a password. MariaDB was tried; what is said of MySQL is f
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from safe_compose.engine import Engine, Helper, HelperFailed
@@ -18,6 +18,9 @@ from safe_compose.methods.mysql.server import ASK_TIMEOUT, Server, ask, contact,
 from safe_compose.observed import Container
 
 _HASH = re.compile(r"\*[0-9A-F]{40}")
+_NATIVE = "mysql_native_password"
+_WITHOUT = ("unix_socket", "auth_socket")
+"""Plugins that let in by who asks on the server's own host, whatever the password."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _DENIED = "ERROR 1045"
 
@@ -46,19 +49,27 @@ def knowing(role: str, *passwords: str) -> Iterator[None]:
 
 def role(engine: Engine, server: Server, name: str) -> Role:
     """What the server keeps of all accounts of a name. Raises Refused when their password cannot be changed here."""
-    rows = _accounts(engine, server, name)
-    where = server.container.name
+    return role_of(_accounts(engine, server, name), name, server.container.name, server.address.prefix)
+
+
+def role_of(rows: Sequence[tuple[str, str, str]], name: str, where: str, client: str = "mysql") -> Role:
+    """What (host, plugin, hash) of all accounts of a name come to. Raises Refused, without any hash, where one has a password that
+    cannot be made here: it would stay the old one."""
     if not rows:
         raise Refused(f"{where} has no account {name}: that is no matter of a password; nothing was changed")
-    hashes = {kept for _, plugin, kept in rows if plugin == "mysql_native_password" and _HASH.fullmatch(kept)}
-    if not hashes:
-        plugins = ", ".join(sorted({plugin or "none" for _, plugin, _ in rows}))
+    others = sorted({plugin for _, plugin, _ in rows} - {_NATIVE, *_WITHOUT})
+    hashes = {kept for _, plugin, kept in rows if plugin == _NATIVE and _HASH.fullmatch(kept)}
+    if others or not hashes:
+        has = ", ".join(others or sorted({plugin for _, plugin, _ in rows}))
         raise Refused(
-            f"account {name} of {where} has no password of the kind that can be made here (it has {plugins}); nothing was changed",
-            next_step=f"docker exec -it {where} {server.address.prefix} -p, then ALTER USER ... IDENTIFIED BY ...",
+            f"account {name} of {where} has no password of the kind that can be made here (it has {has}); nothing was changed",
+            next_step=f"docker exec -it {where} {client} -u root -p, then ALTER USER ... IDENTIFIED BY ...",
         )
     if len(hashes) > 1:
-        raise Refused(f"the accounts {', '.join(f'{name}@{h}' for h, _, _ in rows)} of {where} differ in their passwords")
+        raise Refused(
+            f"the accounts {', '.join(f'{name}@{host}' for host, _, _ in rows)} of {where} differ in their passwords; nothing was "
+            "changed"
+        )
     return Role(hashes.pop())
 
 
@@ -72,7 +83,7 @@ def put(engine: Engine, server: Server, name: str, kept: str | None) -> None:
     script = [
         form.format(f"{_literal(name)}@{_literal(host)}", kept)
         for host, plugin, now in rows
-        if plugin == "mysql_native_password" and _HASH.fullmatch(now)
+        if plugin == _NATIVE and _HASH.fullmatch(now)
     ]
     address = contact(engine, server.container.id, server.container.image_id)
     with fault(server.volume, f"change the password of {name}"), session(engine, address) as asked:
@@ -129,7 +140,7 @@ def _accounts(engine: Engine, server: Server, name: str) -> list[tuple[str, str,
     address = contact(engine, server.container.id, server.container.image_id)
     with fault(server.volume, f"look at account {name}"):
         rows = ask(engine, address, sql)
-    return [(row[0], row[1] or "mysql_native_password", row[2]) for row in rows]
+    return [(row[0], row[1] or _NATIVE, row[2]) for row in rows]
 
 
 def _literal(text: str) -> str:
