@@ -11,7 +11,7 @@ The map of the house. A command travels as data through small pure steps; effect
 - pure rooms:  `grammar` (docker's command line as tables), `observed` (what the engine said), `threat` (which volumes a
   command may delete), `policy` (which of them matter), `plan` (what will be done, and how it reads), `artifacts` (what a
   backup is made of), `retention` (which backups stay, and why), `destination` (where copies of them may go), `elsewhere`
-  (where a volume goes that does not go home), `consumers` (who holds a database's password), `dsn`, `dotenv` and `composefile`
+  (where a volume goes that does not go home), `consumers/` (who holds a database's password), `dsn`, `dotenv` and `composefile`
   (where it stands in a text, and how another is put there),
   `predecessors` (volumes that look like what a project's own once were)
 - ground that rooms stand on: `durable` (files that survive a power cut), `process` (who runs, and whether it still lives),
@@ -25,7 +25,7 @@ The map of the house. A command travels as data through small pure steps; effect
   anonymous volumes of --rm containers from going with them), `lock` (has docker itself refuse a deletion), `backup` (the story of
   one backup), `volume_trash` (content moved aside instead of copied), `copies` (a backup elsewhere), `recover` (what a run that
   was killed left half), `restore` (the way back), `swap` (that of one database, into a server that lives), `piece` (that of one
-  file), `rotate` (a database's password, changed everywhere at once), `upkeep` (backups forgotten, and read again), `schedule`
+  file), `rotate/` (a database's password, changed everywhere at once), `upkeep` (backups forgotten, and read again), `schedule`
   (all of that each day, by itself), `setup` (what a project's files should say), `consent` (a refusal, and a person's consent to
   it), `hook` (a coding agent's line, judged before it runs by what `shell_line` reads in it and `doors` asks of the grammar),
   `audit/` (the same for the files of a project), `doctor` (what is not in order), `cli/` (our own verbs, a module for each
