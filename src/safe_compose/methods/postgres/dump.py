@@ -5,6 +5,7 @@ What streams by is not read, only packed: the proof reads all of it from the dis
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -83,15 +84,18 @@ def dump(engine: Engine, server: Server, volume: str, into: Path, progress: Call
     def report(size: int) -> None:
         progress(done + size)
 
+    artifacts: list[Artifact] = []
     databases = []
     with fault(volume, "dump"), session(engine, server.address, server.maintenance) as asked:
         before = asked.reading()
-        artifacts = [_globals(engine, server, volume, folder, into, report)]
-        for name in server.databases:
-            done = sum(a.uncompressed_bytes for a in artifacts)
-            artifact, statistics = _database(engine, server, asked, volume, name, folder, into, report)
-            artifacts.append(artifact)
-            databases.append(statistics)
+        with ThreadPoolExecutor(1, thread_name_prefix="globals") as beside:  # what they take is the start of a container
+            roles = beside.submit(_globals, engine, server, volume, folder, into)
+            for name in server.databases:
+                done = sum(a.uncompressed_bytes for a in artifacts)
+                artifact, statistics = _database(engine, server, asked, volume, name, folder, into, report)
+                artifacts.append(artifact)
+                databases.append(statistics)
+        artifacts.insert(0, roles.result())
     sync_folder(folder, subject=volume, stage="dump")
     sync_folder(into, subject=volume, stage="dump")
     found = ServerStatistics(
@@ -106,7 +110,7 @@ def dump(engine: Engine, server: Server, volume: str, into: Path, progress: Call
     return Dump(server, tuple(artifacts), found, before, server.warnings)
 
 
-def _globals(engine: Engine, server: Server, volume: str, folder: Path, into: Path, progress: Callable[[int], None]) -> Artifact:
+def _globals(engine: Engine, server: Server, volume: str, folder: Path, into: Path) -> Artifact:
     """Roles with their password verifiers, memberships and settings: `pg_dumpall --globals-only`."""
     argv = (
         "pg_dumpall",
@@ -116,7 +120,7 @@ def _globals(engine: Engine, server: Server, volume: str, folder: Path, into: Pa
         f"--database={server.maintenance}",
         f"--dbname={server.address.conninfo(server.maintenance)}",
     )
-    return _streamed(engine, server, argv, folder / "globals.sql.gz", into, volume, None, progress)
+    return _streamed(engine, server, argv, folder / "globals.sql.gz", into, volume, None, nothing)
 
 
 def _database(
