@@ -605,6 +605,12 @@ def test_a_store_that_cannot_hold_the_backup_is_73_and_services_run_as_before(
             answer = safe_compose(*JOB, "compose", "down", "-v", cwd=app.folder, env={"SAFE_COMPOSE_HOME": str(home)})
             assert answer.returncode == 73, answer.stderr
             assert "docker was not run (73)" in answer.stderr
+    for files in (1, 30):  # the root alone; a store and its journal, and not what a backup is made of
+        with mounted(tmp_path / f"{files} files", f"nr_inodes={files}") as crowded:
+            answer = safe_compose(*JOB, "compose", "down", "-v", cwd=app.folder, env={"SAFE_COMPOSE_HOME": str(crowded)})
+            assert answer.returncode == 73, answer.stderr
+            assert ("no space is left" if files == 1 else " files are free") in answer.stderr
+            assert "docker was not run (73)" in answer.stderr and not list(crowded.rglob("manifest.json"))
     app.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=190")
     with mounted(tmp_path / "small", "size=184m") as small:  # 0.6 x 190 + 64 are asked for, 190 are needed
         answer = safe_compose(*JOB, "compose", "down", "-v", cwd=app.folder, env={"SAFE_COMPOSE_HOME": str(small)})

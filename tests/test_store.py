@@ -214,7 +214,7 @@ def test_what_changed_between_plan_and_act_is_looked_at_again(catalogue: Catalog
     going = upkeep.by_policy(catalogue, upkeep.Policy(last=1), datetime.now(UTC), None)
     assert [j.backup.id for j in going.doomed] == [older.id]
     flip_a_bit(newest)
-    assert upkeep.backup.verify_again(catalogue, newest, None)
+    assert upkeep.backup.verify_again(catalogue, newest, None).fault
     with pytest.raises(LookAgain, match=older.id):
         upkeep.forget(catalogue, upkeep.Journal(catalogue.root), going, ("forget",), wait=0)
     assert ids(catalogue) == [older.id, newest.id]
@@ -272,15 +272,21 @@ def test_a_full_disk_can_be_made_room_on(safe_compose: SafeCompose, tmp_path: Pa
         assert keep(catalogue).verified
 
 
-def test_a_read_only_store_is_listed_and_keeps_everything(safe_compose: SafeCompose, tmp_path: Path, clock: Clock) -> None:
+def test_a_read_only_store_is_listed_verified_and_keeps_everything(safe_compose: SafeCompose, tmp_path: Path, clock: Clock) -> None:
     with small_disk(tmp_path / "disk", "size=4m") as disk:
         env = {"SAFE_COMPOSE_HOME": str(disk / "store")}
         made = days(Catalogue(disk / "store", clock=clock), clock, 2)
+        flip_a_bit(made[0])
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         assert len(shape(safe_compose("list", "--json", env=env))["backups"]) == 2
-        for words in (("forget", "--keep-last", "1", "--yes"), ("verify", made[0].id)):
-            answer = safe_compose(*words, env=env)
-            assert answer.returncode == 73 and "that file system is read-only" in answer.stderr, answer.stderr
+        answer = safe_compose("forget", "--keep-last", "1", "--yes", env=env)
+        assert answer.returncode == 73 and "that file system is read-only" in answer.stderr, answer.stderr
+        good = safe_compose("verify", made[1].id, env=env)
+        assert good.returncode == 0 and "  verified L2\n" in good.stdout, good.stderr
+        assert "not recorded" in good.stderr and "that file system is read-only" in good.stderr
+        both = safe_compose("verify", "--all", "--json", env=env)
+        told = {r["id"]: (bool(r["fault"]), bool(r["verified"]), r["recorded"]) for r in shape(both, 65)["results"]}
+        assert told == {made[0].id: (True, False, False), made[1].id: (False, True, False)}
         assert ids(Catalogue(disk / "store")) == [b.id for b in made]
 
 
@@ -345,7 +351,7 @@ def test_files_that_are_none_are_broken_and_nothing_waits_for_them(trick: str, c
     else:
         folder.symlink_to(folder.rename(tmp_path / "elsewhere"))
     (found,) = catalogue.backups()
-    assert upkeep.backup.verify_again(catalogue, found, None)
+    assert upkeep.backup.verify_again(catalogue, found, None).fault
     assert [b.broken is not None for b in (*catalogue.backups(), *catalogue.listed())] == [True, True]
 
 

@@ -519,25 +519,31 @@ def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_
     `trial_limit` in uncompressed bytes; without an engine nothing is tried. `run` is journaled to. Raises VerifyFailed after
     marking the backup as broken: it is kept and never counted as good.
     """
-    folder = Path(backup.path)
-    evidence: list[Evidence] = []
     try:
-        with prompts.progress(f"verify {backup.id}", total=sum(a.uncompressed_bytes for a in _files(backup))) as report:
-            done = 0
-            for record in backup.volumes:
-                onwards: Callable[[int], None] = lambda read, before=done: report(before + read)  # type: ignore[misc]  # noqa: E731
-                evidence += check_files(folder, record, onwards, open_up_to=trial_limit)
-                done += sum(a.uncompressed_bytes for a in record.artifacts)
-                report(done)
-        if run is not None:
-            run.step("read-back", backup=backup.id)
-        for record in backup.volumes:
-            if engine is not None and record.statistics is not None and stream.locked(folder, record) is None:
-                evidence += _tried(engine, folder, record, record.statistics.kind, trial_limit)
+        evidence = _proof(engine, backup, trial_limit, run)
     except VerifyFailed as fault:
         catalogue.mark_broken(backup, fault.message)
         raise
     return catalogue.mark_verified(backup, evidence)
+
+
+def _proof(engine: Engine | None, backup: Backup, trial_limit: int, run: Run | None = None) -> list[Evidence]:
+    """The evidence of `prove`, recorded nowhere. Raises VerifyFailed."""
+    folder = Path(backup.path)
+    evidence: list[Evidence] = []
+    with prompts.progress(f"verify {backup.id}", total=sum(a.uncompressed_bytes for a in _files(backup))) as report:
+        done = 0
+        for record in backup.volumes:
+            onwards: Callable[[int], None] = lambda read, before=done: report(before + read)  # type: ignore[misc]  # noqa: E731
+            evidence += check_files(folder, record, onwards, open_up_to=trial_limit)
+            done += sum(a.uncompressed_bytes for a in record.artifacts)
+            report(done)
+    if run is not None:
+        run.step("read-back", backup=backup.id)
+    for record in backup.volumes:
+        if engine is not None and record.statistics is not None and stream.locked(folder, record) is None:
+            evidence += _tried(engine, folder, record, record.statistics.kind, trial_limit)
+    return evidence
 
 
 def check_files(
@@ -586,17 +592,33 @@ def _tried(engine: Engine, folder: Path, record: VolumeRecord, kind: str, trial_
         return database_of(kind).trial(engine, folder, record, image)
 
 
-def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) -> str | None:
-    """`safe-compose verify`: judge a backup anew. Returns what is wrong with it, or None."""
+class Judged(NamedTuple):
+    """What a backup turned out to be."""
+
+    backup: Backup
+    """With what was found out, be it recorded or not."""
+    fault: str | None
+    """What is wrong with it, or None."""
+    unrecorded: str | None = None
+    """Why the store does not know it."""
+
+
+def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) -> Judged:
+    """`safe-compose verify`: judge a backup anew. What was found after hours of reading counts where it cannot be written too."""
     if not backup.volumes:
-        return backup.broken or "its manifest does not read"
-    if lacks := catalogue.lacks(backup):
-        return catalogue.mark_broken(backup, f"{lacks}; this backup is not counted as good").broken
+        return Judged(backup, backup.broken or "its manifest does not read")
+    lacks = catalogue.lacks(backup)
+    fault = f"{lacks}; this backup is not counted as good" if lacks else None
+    evidence: list[Evidence] = []
     try:
-        prove(engine, catalogue, backup, trial_limit=1 << 62)
-    except VerifyFailed as fault:
-        return fault.message
-    return None
+        evidence = [] if fault else _proof(engine, backup, 1 << 62)
+    except VerifyFailed as failure:
+        fault = failure.message
+    try:
+        marked = catalogue.mark_broken(backup, fault) if fault else catalogue.mark_verified(backup, evidence)
+    except BackupFailed as unwritten:
+        return Judged(replace(backup, evidence=tuple(evidence), broken=fault), fault, unwritten.message)
+    return Judged(marked, fault)
 
 
 def _files(backup: Backup) -> tuple[Artifact, ...]:

@@ -180,6 +180,8 @@ class Reading:
     """As it is known afterwards."""
     fault: str | None
     seconds: float
+    unrecorded: str | None = None
+    """Why the store does not know it: a file system that only reads, or a full one."""
 
 
 def share_of(text: str) -> Fraction:
@@ -214,9 +216,14 @@ def read_again(
             prompts.say(f"safe-compose: {number} of {len(chosen)}: {listed.id} of {listed.project}, {size_text(listed.bytes)}")
         begun = clock()
         kept = catalogue.at(listed.path)
-        fault = "it has gone" if kept is None else backup.verify_again(catalogue, kept, engine)
-        now = catalogue.at(listed.path)
-        yield Reading(Listed.of(now) if now is not None else listed, fault, clock() - begun)
+        if kept is None:
+            yield Reading(listed, "it has gone", clock() - begun)
+            continue
+        judged = backup.verify_again(catalogue, kept, engine)
+        if judged.unrecorded is not None:
+            prompts.say(f"safe-compose: what was found of {listed.id} is not recorded: {judged.unrecorded}")
+        now = judged.backup if judged.unrecorded is not None else catalogue.at(listed.path)
+        yield Reading(Listed.of(now) if now is not None else listed, judged.fault, clock() - begun, judged.unrecorded)
 
 
 def junit(readings: Sequence[Reading]) -> bytes:

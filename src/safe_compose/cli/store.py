@@ -188,6 +188,7 @@ def verify(
                 "seconds": round(r.seconds, 3),
                 "verified": _listed(r.listed)["verified"],
                 "fault": r.fault,
+                "recorded": r.unrecorded is None,
             }
             for r in readings
         ]
