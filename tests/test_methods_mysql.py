@@ -1,6 +1,7 @@
 """MySQL and MariaDB: found, logged in to, dumped, counted, proved, tried and brought back, by hand and by the roads."""
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from safe_compose.engine import Engine, connect
 from safe_compose.errors import LookAgain, Refused, VerifyFailed
 from safe_compose.methods import archive, mysql, stream
 from safe_compose.methods.database import Silent
+from safe_compose.methods.mysql import foreign
 from safe_compose.methods.mysql.restore import require_equal
 from safe_compose.methods.mysql.scan import ACCOUNTS_TRAILER, BadDump, Scanner
 from safe_compose.methods.mysql.server import reading, session
@@ -648,3 +650,52 @@ def test_a_shop_comes_back_from_its_archive_and_from_its_hot_dump(
     texts += [f.read_text("utf-8", "replace") for f in files]
     for text in (*texts, *(argv.decode("utf-8", "replace") for argv in watch.seen)):
         assert SECRET not in text
+
+
+# -- dumps that anybody made -------------------------------------------------------------------------------------------
+
+
+def test_a_dump_of_anybodys_is_named_and_what_is_told_loads_it_beside_the_living_one(
+    full: Full, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    words = ["mariadb-dump", "-uroot", "--default-character-set=utf8mb4", "app", "t", "child", "no_rollback"]
+    environment = {**os.environ, "MYSQL_PWD": ROOT}
+    made = subprocess.run(
+        ["docker", "exec", "-e", "MYSQL_PWD", full.lab.name, *words], env=environment, capture_output=True, check=True
+    ).stdout
+    path, cut = tmp_path / "app.sql.gz", tmp_path / "cut.sql"
+    path.write_bytes(gzip.compress(made))
+    cut.write_bytes(made[:-200])
+    refused = safe_compose("restore", str(path), "--volume", full.lab.name)
+    assert refused.returncode == 77 and "a dump of database app by MariaDB 10.11" in refused.stderr, refused.stderr
+    assert "cannot rename a database" in refused.stderr and ROOT not in refused.stderr
+    told = next(line for line in refused.stderr.splitlines() if "load it beside the living one: " in line)
+    command = told.split("load it beside the living one: ")[1].split("; then look at app_restored")[0]
+    sums = "SELECT COUNT(*), SUM(CRC32(CONCAT_WS('|', id, s, b, f, j, d, bits, g))) FROM {}.t"
+    try:
+        subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+        assert full.lab.sql(sums.format("app_restored")) == full.lab.sql(sums.format("app"))
+    finally:
+        full.lab.sql("DROP DATABASE IF EXISTS app_restored")
+    half = safe_compose("restore", str(cut), "--volume", full.lab.name)
+    assert half.returncode == 77 and "cut off before its end" in half.stderr and "make the dump again" in half.stderr
+
+
+@pytest.mark.parametrize("size", [1, 40, 1 << 20])
+def test_a_dump_that_chooses_its_databases_is_told_apart(size: int) -> None:
+    head = b"-- MariaDB dump 10.19  Distrib 10.11.6-MariaDB\n-- Host: localhost    Database: shop\n-- Server version\t10.11.6\n"
+    makes = b"CREATE DATABASE /*!32312 IF NOT EXISTS*/ `%b` /*!40100 DEFAULT CHARACTER SET utf8mb4 */;\n\nUSE `%b`;\n"
+    tail = b"CREATE PROCEDURE p()\nCREATE DATABASE x;\n-- Dump completed on 2026-11-25 16:00:03\n"
+    plain, one = head + tail, head + makes % (b"shop", b"shop") + tail
+    two = head + makes % (b"a", b"a") + makes % (b"b", b"b") + tail
+    found = [foreign.said(dump[at : at + size] for at in range(0, len(dump), size)) for dump in (plain, one, two)]
+    assert [f.title for f in found] == ["MariaDB 10.11.6"] * 3
+    told = [(f.databases, f.chooses, f.whole) for f in found]
+    assert told == [(("shop",), False, True), (("shop",), True, True), (("a", "b"), True, True)]
+    words = [f.next_step(Path("d.sql"), zipped=False, container="c", password="P") for f in found]
+    assert "sed" not in words[0] and "sed" in words[1] and "CREATE DATABASE shop_restored" in words[1]
+    assert "one database" in words[2]
+    sed = re.search(r"sed -E '[^']*'", words[1])
+    assert sed is not None
+    left = subprocess.run(["sh", "-c", sed[0]], input=one, capture_output=True, check=True).stdout
+    assert b"USE `" not in left and left.count(b"CREATE DATABASE") == 1

@@ -2,7 +2,9 @@
 
 import json
 import os
+from pathlib import Path
 
+import pyrage
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
@@ -67,6 +69,29 @@ def test_one_file_or_folder_comes_back_while_the_service_goes_on(
     assert "top of volume" in (told := safe_compose("recover").stdout) and "is as it was" in told
     assert sh(project, "cat top && ls -a | grep safe-compose; true") == "newer\n"
     assert docker("inspect", f"{project.name}-app-1", "--format", "{{.State.StartedAt}}").stdout == started
+
+
+def test_one_file_of_an_encrypted_copy_elsewhere_comes_back_with_the_key_alone(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    place, key = tmp_path / "place", pyrage.x25519.Identity.generate()
+    place.mkdir()
+    (tmp_path / "key").write_text(f"{key}\n")
+    project = compose_project(APP, files={"safe-compose.toml": f'[encrypt]\nrecipients = ["{key.to_public()}"]\n'})
+    project.up()
+    sh(project, "mkdir a && echo one > a/1")
+    for words in (("backup",), ("offsite", "push", "latest", "--to", f"file://{place}")):
+        done = safe_compose(*words, cwd=project.folder)
+        assert done.returncode == 0, done.stderr
+    sh(project, "echo newer > a/1")
+    lost = {"SAFE_COMPOSE_HOME": str(tmp_path / "another store")}
+    words = ("restore", "latest", "--from", f"file://{place}", "--path", "a/1", "--confirm", "a/1")
+    refused = safe_compose(*words, cwd=project.folder, env=lost)
+    assert refused.returncode == 64 and "--identity FILE" in refused.stderr, refused.stderr
+    assert sh(project, "cat a/1") == "newer\n"
+    restored = safe_compose(*words, "--identity", str(tmp_path / "key"), cwd=project.folder, env=lost)
+    assert restored.returncode == 0, restored.stderr
+    assert sh(project, "cat a/1") == "one\n"
 
 
 @pytest.mark.parametrize(

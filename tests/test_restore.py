@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
+from lab.backups import keep
 from lab.projects import ComposeProject, docker, real_docker, unique, wait_until
 from lab.terminal import PROGRAM, Person
 from safe_compose.artifacts import VolumeRecord
@@ -428,6 +429,23 @@ def test_a_damaged_backup_is_65_is_marked_and_touches_nothing(files: ComposeProj
 
     good(safe_compose("restore", "latest", "--confirm", files.name, cwd=files.folder))
     assert read(files) == "a photo" and older["id"] != kept["id"]
+
+
+def test_a_backup_of_another_engine_is_restored_after_the_phrase_alone(safe_compose: SafeCompose, sealed_environment: Path) -> None:
+    project = unique("carried")
+    volume = f"{project}_data"
+    kept = keep(Catalogue(sealed_environment / "safe-compose"), [volume], project=project)
+    try:
+        for words in ((), ("--yes",), ("--confirm", "wrong")):
+            refused = safe_compose("restore", kept.id, *words)
+            assert refused.returncode == 77 and "it was made on another engine" in refused.stderr, refused.stderr
+            assert f"--confirm '{project}'" in refused.stderr and not exists(volume)
+        one = safe_compose("restore", kept.id, "--path", "photo", "--confirm", project)
+        assert one.returncode == 77 and f"safe-compose restore {kept.id}" in one.stderr
+        good(safe_compose("restore", kept.id, "--confirm", project))
+        assert in_volume(volume, "cat", "/v/photo") == "bytes!"
+    finally:
+        docker("volume", "rm", "-f", volume, check=False)
 
 
 @pytest.fixture

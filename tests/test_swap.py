@@ -1,12 +1,14 @@
 """One database, from a backup or from anybody's dump, beside the living one and swapped in: whole, or nothing at all."""
 
 import gzip
+import itertools
 import json
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyrage
 import pytest
 
 from conftest import ProjectFactory
@@ -16,6 +18,7 @@ from lab.terminal import PROGRAM
 from safe_compose.errors import SafeComposeError
 from safe_compose.methods.postgres import bare
 from safe_compose.methods.postgres.beside import knows_restrict, roles_script
+from safe_compose.methods.postgres.cluster import one, survey
 from safe_compose.methods.postgres.said import Said, elsewhere, said
 from safe_compose.methods.postgres.scan import BadDump
 
@@ -80,6 +83,11 @@ class Shop:
 
     def started(self, service: str) -> str:
         return docker("inspect", f"{self.project.name}-{service}-1", "--format", "{{.State.StartedAt}}").stdout
+
+    def last_step(self) -> str:
+        """Of the newest run in the journal."""
+        newest = max((self.home / "journal").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+        return str(json.loads(newest.read_text().splitlines()[-1])["step"])
 
     def tidy(self) -> None:
         """Drop what restores kept, so that the next test finds the shop as it was."""
@@ -159,27 +167,33 @@ def test_one_database_of_a_backup_takes_the_place_of_the_living_one(shop: Shop) 
 
 
 @pytest.mark.engine
-def test_a_kill_at_any_step_leaves_the_living_one_or_the_new_one_and_recover_ends_it(shop: Shop) -> None:
+def test_a_kill_at_any_step_leaves_the_living_one_or_the_new_one_and_the_next_run_ends_it(shop: Shop) -> None:
     before, names = shop.state(), shop.databases()
-    shop.psql("COMMENT ON TABLE orders IS 'the living ones'")
+    running = [f"{shop.project.name}-{service}-1" for service in ("db", "worker")]
     words = ("restore", "latest", "--database", "shop", "--confirm", "shop")
-    ends = []
-    for step in ("stopped", "swapped"):
-        killed = shop.run(*words, env=dict(failing("fsync", ".jsonl", "KILL", skip=1 + STEPS.index(step))))
-        assert killed.returncode == -9, (step, killed.stderr)
+    steps: list[str] = []
+    swaps = 0
+    open_run = False  # then the next run begins with a line in that one's journal
+    for at in itertools.count(1):
+        shop.psql("COMMENT ON TABLE orders IS 'the living ones'")
+        killed = shop.run(*words, env=dict(failing("fsync", ".jsonl", "KILL GROUP", skip=at + open_run)))
+        if killed.returncode == 0:
+            break
+        steps.append(shop.last_step())
+        assert killed.returncode == -9, (steps, killed.stderr)
         swapped = shop.psql("SELECT obj_description('orders'::regclass) IS NULL") == "t"
-        told = shop.good("recover").stdout
-        assert ("was restored whole" if swapped else "is as it was") in told, (step, told)
-        assert shop.project.running() == [f"{shop.project.name}-{s}-1" for s in ("db", "worker")], step
-        assert shop.state() == before and len(shop.databases()) == len(names) + swapped, step
-        assert shop.good("recover").stdout == "nothing to recover\n"
-        ends.append(swapped)
-    assert ends == [False, True]
+        assert swapped == (not {"swapped", "restored"}.isdisjoint(steps)), steps
+        swaps += swapped
+        open_run = steps[-1] not in ("stopped", "swapped", "ended")
+        if steps[-1] in ("stopped", "swapped"):  # else the next run does what `recover` does
+            told = shop.good("recover").stdout
+            assert ("was restored whole" if swapped else "is as it was") in told, (steps, told)
+            assert shop.project.running() == running, steps
+            assert shop.state() == before and len(shop.databases()) == len(names) + swaps, steps
+            assert shop.good("recover").stdout == "nothing to recover\n"
+    assert len(set(steps)) == len(steps) and {"beside", "loaded", "stopped", "swapping", "swapped", "ended"} <= set(steps)
+    assert shop.state() == before and len(shop.databases()) == len(names) + swaps + 1 and shop.project.running() == running
     shop.tidy()
-
-
-STEPS = ("beside", "loaded", "stopping", "stopped", "swapping", "swapped", "restored", "ended")
-"""Each is synced to the journal once, after the line that begins it."""
 
 
 # -- dumps that anybody made -------------------------------------------------------------------------------------------
@@ -220,6 +234,70 @@ def test_a_dump_that_anybody_made_goes_the_same_way(shop: Shop, dumps: Path, nam
     shop.tidy()
 
 
+@pytest.mark.engine
+def test_one_database_comes_out_of_a_dump_of_the_whole_server_with_the_roles_that_it_needs(shop: Shop, dumps: Path) -> None:
+    before = shop.state()
+    words = ["docker", "exec", f"{shop.project.name}-db-1", "pg_dumpall", "-U", "shop", "--clean", "--if-exists"]
+    made = subprocess.run(words, capture_output=True, check=True).stdout
+    (dumps / "all.sql.gz").write_bytes(gzip.compress(made))
+    (dumps / "cut.sql").write_bytes(made[: made.rindex(b"-- PostgreSQL database cluster dump complete")])
+    shop.psql('DELETE FROM orders; DROP OWNED BY gone; DROP ROLE gone; CREATE TABLE kept AS SELECT 1 AS n')
+    shop.psql("CREATE TABLE IF NOT EXISTS here AS SELECT 1 AS n", "other")
+    asked = shop.run("restore", str(dumps / "all.sql.gz"))
+    assert asked.returncode == 64 and "a dump of a whole server (pg_dumpall), PostgreSQL 15." in asked.stderr, asked.stderr
+    assert "other (0 rows)" in asked.stderr and "shop (3002 rows)" in asked.stderr and "--database NAME" in asked.stderr
+    cut = shop.run("restore", str(dumps / "cut.sql"), "--database", "shop", "--confirm", "shop")
+    assert cut.returncode == 65 and "cut.sql" in cut.stderr, cut.stderr
+    assert shop.psql("SELECT n FROM kept") == "1"
+    shop.good("restore", str(dumps / "all.sql.gz"), "--database", "shop", "--confirm", "shop")
+    assert shop.state() == before and shop.psql("SELECT n FROM here", "other") == "1"
+    assert shop.psql("SELECT rolpassword ~ '^SCRAM' FROM pg_authid WHERE rolname = 'gone'") == "t"
+    shop.psql("DROP TABLE here", "other")
+    shop.tidy()
+
+
+@pytest.mark.engine
+def test_a_dump_or_a_backup_goes_into_a_scratch_database_for_a_look_and_nothing_stops(shop: Shop, dumps: Path) -> None:
+    before, names, worked = shop.state(), shop.databases(), shop.started("worker")
+    volume = f"{shop.project.name}_data"
+    for words in ((str(dumps / "plain.sql"), "--volume", volume), ("latest", "--database", "shop")):
+        answer = shop.good("restore", *words, "--into", "scratch", "--json")
+        done = json.loads(answer.stdout)["restored"]["database"]
+        assert done["name"].startswith("scratch_") and done["kept_as"] is None
+        assert shop.psql("SELECT count(*) FROM orders", done["name"]) == "3000"
+        [drop] = [line for line in answer.stderr.splitlines() if "DROP DATABASE" in line]
+        subprocess.run(["sh", "-c", drop.split(":")[-1].replace(" -it ", " ")], check=True, capture_output=True)
+    assert (shop.state(), shop.databases(), shop.started("worker")) == (before, names, worked)
+    nowhere = shop.run("restore", str(dumps / "plain.sql"), "--into", unique("nothing"), "--database", "shop")
+    assert nowhere.returncode == 64 and "which PostgreSQL shall get it" in nowhere.stderr
+    into = shop.run("restore", str(dumps / "plain.sql"), "--into", volume, "--database", "shop", "--dry-run")
+    assert into.returncode == 0 and f"volume {volume}" in into.stdout, into.stderr
+
+
+@pytest.mark.engine
+def test_one_database_of_an_encrypted_copy_elsewhere_comes_back_with_the_key_alone(shop: Shop, tmp_path: Path) -> None:
+    before = shop.state()
+    place, key = tmp_path / "place", pyrage.x25519.Identity.generate()
+    settings = tmp_path / "config" / "safe-compose" / "config.toml"
+    place.mkdir()
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f'[encrypt]\nrecipients = ["{key.to_public()}"]\n')
+    (tmp_path / "key").write_text(f"{key}\n")
+    for words in (("backup",), ("offsite", "push", "latest", "--to", f"file://{place}")):
+        done = shop.run(*words, env={"XDG_CONFIG_HOME": str(tmp_path / "config")})
+        assert done.returncode == 0, done.stderr
+    shop.psql("DELETE FROM orders WHERE id > 10")
+    lost = {"SAFE_COMPOSE_HOME": str(tmp_path / "another store")}
+    words = ("restore", "latest", "--from", f"file://{place}", "--database", "shop", "--confirm", "shop")
+    refused = shop.run(*words, env=lost)
+    assert refused.returncode == 64 and "--identity FILE" in refused.stderr, refused.stderr
+    assert shop.psql("SELECT count(*) FROM orders") == "10"
+    restored = shop.run(*words, "--identity", str(tmp_path / "key"), env=lost)
+    assert restored.returncode == 0, restored.stderr
+    assert shop.state() == before
+    shop.tidy()
+
+
 def altered(folder: Path) -> dict[str, bytes]:
     """Good dumps with one thing wrong in each."""
     plain = (folder / "plain.sql").read_bytes()
@@ -257,7 +335,7 @@ def test_what_cannot_be_restored_is_refused_with_the_reason_and_the_living_one_i
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"-- MariaDB dump 10.19  Distrib 10.11.6-MariaDB\n--\n", "MariaDB"), (b"\x28\xb5\x2f\xfd..", "zstd -d"),
+        (b"\x28\xb5\x2f\xfd..", "zstd -d"),
         (b"\x1f\x8b..", "cut or damaged"), (None, "No such file"),
     ],
 )  # fmt: skip
@@ -315,7 +393,7 @@ def test_a_dump_tells_of_itself_and_goes_under_another_name_wherever_its_blocks_
     found = said(blocks(DUMP, size))
     assert (found.server, found.client, found.database, found.restricted) == ("15.18", "15.20", 'the "shop"', True)
     assert (found.extensions, found.roles) == (("citext",), ("Some One", "clerk"))
-    assert dict(found.tables()) == {("public", "t"): 2, ("public", "u"): 0} and found.bytes == len(DUMP)
+    assert dict(found.tables()) == {("public", "t"): 2, ("public", "u"): 0} and found.size == len(DUMP)
     again = Said()
     lines = b"".join(elsewhere(blocks(DUMP, size), "shop_new", again)).split(b"\n")
     was = DUMP.split(b"\n")
@@ -323,6 +401,40 @@ def test_a_dump_tells_of_itself_and_goes_under_another_name_wherever_its_blocks_
     assert len(lines) == len(was) and sorted(changed) == [6, 7, 8, 11, 13, 15, 26]
     assert changed[6].startswith(b"-- ") and changed[15].startswith(b"-- ") and changed[11] == b"\\connect shop_new"
     assert all(b'DATABASE "shop_new" ' in changed[n] for n in (7, 8, 13, 26))
+
+
+SECOND = DUMP.replace(b'"the ""shop"""', b"second").replace(b"dbname='the \"\"shop\"\"'", b"dbname='second'").replace(
+    b"$$;\n", b'--\n-- Database "third" dump\n--\n$$;\n', 1
+)
+WHOLE = b"".join(
+    [
+        b"--\n-- PostgreSQL database cluster dump\n--\n\n\\restrict abc\nDROP DATABASE second;\nCREATE ROLE clerk;\n",
+        b"ALTER ROLE clerk WITH LOGIN PASSWORD 'SCRAM$\n-- Database \"no\" dump\n';\n\\unrestrict abc\n\n",
+        b'--\n-- Database "the "shop"" dump\n--\n\n', DUMP, b'--\n-- Database "second" dump\n--\n\n', SECOND,
+        b"--\n-- PostgreSQL database cluster dump complete\n--\n\n",
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 20])
+def test_a_dump_of_a_whole_server_comes_apart_wherever_its_blocks_are_cut(size: int) -> None:
+    found = survey(blocks(WHOLE, size))
+    assert sorted(found.databases) == ["second", 'the "shop"'] and b"CREATE ROLE clerk;\n" in found.globals
+    assert [d.database for d in found.databases.values()] == ['the "shop"', "second"]
+    assert all(d.rows == 2 and d.restricted and d.server == "15.18" for d in found.databases.values())
+    made = b"".join(elsewhere(one(blocks(WHOLE, size), "second"), "second_new", Said()))
+    assert b'CREATE DATABASE "second_new"' in made and b"shop" not in made and made.count(b"\\unrestrict") == 2
+
+
+def test_a_dump_of_a_whole_server_that_is_cut_anywhere_is_none() -> None:
+    for end in range(0, len(WHOLE) - 20, 11):
+        with pytest.raises(BadDump):
+            survey(blocks(WHOLE[:end], 50))
+
+
+def test_a_part_that_cannot_be_restored_by_itself_leaves_the_others_to_be_restored() -> None:
+    found = survey(blocks(WHOLE.replace(b"CREATE EXTENSION", b"ALTER SYSTEM SET x = 1;\nCREATE EXTENSION", 1), 64))
+    assert list(found.databases) == ["second"] and "changes the server itself" in found.others['the "shop"']
 
 
 @pytest.mark.parametrize("size", [1, 50])

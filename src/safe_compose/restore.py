@@ -109,6 +109,8 @@ class Way:
     """Where the volumes go when they do not go home."""
     trash: Mapping[str, str] = field(default_factory=dict)
     """Name of a deleted volume -> the volume of the trash with its content."""
+    strange: bool = False
+    """The backup is of another engine, and lies in the store here: be it that docker was installed anew, a person says so."""
 
     @property
     def occupied(self) -> tuple[Target, ...]:
@@ -132,7 +134,13 @@ class Way:
             return self.away.name
         if self.kept.project != "volumes":
             return self.kept.project
-        return self.occupied[0].into if len(self.occupied) == 1 else f"replace {len(self.occupied)} volumes"
+        touched = self.occupied or self.targets
+        return touched[0].into if len(touched) == 1 else f"replace {len(touched)} volumes"
+
+    @property
+    def asks(self) -> bool:
+        """A person has to type the phrase."""
+        return bool(self.occupied) or self.strange
 
     def users(self) -> tuple[Container, ...]:
         """The lively containers on a volume that is touched."""
@@ -146,7 +154,7 @@ class Way:
         """For `--json`."""
         volumes = [{"name": t.record.name, "into": t.into, "from": t.source, "action": t.action()} for t in self.targets]
         stops = [c.name for c in self.users()]
-        return {"backup": self.kept.id, "volumes": volumes, "stops": stops, "phrase": self.phrase if self.occupied else None}
+        return {"backup": self.kept.id, "volumes": volumes, "stops": stops, "phrase": self.phrase if self.asks else None}
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -154,6 +162,8 @@ class Way:
             yield f"from backup {self.kept.id} of {self.kept.created} ({self.kept.level or 'not verified yet'}):"
         else:
             yield f"from the trash, where it is since {self.kept.created}:"
+        if self.kept.engine_id != self.engine.id:
+            yield f"  it was made on another engine, {self.kept.endpoint}; this one is {self.engine.endpoint}"
         where = "now" if self.away is None else "into"
         for t in self.targets:
             size = "renamed, not copied" if t.trash else size_text(sum(a.bytes for a in t.record.artifacts))
@@ -230,7 +240,7 @@ def restore(
     """
     if missing := sorted(set(names) - {r.name for r in kept.volumes}):
         raise UsageError(f"backup {kept.id} holds no volume {', '.join(missing)}", next_step=f"safe-compose show {kept.id}")
-    usable(world, kept, elsewhere=elsewhere)
+    _trusted(kept)
     if not dry_run:
         recover(world.engine, world.catalogue, world.journal, but=world.run_id)
     project, declared = declared_mounts((world.docker, "compose"), dict(os.environ))
@@ -241,6 +251,7 @@ def restore(
         away = places_for(into, records, **ids, here=project, declared=declared)
         records = list(away.records)
     way = _look(world.engine, kept, records, declared if away or project == kept.project else (), away, _held_in(trash))
+    way = replace(way, strange=kept.engine_id != world.engine.id and not elsewhere)
     if dry_run:
         return _only_shown(way)
     _agree(world, way, confirm, ask)
@@ -268,7 +279,8 @@ def usable(world: World, kept: Backup, *, elsewhere: bool = False) -> None:
     elif kept.engine_id != world.engine.id:
         raise Refused(
             f"backup {kept.id} was made on another engine ({kept.endpoint}); nothing was restored",
-            next_step="set DOCKER_HOST or DOCKER_CONTEXT to that engine, or follow RESTORE.md in " + kept.path,
+            next_step="set DOCKER_HOST or DOCKER_CONTEXT to that engine; or restore the whole of it to this one: "
+            f"safe-compose restore {kept.id}",
         )
 
 
@@ -382,7 +394,7 @@ def _agree(world: World, way: Way, confirm: str | None, ask: bool) -> None:
         prompts.say(f"safe-compose: {line}")
     _possible(way)
     _read_whole(world, way)
-    if way.occupied:
+    if way.asks:
         _consent(way, confirm, ask)
 
 
@@ -432,6 +444,7 @@ def _read_whole(world: World, way: Way) -> None:
 
 def _consent(way: Way, confirm: str | None, ask: bool) -> None:
     names = ", ".join(t.into for t in way.occupied)
+    what = f"the content of {names} would be replaced" if names else f"backup {way.kept.id} was made on another engine"
     if confirm is not None:
         if confirm != way.phrase:
             raise Refused("--confirm does not match; nothing was restored", next_step=f"--confirm '{way.phrase}'")
@@ -439,10 +452,11 @@ def _consent(way: Way, confirm: str | None, ask: bool) -> None:
     terminal = prompts.Terminal.open() if ask else None
     if terminal is None:
         raise Refused(
-            f"the content of {names} would be replaced, and nobody can be asked; nothing was restored",
+            f"{what}, and nobody can be asked; nothing was restored",
             next_step=f"add --confirm '{way.phrase}'",
         )
-    if terminal.ask(f"To replace the content of {names}, type '{way.phrase}': ") != way.phrase:
+    question = f"To replace the content of {names}" if names else "To restore it to this engine"
+    if terminal.ask(f"{question}, type '{way.phrase}': ") != way.phrase:
         raise Refused(f"the phrase was not '{way.phrase}'; nothing was restored")
 
 

@@ -20,7 +20,8 @@ from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, Interrupted, LookAgain, Refused, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.grammar import parse
 from safe_compose.journal import Run
-from safe_compose.methods import postgres, stream
+from safe_compose.methods import mysql, postgres, stream
+from safe_compose.methods.mysql import foreign
 from safe_compose.methods.postgres import bare, beside
 from safe_compose.methods.postgres.dump import differences, measure
 from safe_compose.methods.postgres.said import NotOne, Said, elsewhere, said
@@ -56,11 +57,10 @@ class Source(Protocol):
     def counted(self, known: Said) -> DatabaseStatistics | None:
         """What must be there afterwards; None where a dump holds its rows in a form that is not counted."""
 
-    def globals(self) -> bytes:
+    def globals(self, known: Said) -> bytes:
         """The script of the server's roles; empty where there is none."""
 
-    @property
-    def size(self) -> int:
+    def size(self, known: Said) -> int:
         """Bytes that the database took, or will about take."""
 
 
@@ -102,8 +102,7 @@ class Kept:
     def backup_id(self) -> str | None:
         return self.kept.id
 
-    @property
-    def size(self) -> int:
+    def size(self, known: Said) -> int:
         return self._statistics.bytes
 
     @property
@@ -146,7 +145,7 @@ class Kept:
     def counted(self, known: Said) -> DatabaseStatistics | None:
         return self._statistics
 
-    def globals(self) -> bytes:
+    def globals(self, known: Said) -> bytes:
         artifact = next((a for a in self.record.artifacts if a.kind == "globals"), None)
         return b"".join(stream.unpack(Path(self.kept.path), artifact)) if artifact is not None else b""
 
@@ -160,6 +159,8 @@ class File:
     """A dump that anybody made."""
 
     file: bare.DumpFile
+    database: str | None = None
+    """Which one of a dump of a whole server."""
 
     @property
     def words(self) -> str:
@@ -169,13 +170,12 @@ class File:
     def backup_id(self) -> str | None:
         return None
 
-    @property
-    def size(self) -> int:
-        return self.file.identity[2] * (1 if not (self.file.zipped or self.file.custom) else 4)
+    def size(self, known: Said) -> int:
+        return known.size
 
     def read(self, engine: Engine, image: str) -> Said:
         with prompts.progress(f"read {self.file.path.name}"):
-            return bare.read(engine, image, self.file)
+            return bare.read(engine, image, self.file, self.database)
 
     def script(self, engine: Engine, image: str, name: str, known: Said) -> Any:
         return bare.script(engine, image, self.file, name, known)
@@ -184,8 +184,28 @@ class File:
         tables = tuple(TableCount(schema, table, rows) for (schema, table), rows in known.tables())
         return DatabaseStatistics(known.database or "", 0, tables, known.scanner.large_objects) if tables else None
 
-    def globals(self) -> bytes:
-        return b""
+    def globals(self, known: Said) -> bytes:
+        return known.globals
+
+
+def from_file(world: World, path: Path, *, database: str | None, volume: str | None, project: str | None) -> File:
+    """A dump as the source of a restore. Raises UsageError, VerifyFailed, and Refused for one of MySQL or MariaDB, with what a
+    person can do."""
+    found = bare.look_at(path)
+    if not found.mysql:
+        return File(found, database)
+    with bare.opened(found) as source, prompts.progress(f"read {path.name}"):
+        dump = foreign.said(stream.blocks_of(source))
+    engine = world.engine
+    name, password = "CONTAINER", ""
+    if len(serving := _running(engine, engine.look(_LOOK), mysql.serves, volume, project)) == 1:
+        name, environment = serving[0][0].name, engine.private(serving[0][0].id).environment
+        password = next((key for key in ("MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD") if environment.get(key)), "")
+    raise Refused(
+        f"{path} is {dump.words}. It is put in no living database's place: this server cannot rename a database, and renaming its "
+        "tables leaves triggers, views and routines behind. Nothing was restored",
+        next_step=dump.next_step(path, zipped=found.zipped, container=name, password=password),
+    )
 
 
 # -- look --------------------------------------------------------------------------------------------------------------
@@ -215,6 +235,12 @@ class Swap:
     @property
     def project(self) -> str:
         return self.server.container.project or "volumes"
+
+    def to_look(self) -> Iterator[str]:
+        """The commands that show what is in it, and the one that throws it away."""
+        client = f"docker exec -it {self.server.container.name} psql -U {quote(self.server.user)}"
+        yield f"{client} -d {self.database}"
+        yield f"{client} -d {self.server.maintenance} -c {quote(f'DROP DATABASE {beside.identifier(self.database)}')}"
 
     def expects(self) -> DatabaseStatistics | None:
         return self.source.counted(self.dump)
@@ -270,8 +296,9 @@ def restore(
     confirm: str | None,
     ask: bool = True,
     dry_run: bool = False,
+    scratch: bool = False,
 ) -> dict[str, Any]:
-    """Restore one database beside the living one and swap it in.
+    """Restore one database beside the living one and swap it in; `scratch`: under a name of its own, for a look.
 
     volume: whose server gets it; without one the only running PostgreSQL of `project`, else of the engine. database: its name
     there; default the name that the dump was made under. Raises UsageError, Refused, LookAgain, VerifyFailed, BackupFailed: the
@@ -283,7 +310,9 @@ def restore(
     container = _serving(engine, engine.look(_LOOK), volume, project)
     server = postgres.server(engine, container)
     dump = source.read(engine, server.address.image)
-    name = database or dump.database
+    name = database or dump.database or dump.part or None
+    if scratch:
+        name = f"scratch_{world.run_id[-6:]}_{_plain(name or 'dump')}"
     if name is None:
         raise UsageError(
             f"{source.words} does not say the name of its database; nothing was restored",
@@ -297,9 +326,20 @@ def restore(
         return {**found.shape(), "dry_run": True, "plan": list(found.lines())}
     if found.living.exists:
         _consent(found, confirm, ask)
+    done = _locked(world, found, name)
+    if scratch:
+        prompts.say(f"safe-compose: nothing uses database {name}. To look at it, then to throw it away:")
+        for line in found.to_look():
+            prompts.say(f"  {line}")
+    return done
+
+
+def _locked(world: World, found: Swap, name: str) -> dict[str, Any]:
+    """Look again under the project's lock, then act. Raises as `restore` does."""
+    engine, source, dump, server = found.engine, found.source, found.dump, found.server
     world.catalogue.ensure()
     with world.catalogue.lock(engine.id, found.project, wait=LOCK_SECONDS, command=("safe-compose", "restore")):
-        _same(engine, container)
+        _same(engine, server.container)
         again = _look(world, source, dump, server, name, world.run_id[-6:], found.before)
         if again.living.exists != found.living.exists:
             raise LookAgain("the server changed between the plan and now; nothing was restored", next_step="run it again")
@@ -309,12 +349,7 @@ def restore(
 
 def _serving(engine: Engine, observed: Observed, volume: str | None, project: str | None) -> Container:
     """The container of the running server. Raises UsageError, Refused."""
-    running = [c for c in observed.containers if c.state == "running"]
-    inspected = [full for c in running if (full := engine.container(c.id)) is not None]
-    serving = [
-        (c, name) for c in inspected for name in sorted(c.volume_names())
-        if postgres.serves(c, name) and (volume == name if volume is not None else project in (None, c.project))
-    ]  # fmt: skip
+    serving = _running(engine, observed, postgres.serves, volume, project)
     if len(serving) == 1:
         return serving[0][0]
     if volume is not None:
@@ -327,6 +362,18 @@ def _serving(engine: Engine, observed: Observed, volume: str | None, project: st
     raise UsageError(
         f"which PostgreSQL shall get it? Running {where}: {names}; nothing was restored", next_step="add --volume NAME"
     )
+
+
+def _running(
+    engine: Engine, observed: Observed, serves: Callable[[Container, str], bool], volume: str | None, project: str | None
+) -> list[tuple[Container, str]]:
+    """The running servers of one kind with the volume of each: that volume, else those of a project, else all."""
+    running = [c for c in observed.containers if c.state == "running"]
+    inspected = [full for c in running if (full := engine.container(c.id)) is not None]
+    return [
+        (c, name) for c in inspected for name in sorted(c.volume_names())
+        if serves(c, name) and (volume == name if volume is not None else project in (None, c.project))
+    ]  # fmt: skip
 
 
 def _same(engine: Engine, container: Container) -> None:
@@ -348,14 +395,19 @@ def _look(
     engine = world.engine
     living = beside.living(engine, server, name)
     observed = engine.look(_LOOK)
-    stops, strangers = _clients(engine, observed, server, name)
+    stops, strangers = _clients(engine, observed, server, name) if living.exists else ((), ())
     missing = tuple(r for r in dump.roles if r not in living.roles)
     small = living.exists and living.bytes <= world.settings.trial_limit
-    base = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name.lower())[:40]
+    base = _plain(name)
     if before is None and small:
         [before] = measure(engine, beside.near(server), [name])
     new, aside = f"{base}_new_{token}", f"{base}_old_{token}" if living.exists else None
     return Swap(engine, source, dump, server, living, name, new, aside, stops, strangers, missing, before)
+
+
+def _plain(name: str) -> str:
+    """A name of plain letters, so that no statement of a dump needs a quote where it stands."""
+    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name.lower())[:40]
 
 
 def _clients(
@@ -392,7 +444,7 @@ def _possible(found: Swap) -> None:
     """Raises Refused, BackupFailed, LookAgain."""
     expects = found.expects()
     extensions = [e.partition(" ")[0] for e in expects.extensions] if expects is not None else []
-    reason = beside.obstacle(found.dump, extensions, found.server, found.living, found.source.size)
+    reason = beside.obstacle(found.dump, extensions, found.server, found.living, found.source.size(found.dump))
     if reason is not None:
         fault = BackupFailed if "are needed" in reason[0] else Refused
         raise fault(
@@ -473,13 +525,14 @@ def _beside_and_in(found: Swap, run: Run, halted: backup.Halted, facts: dict[str
     engine, server, source = found.engine, found.server, found.source
     creates = found.dump.database is not None
     if found.missing:
-        beside.make_roles(engine, server, found.database, beside.roles_script(source.globals(), found.missing, found.living.roles))
+        script = beside.roles_script(source.globals(found.dump), found.missing, found.living.roles)
+        beside.make_roles(engine, server, found.database, script)
         facts["roles"] = list(found.missing)  # only what is surely ours is taken back
         run.step("beside", **facts)
     if not creates:
         beside.make_empty(engine, server, found.database, found.new, exists=found.living.exists)
     with (
-        prompts.progress(f"restore {found.database} as {found.new}", total=found.dump.bytes) as report,
+        prompts.progress(f"restore {found.database} as {found.new}", total=found.dump.size) as report,
         source.script(engine, server.address.image, found.new, found.dump) as blocks,
     ):
         now = beside.load(engine, server, found.database, found.new, _told(blocks, report), creates=creates)

@@ -38,8 +38,8 @@ from safe_compose.cli.words import (
     tell_offsite,
     unlock,
 )
+from safe_compose.elsewhere import SCRATCH
 from safe_compose.errors import UsageError
-from safe_compose.methods.postgres import bare
 from safe_compose.plan import size_text
 from safe_compose.process import utc_now
 from safe_compose.world import World, enter
@@ -77,7 +77,8 @@ def restore_backup(
         str | None, typer.Option("--path", help="Only this file or folder of a volume, while what uses it goes on.")
     ] = None,
     into: Annotated[
-        str | None, typer.Option("--into", help="Not home: into this volume (several: project), or into a scratch one for a look.")
+        str | None,
+        typer.Option("--into", help="Not home: into this volume, this project (several; a dump), or a scratch one for a look."),
     ] = None,
     confirm: Confirm = None,
     silent: Silent = False,
@@ -94,9 +95,9 @@ def restore_backup(
     world = enter(invocation)
     unlock(world.settings, identity)
     if id is not None and ("/" in id or "." in id):  # no id of a backup has either
-        if into is not None or path is not None:
-            raise UsageError("--into and --path go with a backup's id, not with a file; nothing was restored")
-        _restore_file(world, invocation, Path(id), project, volume, database, confirm, silent, dry_run, as_json, source)
+        if path is not None:
+            raise UsageError("--path goes with a backup's id, not with a file; nothing was restored")
+        _restore_file(world, invocation, Path(id), project, volume, database, into, confirm, silent, dry_run, as_json, source)
         return
     if source is not None:
         if id is None:
@@ -126,13 +127,13 @@ def restore_backup(
         _tell_way_back("restored", done, as_json=as_json)
         return
     if database is not None:
-        if into is not None:
-            raise UsageError("--database goes into the living server, and --into into a volume: give one of them")
         restore.usable(world, kept, elsewhere=source is not None)
         dump = swap.Kept.of(world, kept, database, _only_one(volume))
+        server, of = _server_of(world, into) or (dump.record.name, None)
         done = swap.restore(
-            world, dump, volume=dump.record.name, project=None, database=database, confirm=confirm, ask=not silent, dry_run=dry_run
-        )
+            world, dump, volume=server, project=of, database=database, confirm=confirm, ask=not silent, dry_run=dry_run,
+            scratch=into == SCRATCH,
+        )  # fmt: skip
         _tell_way_back("restored", done, as_json=as_json)
         return
     done = restore.restore(
@@ -148,6 +149,13 @@ def restore_backup(
     _tell_way_back("restored", done, as_json=as_json)
 
 
+def _server_of(world: World, into: str | None) -> tuple[str | None, str | None] | None:
+    """The volume or the project whose server `--into` names for one database; None where it names none."""
+    if into in (None, SCRATCH):
+        return None
+    return (into, None) if world.engine.volume(str(into)) is not None else (None, into)
+
+
 def _only_one(volumes: Sequence[str] | None) -> str | None:
     if volumes is not None and len(volumes) > 1:
         raise UsageError("one database or one path is of one volume: give --volume once; nothing was restored")
@@ -161,6 +169,7 @@ def _restore_file(
     project: str | None,
     volume: Sequence[str] | None,
     database: str | None,
+    into: str | None,
     confirm: str | None,
     silent: bool,
     dry_run: bool,
@@ -169,11 +178,13 @@ def _restore_file(
 ) -> None:
     if source is not None:
         raise UsageError("--from goes with a backup's id, not with a file; nothing was restored")
-    dump = swap.File(bare.look_at(path))
-    where = project or (None if volume else _project_here(world, invocation))
+    here = (_only_one(volume), project or (None if volume else _project_here(world, invocation)))
+    server, of = _server_of(world, into) or here
+    dump = swap.from_file(world, path, database=database, volume=server, project=of)
     done = swap.restore(
-        world, dump, volume=_only_one(volume), project=where, database=database, confirm=confirm, ask=not silent, dry_run=dry_run
-    )
+        world, dump, volume=server, project=of, database=database, confirm=confirm, ask=not silent, dry_run=dry_run,
+        scratch=into == SCRATCH,
+    )  # fmt: skip
     _tell_way_back("restored", done, as_json=as_json)
 
 

@@ -2,7 +2,7 @@
 
 - `server`   which server, how it lets us in, how it is asked     - `scan`     what a dump holds, while it streams
 - `dump`     dump, accounts, counts, and the proof (L2, L3)       - `restore`  from a dump to a living server
-- `password` what the server keeps of it, changed and tried
+- `password` what the server keeps of it, changed and tried        - `foreign`  dumps that anybody made
 - `trial`    restored in a scratch volume and counted (L4)        - `control`  how a stopped server left its volume
 """
 

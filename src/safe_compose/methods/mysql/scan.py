@@ -30,7 +30,7 @@ _SLICE = 256 << 10
 _IN_ROWS = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_+-.,() \n"
 """All that stands between the strings of an INSERT's rows: numbers, hexadecimal values, NULL, _binary, signs, brackets."""
 
-_TRAILER = re.compile(rb"-- Dump completed(?: on [0-9]{4}-[0-9]{2}-[0-9]{2} {1,2}[0-9]{1,2}:[0-9]{2}:[0-9]{2})?")
+TRAILER = re.compile(rb"-- Dump completed(?: on [0-9]{4}-[0-9]{2}-[0-9]{2} {1,2}[0-9]{1,2}:[0-9]{2}:[0-9]{2})?")
 ACCOUNTS_TRAILER = re.compile(rb"-- accounts end here")
 
 
@@ -44,7 +44,7 @@ class Scanner:
     Memory: a block and what is unfinished at its end; a value of any size passes in pieces.
     """
 
-    def __init__(self, trailer: re.Pattern[bytes] = _TRAILER) -> None:
+    def __init__(self, trailer: re.Pattern[bytes] = TRAILER) -> None:
         self.rows: dict[tuple[str, str], int] = {}
         """(database, table) -> tuples of its INSERTs."""
         self.databases: set[str] = set()

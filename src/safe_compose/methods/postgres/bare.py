@@ -6,13 +6,14 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import LookAgain, Refused, UsageError, VerifyFailed
 from safe_compose.methods.archive import last_words
+from safe_compose.methods.postgres import cluster
 from safe_compose.methods.postgres.said import NotOne, Said, elsewhere, said
 from safe_compose.methods.postgres.scan import BadDump
 from safe_compose.methods.stream import blocks_of
@@ -29,22 +30,27 @@ _PACKED = {
 
 @dataclass(frozen=True, slots=True)
 class DumpFile:
-    """A file that looks like a dump of PostgreSQL."""
+    """A file that looks like a dump of a database."""
 
     path: Path
     zipped: bool
     custom: bool
+    whole: bool
+    """Of a whole server, as pg_dumpall makes it."""
+    mysql: bool
+    """None of PostgreSQL at all, but of MySQL or MariaDB."""
     identity: tuple[int, int, int, int]
     """Device, inode, size, time of the last change: another one is another file."""
 
     @property
     def form(self) -> str:
         """In words."""
-        return ("custom format" if self.custom else "plain SQL") + (", gzip" if self.zipped else "")
+        form = "a whole server, plain SQL" if self.whole else "custom format" if self.custom else "plain SQL"
+        return form + (", gzip" if self.zipped else "")
 
 
 def look_at(path: Path) -> DumpFile:
-    """What kind of file it is. Raises UsageError where there is none, Refused for one that is no dump of PostgreSQL."""
+    """What kind of file it is. Raises UsageError where there is none, Refused for one that is no dump that could be read here."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -71,23 +77,33 @@ def look_at(path: Path) -> DumpFile:
             f"{path} is a tar file; nothing was restored",
             next_step="a dump in tar format becomes one that is read here with pg_restore -f dump.sql FILE",
         )
-    for word, name in ((b"MariaDB dump", "MariaDB"), (b"MySQL dump", "MySQL")):
-        if word in head:
-            raise Refused(
-                f"{path} is a dump of {name}; only those of PostgreSQL are put beside a living database; nothing was restored",
-                next_step="give it to the server's own client: mysql or mariadb",
-            )
-    return DumpFile(path, zipped, head.startswith(b"PGDMP"), identity)
+    other = b"-- MariaDB dump " in head or b"-- MySQL dump " in head
+    return DumpFile(path, zipped, head.startswith(b"PGDMP"), cluster.is_cluster(head), other, identity)
 
 
-def read(engine: Engine, image: str, file: DumpFile) -> Said:
+def read(engine: Engine, image: str, file: DumpFile, database: str | None) -> Said:
     """All that can be known of a dump, from its first byte to its last. `image` has the pg_restore of the server that will get
-    it. Raises VerifyFailed for one that is cut, Refused for one that goes into no single database, LookAgain."""
+    it; of a dump of a whole server `database` alone. Raises VerifyFailed for one that is cut, Refused for one that goes into no
+    single database, UsageError where one of several has to be named, LookAgain."""
     try:
         with _script(engine, image, file) as blocks:
-            return said(blocks)
+            return _part_of(file, cluster.survey(blocks), database) if file.whole else said(blocks)
     except BadDump as fault:
         raise _bad(file, fault) from fault
+
+
+def _part_of(file: DumpFile, found: cluster.Cluster, database: str | None) -> Said:
+    if database in found.databases:
+        return replace(found.databases[str(database)], globals=found.globals)
+    if database in found.others:
+        raise NotOne(found.others[str(database)])
+    server = next(iter(found.databases.values())).server
+    has = ", ".join(f"{name} ({dump.rows} rows)" for name, dump in sorted(found.databases.items()))
+    raise UsageError(
+        f"{file.path} is a dump of a whole server (pg_dumpall), PostgreSQL {server or 'of unknown version'}, with the databases "
+        f"{has}{f'; it has no {database}' if database else ''}; nothing was restored",
+        next_step="add --database NAME; each is restored by itself, with the roles that it needs",
+    )
 
 
 @contextmanager
@@ -97,10 +113,10 @@ def script(engine: Engine, image: str, file: DumpFile, database: str, known: Sai
     again = Said()
     try:
         with _script(engine, image, file) as blocks:
-            yield elsewhere(blocks, database, again)
+            yield elsewhere(cluster.one(blocks, known.part) if known.part else blocks, database, again)
     except BadDump as fault:
         raise _bad(file, fault) from fault
-    if (again.bytes, again.tables()) != (known.bytes, known.tables()):
+    if (again.size, again.tables()) != (known.size, known.tables()):
         raise LookAgain(f"{file.path} changed while it was read; nothing was restored", next_step="run it again")
 
 
@@ -113,7 +129,7 @@ def _bad(file: DumpFile, fault: BadDump) -> VerifyFailed | Refused:
 
 @contextmanager
 def _script(engine: Engine, image: str, file: DumpFile) -> Iterator[Iterator[bytes]]:
-    with _opened(file) as source:
+    with opened(file) as source:
         if not file.custom:
             yield blocks_of(source)
             return
@@ -142,7 +158,8 @@ def _script(engine: Engine, image: str, file: DumpFile) -> Iterator[Iterator[byt
 
 
 @contextmanager
-def _opened(file: DumpFile) -> Iterator[IO[bytes]]:
+def opened(file: DumpFile) -> Iterator[IO[bytes]]:
+    """Its bytes, unzipped. Raises LookAgain, VerifyFailed."""
     with file.path.open("rb") as raw:
         found = os.fstat(raw.fileno())
         if (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) != file.identity:

@@ -6,6 +6,7 @@ Outside of rows, strings and bodies a dump is read line by line: pg_dump begins 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from safe_compose.methods.postgres.scan import BadDump, Scanner, text
 
@@ -28,11 +29,23 @@ _ROLE = re.compile(
 _VERSION = re.compile(rb"-- Dumped (from database|by pg_dump) version (\d+(?:\.\d+)*)")
 _BEGINNINGS = (
     rb"(?:\\|COPY |CREATE (?:DATABASE|EXTENSION) |ALTER |COMMENT ON DATABASE |SECURITY LABEL |GRANT |REVOKE |DROP |UPDATE "
-    rb"|SET SESSION |-- Dumped |-- PostgreSQL )"
+    rb"|SET SESSION |-- Dumped |-- PostgreSQL |-- Database \")"
 )
 _TELLING = re.compile(_BEGINNINGS)
 _NEXT_TELLING = re.compile(rb"\n(?=" + _BEGINNINGS + rb")")
-_CLUSTER = b"-- PostgreSQL database cluster dump\n"
+BEGINS_CLUSTER = b"-- PostgreSQL database cluster dump\n"
+
+
+class Scanning(Protocol):
+    """What follows a dump: a Scanner, or several of them in turn."""
+
+    @property
+    def at_top(self) -> bool: ...
+
+    @property
+    def in_rows(self) -> bool: ...
+
+    def feed(self, block: bytes) -> None: ...
 
 
 class NotOne(BadDump):
@@ -54,8 +67,12 @@ class Said:
     """Roles that it names as owners or in grants."""
     restricted: bool = False
     """It has `\\restrict`, which only the psql of releases since August 2025 knows."""
-    bytes: int = 0
-    """Of the script."""
+    size: int = 0
+    """Bytes of the script."""
+    part: str = ""
+    """Its name within a dump of a whole server; empty where it is a dump of its own."""
+    globals: bytes = b""
+    """The script of the server's roles that came with it; empty where none did."""
     scanner: Scanner = field(default_factory=Scanner)
     """Rows of each COPY and large objects."""
 
@@ -101,10 +118,10 @@ def _read(blocks: Iterable[bytes], found: Said) -> Iterator[tuple[bool, bytes]]:
     roles: dict[str, None] = {}
     extensions: dict[str, None] = {}
     connected = None
-    for begins, piece in _pieces(blocks, found.scanner):
-        found.bytes += len(piece)
+    for begins, piece in pieces(blocks, found.scanner):
+        found.size += len(piece)
         if begins:
-            if piece == _CLUSTER:
+            if piece == BEGINS_CLUSTER:
                 raise NotOne("it is a dump of a whole server (pg_dumpall), not of one database")
             if piece.startswith(b"-- Dumped") and (version := _VERSION.match(piece)):
                 if version[1] == b"by pg_dump":
@@ -134,7 +151,7 @@ def _read(blocks: Iterable[bytes], found: Said) -> Iterator[tuple[bool, bytes]]:
     found.roles = tuple(sorted(r for r in roles if r.upper() not in ("PUBLIC", "CURRENT_USER", "SESSION_USER", "DEFAULT")))
 
 
-def _pieces(blocks: Iterable[bytes], scanner: Scanner) -> Iterator[tuple[bool, bytes]]:
+def pieces(blocks: Iterable[bytes], scanner: Scanning) -> Iterator[tuple[bool, bytes]]:
     """The lines that may tell something one by one; all between them, and the rows of a COPY, in pieces as large as they come:
     with INSERTs a line for each row would take a hundred times as long."""
     data = b""
