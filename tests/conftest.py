@@ -19,7 +19,8 @@ OUTSIDE: Mapping[str, str] = dict(os.environ)
 """The environment that pytest was started in; only the lab's own script still sees it."""
 
 SEALED_PREFIXES = ("DOCKER_", "COMPOSE_", "SAFE_COMPOSE_", "XDG_", "PG", "POSTGRES_")
-SEALED_NAMES = ("CI", "SAFE_COMPOSE", "BASH_ENV", "ENV")
+SEALED_NAMES = ("CI", "SAFE_COMPOSE", "BASH_ENV", "ENV", "PYTHONDONTWRITEBYTECODE")
+"""The last would have each of some thousand commands compile the program anew, which nobody who installed it waits for."""
 PLUGIN_FOLDERS = (
     "/usr/local/lib/docker/cli-plugins",
     "/usr/local/libexec/docker/cli-plugins",
