@@ -1,11 +1,15 @@
 # The two commands for a fresh machine are `make demo` and `make test`. Arguments for pytest: make test ARGS='-k undo';
-# WORKERS=0 runs the tests in one process, as a debugger wants it.
+# WORKERS=0 runs the tests in one process, as a debugger wants it. More workers than cores, because each waits for containers
+# half of the time; not many more, because the rest is processor time: of docker starting containers, of database servers
+# being made, and of some thousand commands of ours and docker's.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench clean lab
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 4 ? cores + 1 : 4)))
+# Each command of ours would compile the program anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || \
