@@ -17,7 +17,8 @@ import pytest
 from conftest import ProjectFactory, SafeCompose
 from lab.private_engine import private_engine
 from lab.projects import ComposeProject, docker, unique, wait_until
-from test_faults import JOB, at_step, kept, leavings, manifest, runs, start
+from lab.runs import at_step, kept, leavings, manifest, runs, start
+from lab.stacks import JOB
 
 pytestmark = pytest.mark.engine
 

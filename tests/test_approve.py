@@ -11,21 +11,12 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ComposeProject, docker
+from lab.stacks import FILES
 from lab.terminal import Person
 from safe_compose import approvals
 from safe_compose.approvals import HOLDS, MOST, WAITS, Approvals, Asked, Moment
 from safe_compose.errors import UsageError
 
-FILES = """
-services:
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    volumes: ["uploads:/app/uploads"]
-volumes:
-  uploads:
-"""
 SECRET = "hunter2-canary"
 ASKED = Asked(
     argv=("compose", "down", "-v"),

@@ -14,12 +14,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from lab.clock import Clock
 from lab.plain import plain_python
 from safe_compose.artifacts import (
     OWNER,
@@ -42,16 +43,6 @@ from safe_compose.process import Process
 
 ROOT = os.geteuid() == 0
 AT = "2026-11-22T07:27:00Z"
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 7, 27, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from lab.oldclients import old_compose, old_docker
 from lab.plain import plain_program
 from lab.private_engine import PrivateEngine, private_engine
 from lab.projects import LAB, Completed, real_docker, unique, wait_until
+from lab.stacks import JOB
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("doors")]
 
-JOB = ("--non-interactive", "--backup-first")
 NEWEST = max(LAB.glob("compose/*/docker-compose"), key=lambda p: [int(n) for n in p.parent.name.split(".")], default=None)
 APP = """
 services:

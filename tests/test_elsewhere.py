@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
-from lab.projects import ComposeProject, docker, remove_project, unique
+from lab.projects import ComposeProject, docker, in_volume, remove_project, unique
 from safe_compose.artifacts import VolumeRecord
 from safe_compose.elsewhere import Elsewhere, elsewhere
 from safe_compose.errors import UsageError
@@ -60,10 +60,6 @@ def test_one_volume_goes_into_a_volume_and_several_into_a_project() -> None:
 def test_a_place_that_is_none_is_refused(word: str, names: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="nothing was restored"):
         placed(word, *map(record, names))
-
-
-def in_volume(volume: str, *argv: str) -> str:
-    return docker("run", "--rm", "--network", "none", "-v", f"{volume}:/v", "busybox:latest", *argv).stdout
 
 
 @pytest.fixture

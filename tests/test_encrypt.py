@@ -17,13 +17,13 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ComposeProject, docker
+from lab.stacks import JOB
 from lab.terminal import PROGRAM
 from safe_compose import config
 from safe_compose.artifacts import Artifact
 from safe_compose.errors import ConfigError, VerifyFailed
 from safe_compose.methods import seal, stream
 
-JOB = ("--non-interactive", "--backup-first")
 CANARY = "canary-58d1-in-the-database"
 SHOP = """
 services:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab.projects import LAB, ComposeProject, docker, unique, wait_until
+from lab.tcp_door import tcp_door
 from safe_compose import grammar
 from safe_compose.engine import Engine, Helper, HelperFailed, connect
 from safe_compose.engine.connect import Bridge
@@ -405,42 +405,10 @@ def test_a_docker_that_is_not_there_is_127(tmp_path: Path) -> None:
         connect(str(tmp_path / "docker"), (), environ=dict(os.environ), run_id="x")
 
 
-@contextmanager
-def tcp_daemon() -> Iterator[str]:
-    """The engine's socket on a loopback port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def pump(a: socket.socket, b: socket.socket) -> None:
-        try:
-            while data := a.recv(65536):
-                b.sendall(data)
-            b.shutdown(socket.SHUT_WR)
-        except OSError:
-            b.close()
-
-    def serve() -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect("/var/run/docker.sock")
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=pump, args=pair, daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
 def test_a_daemon_that_is_not_a_local_socket_is_reached_through_dockers_own_dialer(
     engine: Engine, real_docker: str, busybox: str, volume: str
 ) -> None:
-    with tcp_daemon() as host, connect(real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.run_id) as far:
+    with tcp_door() as host, connect(real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.run_id) as far:
         assert (far.id, far.endpoint, far.remote) == (engine.id, host, True)
         assert far.volume(volume) == engine.volume(volume)
         assert far.run(Helper(image=busybox, argv=("echo", "hello"))) == b"hello\n"

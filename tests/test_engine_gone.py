@@ -8,7 +8,8 @@ import pytest
 
 from lab.private_engine import PrivateEngine, private_engine
 from lab.projects import wait_until
-from test_faults import APP, JOB, start, steps, store
+from lab.runs import start, steps, store
+from lab.stacks import FILES, JOB
 
 pytestmark = pytest.mark.engine
 
@@ -18,7 +19,7 @@ def test_an_engine_that_ends_in_mid_backup_leaves_nothing_half_and_names_what_st
 ) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
-    (folder / "compose.yaml").write_text(APP.replace("    init: true\n", "    init: true\n    network_mode: none\n"))
+    (folder / "compose.yaml").write_text(FILES.replace("    init: true\n", "    init: true\n    network_mode: none\n"))
     with private_engine(["busybox:latest"]) as engine:
         engine.docker("compose", "up", "-d", cwd=folder)
         engine.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/f", "bs=1M", "count=80", cwd=folder)

@@ -4,40 +4,31 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pexpect
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
+from lab.disks import small_disk
 from lab.projects import LAB, ComposeProject, docker, real_docker, unique, wait_until
+from lab.runs import at_step, kept, leavings, manifest, runs, start, steps, store
+from lab.stacks import FILES, JOB
+from lab.tcp_door import tcp_door
 from lab.terminal import PROGRAM, Person
+from lab.watch import command_lines
 
 pytestmark = pytest.mark.engine
 
-JOB = ("--non-interactive", "--backup-first")
-APP = """
-services:
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    volumes: ["uploads:/app/uploads"]
-volumes:
-  uploads:
-"""
 
 
 @pytest.fixture
 def app(compose_project: ProjectFactory) -> ComposeProject:
     """A running app with one file in one critical volume."""
-    project = compose_project(APP)
+    project = compose_project(FILES)
     project.up()
     fill(f"{project.name}_uploads", "a photo")
     return project
@@ -59,71 +50,6 @@ def content(volume: str) -> str | None:
 def states(project: ComposeProject) -> dict[str, str]:
     answer = docker("ps", "-a", "--filter", f"label=com.docker.compose.project={project.name}", "--format", "{{.Names}}={{.State}}")
     return dict(line.split("=") for line in answer.stdout.split())
-
-
-def store(home: Path) -> Path:
-    return home / "safe-compose"
-
-
-def leavings(home: Path) -> list[str]:
-    """Half backups, helper containers and scratch volumes of the runs that this test's journal knows."""
-    found = [str(p) for p in store(home).rglob(".partial-*")]
-    for run in (store(home) / "journal").glob("*.jsonl"):
-        label = f"label=io.github.safe-compose.helper={run.stem}"
-        found += docker("ps", "-aq", "--filter", label).stdout.split()
-        found += docker("volume", "ls", "-q", "--filter", label).stdout.split()
-    return found
-
-
-def kept(safe_compose: SafeCompose, project: ComposeProject) -> list[dict[str, object]]:
-    """Verified backups of a project, the newest first."""
-    answer = safe_compose("list", "--json")
-    assert answer.returncode == 0, answer.stderr
-    return [b for b in json.loads(answer.stdout)["backups"] if b["project"] == project.name and b["verified"]]
-
-
-def manifest(backup: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    """Volume name -> its record in the manifest."""
-    shape = json.loads((Path(str(backup["path"])) / "manifest.json").read_text())
-    return {str(v["name"]): v for v in shape["volumes"]}
-
-
-def start(
-    *argv: str, cwd: Path, env: Mapping[str, str] | None = None, preexec_fn: Callable[[], None] | None = None
-) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [PROGRAM, *argv],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=preexec_fn,
-    )
-
-
-def steps(home: Path) -> list[str]:
-    """The steps of the newest run so far."""
-    files = sorted((store(home) / "journal").glob("*.jsonl"), key=lambda p: p.stat().st_mtime_ns)
-    if not files:
-        return []
-    return [json.loads(line).get("step", "head") for line in files[-1].read_text().splitlines() if line.endswith("}")]
-
-
-def at_step(home: Path, step: str, since: int = 0, person: Person | None = None) -> None:
-    """Wait, without resting, until the newest of more than `since` runs has come to a step; `person` looks on."""
-    end = time.monotonic() + 60
-    while len(list((store(home) / "journal").glob("*.jsonl"))) <= since or step not in steps(home):
-        assert time.monotonic() < end, f"step {step} never came: {steps(home)}"
-        if person is not None:
-            person.looks()
-        time.sleep(0.001)
-
-
-def runs(home: Path) -> int:
-    return len(list((store(home) / "journal").glob("*.jsonl")))
 
 
 @pytest.fixture
@@ -220,28 +146,6 @@ volumes: {deep: , crashed: , mute: }
 """
 
 
-@contextmanager
-def cmdlines() -> Iterator[set[bytes]]:
-    """Every command line that any process of this machine has during the block."""
-    seen: set[bytes] = set()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            for entry in Path("/proc").iterdir():
-                if entry.name.isdecimal():
-                    with suppress(OSError):
-                        seen.add((entry / "cmdline").read_bytes())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        thread.join()
-
-
 def test_databases_that_are_deep_dead_or_mute_all_come_back_with_their_rows_and_no_secret_is_seen(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -256,7 +160,7 @@ def test_databases_that_are_deep_dead_or_mute_all_come_back_with_their_rows_and_
     )
     docker("exec", "-u", "postgres", f"{project.name}-mute-1", "pg_ctl", "reload", "-D", "/var/lib/postgresql/data")
     docker("kill", f"{project.name}-crashed-1")
-    with cmdlines() as seen:
+    with command_lines() as seen:
         answer = safe_compose(*JOB, "compose", "down", "-v", cwd=project.folder)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout == "" and project.volumes() == []
@@ -359,13 +263,13 @@ def test_a_broken_file_and_another_folders_words_do_not_let_a_project_die(
     compose_project: ProjectFactory, safe_compose: SafeCompose
 ) -> None:
     """Three ways to mean a project from elsewhere; in each, the words of the folder we stand in would call it disposable."""
-    project = compose_project(APP)
+    project = compose_project(FILES)
     project.docker("compose", "create", "--pull", "never")
     fill(f"{project.name}_uploads", "a photo")
     broken = compose_project(
         "services: [\n", files={"safe-compose.toml": 'project = "disposable"\n[volumes]\nuploads = "disposable"\n'}
     )
-    elsewhere = compose_project(APP, files={"safe-compose.toml": '[volumes]\nuploads = "disposable"\n'})
+    elsewhere = compose_project(FILES, files={"safe-compose.toml": '[volumes]\nuploads = "disposable"\n'})
     for folder, words, env in (
         (broken.folder, (), {"COMPOSE_PROJECT_NAME": project.name}),
         (elsewhere.folder, ("-p", project.name), {}),
@@ -584,35 +488,25 @@ def test_a_hang_up_that_our_parent_ignores_stays_ignored(app: ComposeProject, se
 # -- the store, the descriptors, the environment -----------------------------------------------------------------------
 
 
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir(mode=0o700, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
 def test_a_store_that_cannot_hold_the_backup_is_73_and_services_run_as_before(
     app: ComposeProject, safe_compose: SafeCompose, tmp_path: Path
 ) -> None:
     a_file = tmp_path / "file"
     a_file.write_text("")
     before = states(app)
-    with mounted(tmp_path / "readonly", "ro") as readonly:
+    with small_disk(tmp_path / "readonly", "ro") as readonly:
         for home in (a_file, readonly, a_file / "below"):
             answer = safe_compose(*JOB, "compose", "down", "-v", cwd=app.folder, env={"SAFE_COMPOSE_HOME": str(home)})
             assert answer.returncode == 73, answer.stderr
             assert "docker was not run (73)" in answer.stderr
     for files in (1, 30):  # the root alone; a store and its journal, and not what a backup is made of
-        with mounted(tmp_path / f"{files} files", f"nr_inodes={files}") as crowded:
+        with small_disk(tmp_path / f"{files} files", f"nr_inodes={files}") as crowded:
             answer = safe_compose(*JOB, "compose", "down", "-v", cwd=app.folder, env={"SAFE_COMPOSE_HOME": str(crowded)})
             assert answer.returncode == 73, answer.stderr
             assert ("no space is left" if files == 1 else " files are free") in answer.stderr
             assert "docker was not run (73)" in answer.stderr and not list(crowded.rglob("manifest.json"))
     app.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=190")
-    with mounted(tmp_path / "small", "size=184m") as small:  # 0.6 x 190 + 64 are asked for, 190 are needed
+    with small_disk(tmp_path / "small", "size=184m") as small:  # 0.6 x 190 + 64 are asked for, 190 are needed
         answer = safe_compose(*JOB, "compose", "down", "-v", cwd=app.folder, env={"SAFE_COMPOSE_HOME": str(small)})
         assert answer.returncode == 73, answer.stderr
         assert "No space left on device" in answer.stderr and "started again" in answer.stderr
@@ -645,7 +539,7 @@ def test_closed_and_full_descriptors_change_nothing_but_what_is_heard(
 ) -> None:
     """Also under a umask of 000 and without HOME. A broken pipe as stderr ends Compose 2.40 itself with 255, after our backup."""
     for redirection, code in (("2>&-", 0), (">&-", 0), ("<&- >&- 2>&-", 0), ("2>/dev/full", 0), ("2> >(exec true)", 255)):
-        project = compose_project(APP)
+        project = compose_project(FILES)
         project.docker("compose", "create", "--pull", "never")
         fill(f"{project.name}_uploads", "a photo")
         line = f"umask 000; unset HOME; {PROGRAM} {' '.join(JOB)} compose down -v {redirection}"
@@ -728,36 +622,6 @@ def test_two_hundred_volumes_on_a_narrow_terminal_are_all_shown_and_asked_about(
 # -- other ways to the same engine, other clients ----------------------------------------------------------------------
 
 
-@contextmanager
-def tcp_door() -> Iterator[str]:
-    """The engine's socket once more, as a port of the loopback."""
-
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-    def serve() -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect("/var/run/docker.sock")
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=pump, args=pair, daemon=True).start()
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
 def test_every_name_of_the_engine_reaches_it_and_backs_up_there(
     compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
 ) -> None:
@@ -772,7 +636,7 @@ def test_every_name_of_the_engine_reaches_it_and_backs_up_there(
             ((), {"DOCKER_CONTEXT": "second"}, f"unix://{other}"),
         ]
         for words, env, endpoint in ways:
-            project = compose_project(APP)
+            project = compose_project(FILES)
             project.docker("compose", "create", "--pull", "never")
             fill(f"{project.name}_uploads", "a photo")
             answer = safe_compose(*words, "compose", "down", "-v", *JOB, cwd=project.folder, env=env)
@@ -799,7 +663,7 @@ def test_docker_compose_by_name_and_as_a_plugin_is_guarded(
     path = {"PATH": os.pathsep.join([str(ours.parent), str(binary.parent), os.environ["PATH"]])}
     env = path if standalone else {"DOCKER_CONFIG": str(plugins.parent)}
     argv = [str(ours)] if standalone else [PROGRAM, "compose"]
-    project = compose_project(APP)
+    project = compose_project(FILES)
     project.docker("compose", "create", "--pull", "never")
     fill(f"{project.name}_uploads", "a photo")
 

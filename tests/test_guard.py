@@ -12,57 +12,22 @@ from pathlib import Path
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
+from lab import stacks
+from lab.disks import small_disk
 from lab.projects import ComposeProject, docker, unique
+from lab.runs import helpers, leavings
+from lab.stacks import FILES, JOB, read_file, write_file
 from lab.terminal import PROGRAM, Person
 
 pytestmark = pytest.mark.engine
 
 CANARY = "canary-7f3b-password"
-SHOP = f"""
-services:
-  db:
-    image: postgres:15
-    environment: {{POSTGRES_USER: shop, POSTGRES_PASSWORD: {CANARY}, POSTGRES_DB: shop}}
-    volumes: ["data:/var/lib/postgresql/data"]
-    healthcheck:
-      test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop]
-      interval: 1s
-      retries: 60
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    depends_on: {{db: {{condition: service_healthy}}}}
-    volumes: ["uploads:/app/uploads"]
-volumes:
-  data:
-  uploads:
-"""
-FILES = """
-services:
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    volumes: ["uploads:/app/uploads"]
-volumes:
-  uploads:
-"""
-JOB = ("--non-interactive", "--backup-first")
-
-
-def write_file(project: ComposeProject, text: str = "a photo", name: str = "uploads/one.jpg") -> None:
-    project.docker("compose", "exec", "-T", "app", "dd", f"of=/app/{name}", "status=none", input=text)
-
-
-def read_file(project: ComposeProject, name: str = "uploads/one.jpg") -> str:
-    return project.docker("compose", "exec", "-T", "app", "cat", f"/app/{name}").stdout
 
 
 @pytest.fixture
 def shop(compose_project: ProjectFactory) -> ComposeProject:
     """A database with rows and an app with a file, running."""
-    project = compose_project(SHOP)
+    project = compose_project(stacks.shop(CANARY))
     project.up()
     project.psql(
         "CREATE TABLE orders (id serial PRIMARY KEY, what text); INSERT INTO orders (what) SELECT 'order ' || g "
@@ -92,20 +57,6 @@ def backups(safe_compose: SafeCompose, project: ComposeProject) -> list[dict[str
     answer = safe_compose("list", "--json")
     assert answer.returncode == 0, answer.stderr
     return [b for b in json.loads(answer.stdout)["backups"] if b["project"] == project.name]
-
-
-def partials(home: Path) -> list[Path]:
-    return list((home / "safe-compose").rglob(".partial-*"))
-
-
-def helpers(home: Path) -> list[str]:
-    """Containers and volumes of ours that are still there, of the runs that this test's journal knows."""
-    found: list[str] = []
-    for run in (home / "safe-compose" / "journal").glob("*.jsonl"):
-        label = f"label=io.github.safe-compose.helper={run.stem}"
-        found += docker("ps", "-aq", "--filter", label).stdout.split()
-        found += docker("volume", "ls", "-q", "--filter", label).stdout.split()
-    return found
 
 
 # -- the story ---------------------------------------------------------------------------------------------------------
@@ -426,11 +377,8 @@ def test_a_volume_that_runs_elsewhere_is_75_and_that_container_is_not_stopped(
 @pytest.fixture
 def small_store(tmp_path: Path) -> Iterator[Path]:
     """A store on a file system of 3 MB: larger than nothing, smaller than a backup."""
-    store = tmp_path / "small"
-    store.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", store], check=True)
-    yield store
-    subprocess.run(["umount", "--lazy", store], check=True)
+    with small_disk(tmp_path / "small", "size=3m") as store:
+        yield store
 
 
 def test_no_room_is_73_and_the_services_run_as_before(shop: ComposeProject, safe_compose: SafeCompose, small_store: Path) -> None:
@@ -489,7 +437,7 @@ def test_a_signal_in_mid_backup_starts_everything_again_and_keeps_no_half_backup
     assert guarded.returncode == code, said
     assert "docker was not run" in said
     assert (shop.running(), orders(shop)) == before
-    assert partials(sealed_environment) == [] and helpers(sealed_environment) == []
+    assert leavings(sealed_environment) == []
 
 
 def test_after_a_kill_recover_starts_again_what_was_stopped(
@@ -506,7 +454,7 @@ def test_after_a_kill_recover_starts_again_what_was_stopped(
     assert answer.returncode == 0, answer.stderr
     assert f"{shop.name}-app-1" in answer.stdout
     assert (shop.running(), orders(shop)) == before
-    assert partials(sealed_environment) == [] and helpers(sealed_environment) == []
+    assert leavings(sealed_environment) == []
     assert "nothing to recover" in safe_compose("recover").stdout
 
 

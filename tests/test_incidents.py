@@ -37,34 +37,20 @@ from pathlib import Path
 import pytest
 
 from conftest import ProjectFactory
+from lab import stacks
 from lab.projects import Completed, ComposeProject, docker, remove_project, unique
 from lab.terminal import PROGRAM
 
 pytestmark = pytest.mark.engine
 
 JOB = {"SAFE_COMPOSE_NON_INTERACTIVE": "1", "SAFE_COMPOSE_BACKUP_FIRST": "1"}
-SHOP = """
-name: {name}
-services:
-  db:
-    image: postgres:15
-    environment: {{POSTGRES_USER: shop, POSTGRES_PASSWORD: canary-13c8-password, POSTGRES_DB: shop}}
-    volumes: ["data:/var/lib/postgresql/data"]
-    healthcheck:
-      test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop]
-      interval: 1s
-      retries: 60
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    volumes: ["uploads:/app/uploads"]
-volumes:
-  data:
-  uploads:
-"""
 ROWS = "CREATE TABLE orders (id int PRIMARY KEY, what text); INSERT INTO orders SELECT g, 'o' || g FROM generate_series(1, 2000) g"
 SUM = "SELECT count(*), md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o"
+
+
+def compose_file(name: str) -> str:
+    """The shop's, with its project's name in it: so that it does not depend on the folder."""
+    return f"name: {name}\n{stacks.shop('canary-13c8-password')}"
 
 
 def test_every_test_that_is_named_above_exists() -> None:
@@ -107,7 +93,7 @@ class Shop:
 def shop(module_compose_project: ProjectFactory, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     name, folder = unique("incident"), tmp_path_factory.mktemp("shop")
     settings = {"safe-compose.toml": "[backup]\ntrial_limit = 0\n"}  # trials are proved elsewhere, and take their time
-    project = module_compose_project(SHOP.format(name=name), name, settings)
+    project = module_compose_project(compose_file(name), name, settings)
     project.up()
     project.psql(ROWS, user="shop", database="shop")
     project.docker("compose", "exec", "-T", "app", "sh", "-c", "cd /app/uploads && mkdir a && echo one > a/1 && echo two > 2")
@@ -131,7 +117,7 @@ def test_incidents_4_and_14_several_volumes_by_xargs_from_a_readme(shop: Shop) -
 
 def test_incidents_7_8_and_9_another_checkout_means_the_living_project(shop: Shop, tmp_path: Path) -> None:
     before = shop.content()
-    (tmp_path / "compose.yaml").write_text(SHOP.format(name=shop.project.name))
+    (tmp_path / "compose.yaml").write_text(compose_file(shop.project.name))
     running = shop.project.running()
     refused = shop.run("docker", "compose", "down", "--remove-orphans", "--volumes", env=JOB, cwd=tmp_path)
     assert refused.returncode == 77 and str(shop.project.folder) in refused.stderr, refused.stderr
@@ -160,7 +146,7 @@ def renamed(shop: Shop, tmp_path: Path) -> Iterator[ComposeProject]:
     name = unique("renamed")
     folder = tmp_path / name
     folder.mkdir()
-    (folder / "compose.yaml").write_text(SHOP.format(name=name))
+    (folder / "compose.yaml").write_text(compose_file(name))
     yield ComposeProject(folder)
     remove_project(name)
 

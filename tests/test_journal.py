@@ -7,25 +7,16 @@ import signal
 import stat
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from lab.clock import Clock
 from safe_compose.durable import Access
 from safe_compose.errors import BackupFailed
 from safe_compose.journal import Journal, Run
 from safe_compose.process import Process
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 7, 27, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from obstore.store import S3Store
 from conftest import ProjectFactory, SafeCompose
 from lab.elsewhere import KEY_ID, SECRET, Cut, Line, free_port, s3_server, sftp_server, user
 from lab.projects import ComposeProject, docker, wait_until
+from lab.stacks import FILES, JOB
 from lab.terminal import PROGRAM
 from safe_compose import config, destination
 from safe_compose.artifacts import slug
@@ -25,17 +26,6 @@ from safe_compose.errors import ConfigError
 
 pytestmark = pytest.mark.engine
 
-JOB = ("--non-interactive", "--backup-first")
-FILES = """
-services:
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    volumes: ["uploads:/app/uploads"]
-volumes:
-  uploads:
-"""
 SIZE = 24
 """MiB of the large file, which does not compress: three parts of an upload to S3."""
 

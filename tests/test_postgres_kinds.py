@@ -8,10 +8,10 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ComposeProject, docker, unique
+from lab.stacks import JOB
 
 pytestmark = pytest.mark.engine
 
-JOB = ("--non-interactive", "--backup-first")
 MOUNT = {15: "/var/lib/postgresql/data", 17: "/var/lib/postgresql/data", 18: "/var/lib/postgresql"}
 PHYSICAL = '[backup]\nmethod = "physical"\n'
 Postgres = Callable[[int], str]

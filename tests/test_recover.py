@@ -12,21 +12,11 @@ import pytest
 from conftest import ProjectFactory
 from lab.faults import failing
 from lab.projects import ComposeProject, docker
+from lab.stacks import FILES, JOB
 from lab.terminal import PROGRAM
 
 pytestmark = pytest.mark.engine
 
-JOB = ("--non-interactive", "--backup-first")
-FILES = """
-services:
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    volumes: ["uploads:/u"]
-volumes:
-  uploads:
-"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,7 @@ class Site:
                 for path in (root, *sorted(root.rglob("*")))]  # fmt: skip
 
     def sh(self, script: str) -> None:
-        self.project.docker("compose", "exec", "-T", "app", "sh", "-c", f"cd /u && {script}")
+        self.project.docker("compose", "exec", "-T", "app", "sh", "-c", f"cd /app/uploads && {script}")
 
     def left(self) -> list[str]:
         """Containers and volumes of ours that nobody will take away any more."""

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
-from lab.projects import ComposeProject, docker, real_docker, unique, wait_until
+from lab.projects import ComposeProject, docker, good, in_volume, real_docker, unique, wait_until
 from lab.recipe import type_recipe
+from lab.stacks import JOB
 from safe_compose.engine import Engine, Private, connect
 from safe_compose.methods import redis
 from safe_compose.methods.redis.rdb import BadRdb, read
 from safe_compose.methods.redis.server import visibly_memory_only
 from safe_compose.observed import Container, Mount
 
-JOB = ("--non-interactive", "--backup-first")
 PASSWORD = "canary-7b02-password"
 
 # -- without an engine -------------------------------------------------------------------------------------------------
@@ -144,16 +144,6 @@ def shop(compose_project: ProjectFactory) -> ComposeProject:
     return project
 
 
-def good(answer: "subprocess.CompletedProcess[str]") -> "subprocess.CompletedProcess[str]":
-    assert answer.returncode == 0, answer.stderr
-    return answer
-
-
-def in_volume(volume: str, *argv: str, image: str = "redis:7") -> str:
-    words = ("run", "--rm", "--network", "none", "-v", f"{volume}:/v", "--entrypoint", argv[0], image)
-    return docker(*words, *argv[1:]).stdout
-
-
 def newest(safe_compose: SafeCompose, project: ComposeProject) -> dict[str, Any]:
     """The manifest of the project's newest backup."""
     found = json.loads(good(safe_compose("list", "--project", project.name, "--json")).stdout)["backups"][0]
@@ -176,7 +166,8 @@ def test_hot_cold_and_back_with_rdb_with_aof_and_with_neither(
     hot = json.loads(good(safe_compose("backup", "--json", cwd=shop.folder)).stdout)["backup"]
     assert hot["verified"]["level"] == "L3"
     assert docker("inspect", "-f", "{{.State.StartedAt}}", *shop.running()).stdout == started, "something was stopped"
-    assert in_volume(f"{shop.name}_mem", "ls", "/v") == "", "a server that keeps nothing would load what a backup left there"
+    found = in_volume(f"{shop.name}_mem", "ls", "/v", image="redis:7")
+    assert found == "", "a server that keeps nothing would load what a backup left there"
     manifest = json.loads((Path(hot["path"]) / "manifest.json").read_text())
     for record in manifest["volumes"]:
         assert (record["method"], keys_of(record)) == ("dump", {"0": 3015, "3": 2}), record["name"]

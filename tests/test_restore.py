@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
+from lab import stacks
 from lab.backups import keep
-from lab.projects import ComposeProject, docker, real_docker, unique, wait_until
+from lab.disks import small_disk
+from lab.projects import ComposeProject, docker, good, in_volume, real_docker, unique, volume_exists, wait_until
+from lab.runs import every_step, helpers
+from lab.stacks import FILES, JOB, read_file, write_file
 from lab.terminal import PROGRAM, Person
 from safe_compose.artifacts import VolumeRecord
 from safe_compose.catalogue import Catalogue
@@ -23,31 +27,7 @@ from safe_compose.methods import archive
 
 pytestmark = pytest.mark.engine
 
-JOB = ("--non-interactive", "--backup-first")
 PASSWORD = "canary-51f7-password"
-FILES = """
-services:
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    volumes: ["uploads:/app/uploads"]
-volumes:
-  uploads:
-"""
-
-
-def write(project: ComposeProject, text: str, name: str = "uploads/one.jpg", service: str = "app") -> None:
-    project.docker("compose", "exec", "-T", service, "dd", f"of=/app/{name}", "status=none", input=text)
-
-
-def read(project: ComposeProject, name: str = "uploads/one.jpg", service: str = "app") -> str:
-    return project.docker("compose", "exec", "-T", service, "cat", f"/app/{name}").stdout
-
-
-def in_volume(volume: str, *argv: str, input: str | None = None) -> str:
-    """Run one program in a throwaway container that sees the volume as /v."""
-    return docker("run", "--rm", "-i", "--network", "none", "-v", f"{volume}:/v", "busybox:latest", *argv, input=input).stdout
 
 
 def inspect(volume: str) -> dict[str, Any]:
@@ -55,35 +35,11 @@ def inspect(volume: str) -> dict[str, Any]:
     return {key: found[key] or {} for key in ("Name", "Driver", "Options", "Labels")}
 
 
-def exists(volume: str) -> bool:
-    return docker("volume", "inspect", volume, check=False).returncode == 0
-
-
-def runs(home: Path) -> list[dict[str, Any]]:
-    """Every step of every run in the journal of this test."""
-    files = sorted((home / "safe-compose" / "journal").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines() if line.endswith("}")]
-
-
-def helpers(home: Path) -> list[str]:
-    found: list[str] = []
-    for run in (home / "safe-compose" / "journal").glob("*.jsonl"):
-        label = f"label=io.github.safe-compose.helper={run.stem}"
-        found += docker("ps", "-aq", "--filter", label).stdout.split()
-        found += docker("volume", "ls", "-q", "--filter", label).stdout.split()
-    return found
-
-
 def listed(safe_compose: SafeCompose) -> list[dict[str, Any]]:
     answer = safe_compose("list", "--json")
     assert answer.returncode == 0, answer.stderr
     found: list[dict[str, Any]] = json.loads(answer.stdout)["backups"]
     return found
-
-
-def good(answer: "subprocess.CompletedProcess[str]") -> "subprocess.CompletedProcess[str]":
-    assert answer.returncode == 0, answer.stderr
-    return answer
 
 
 def backup(safe_compose: SafeCompose, project: ComposeProject, *words: str) -> dict[str, Any]:
@@ -97,7 +53,7 @@ def files(compose_project: ProjectFactory) -> ComposeProject:
     """An app with one file in its volume, running."""
     project = compose_project(FILES)
     project.up()
-    write(project, "a photo")
+    write_file(project, "a photo")
     return project
 
 
@@ -127,29 +83,6 @@ def image(lab: None) -> Iterator[Image]:
     yield make
     for name in made:
         docker("rmi", "-f", name, check=False)
-
-
-def database(image: str) -> str:
-    return f"""
-services:
-  db:
-    image: {image}
-    environment: {{POSTGRES_USER: shop, POSTGRES_PASSWORD: {PASSWORD}, POSTGRES_DB: shop}}
-    volumes: ["data:/var/lib/postgresql/data"]
-    healthcheck:
-      test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop]
-      interval: 1s
-      retries: 60
-  app:
-    image: busybox:latest
-    init: true
-    command: [sleep, "100000"]
-    depends_on: {{db: {{condition: service_healthy}}}}
-    volumes: ["uploads:/app/uploads"]
-volumes:
-  data:
-  uploads:
-"""
 
 
 ROWS = (
@@ -188,22 +121,22 @@ def test_a_dump_comes_back_over_a_living_database_and_into_a_volume_that_is_gone
     compose_project: ProjectFactory, safe_compose: SafeCompose, image: Image, sealed_environment: Path
 ) -> None:
     name = image("postgres:15", unique("lab-pg"))
-    shop = compose_project(database(name))
+    shop = compose_project(stacks.shop(PASSWORD, name))
     shop.up()
     psql(shop, ROWS)
-    write(shop, "a photo")
+    write_file(shop, "a photo")
     before, owners, started = psql(shop, SUM), psql(shop, OWNERS), shop.running()
     kept = backup(safe_compose, shop)
     assert kept["reason"] == "manual" and kept["verified"]["level"] == "L3"
 
     psql(shop, "DELETE FROM orders WHERE id > 10; CREATE TABLE later (n int); INSERT INTO later VALUES (7)")
-    write(shop, "another photo")
+    write_file(shop, "another photo")
     changed = psql(shop, SUM)
     for words in ((), ("--yes",), ("--confirm", "wrong"), ("--non-interactive",)):
         refused = safe_compose("restore", kept["id"], *words, cwd=shop.folder)
         assert refused.returncode == 77, refused.stderr
         assert f"--confirm '{shop.name}'" in refused.stderr and "docker was not run" not in refused.stderr
-    assert (psql(shop, SUM), read(shop)) == (changed, "another photo")
+    assert (psql(shop, SUM), read_file(shop)) == (changed, "another photo")
 
     over = good(safe_compose("restore", kept["id"], "--confirm", shop.name, "--json", cwd=shop.folder))
     done = json.loads(over.stdout)["restored"]
@@ -213,7 +146,7 @@ def test_a_dump_comes_back_over_a_living_database_and_into_a_volume_that_is_gone
     assert row["backup"] == row["now"] == {"tables": 1, "rows": 3000}
     safety = next(b for b in listed(safe_compose) if b["id"] == done["safety"])
     assert safety["reason"] == "pre-restore" and safety["verified"]
-    assert (psql(shop, SUM), psql(shop, OWNERS), read(shop)) == (before, owners, "a photo")
+    assert (psql(shop, SUM), psql(shop, OWNERS), read_file(shop)) == (before, owners, "a photo")
     assert shop.running() == started
     assert login(shop, "shop", PASSWORD) == "shop" and login(shop, "clerk", "clerk-pass") == "clerk"
     assert "authentication failed" in login(shop, "shop", "wrong")
@@ -226,7 +159,7 @@ def test_a_dump_comes_back_over_a_living_database_and_into_a_volume_that_is_gone
     gone = good(safe_compose("restore", kept["id"], cwd=shop.folder))
     assert "is back, from its dump" in gone.stderr and "second one" in gone.stdout
     shop.up()
-    assert (psql(shop, SUM), psql(shop, OWNERS), read(shop)) == (before, owners, "a photo")
+    assert (psql(shop, SUM), psql(shop, OWNERS), read_file(shop)) == (before, owners, "a photo")
     assert login(shop, "shop", PASSWORD) == "shop"
     assert helpers(sealed_environment) == []
 
@@ -237,10 +170,10 @@ def test_a_dump_comes_back_over_a_living_database_and_into_a_volume_that_is_gone
 def test_by_hand_the_commands_of_the_recipe_bring_everything_back(
     compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
 ) -> None:
-    shop = compose_project(database("postgres:15"))
+    shop = compose_project(stacks.shop(PASSWORD))
     shop.up()
     psql(shop, ROWS)
-    write(shop, "a photo")
+    write_file(shop, "a photo")
     before, owners = psql(shop, SUM), psql(shop, OWNERS)
     hot = backup(safe_compose, shop)
     delete(safe_compose, shop)
@@ -251,7 +184,7 @@ def test_by_hand_the_commands_of_the_recipe_bring_everything_back(
         _by_hand(Path(kept["path"]), tools)
         assert shop.volumes() == [f"{shop.name}_data", f"{shop.name}_uploads"]
         shop.up()
-        assert (psql(shop, SUM), psql(shop, OWNERS), read(shop)) == (before, owners, "a photo"), kept["reason"]
+        assert (psql(shop, SUM), psql(shop, OWNERS), read_file(shop)) == (before, owners, "a photo"), kept["reason"]
         assert login(shop, "shop", PASSWORD) == "shop"
         ids = shop.docker("compose", "ps", "-q").stdout
         shop.docker("compose", "up", "-d")
@@ -317,7 +250,7 @@ def _by_hand(folder: Path, tools: Path) -> None:
 def test_undo_goes_back_one_deletion_at_a_time_and_says_so(files: ComposeProject, safe_compose: SafeCompose) -> None:
     delete(safe_compose, files)
     files.up()
-    write(files, "a second photo")
+    write_file(files, "a second photo")
     delete(safe_compose, files)
     elsewhere = safe_compose("undo")
     assert elsewhere.returncode == 64 and "--project NAME" in elsewhere.stderr
@@ -326,17 +259,17 @@ def test_undo_goes_back_one_deletion_at_a_time_and_says_so(files: ComposeProject
     assert f"{files.name}_uploads: made again, from its archive" in shown.stdout
     assert files.volumes() == []
     good(safe_compose("undo", "--project", files.name))
-    assert read(files) == "a second photo"
+    assert read_file(files) == "a second photo"
 
     older = safe_compose("undo", cwd=files.folder)
     assert older.returncode == 77 and "was undone already; this is an older one" in older.stderr
-    assert read(files) == "a second photo"
+    assert read_file(files) == "a second photo"
     good(safe_compose("undo", "--confirm", files.name, cwd=files.folder))
-    assert read(files) == "a photo"
+    assert read_file(files) == "a photo"
 
     nothing = safe_compose("undo", "--confirm", files.name, cwd=files.folder)
     assert nothing.returncode == 64 and "was undone already" in nothing.stderr
-    assert read(files) == "a photo"
+    assert read_file(files) == "a photo"
 
 
 def test_undo_without_the_compose_file_brings_the_volumes_and_prints_the_command(
@@ -356,7 +289,7 @@ def test_undo_of_file_volumes_needs_none_of_the_old_images(
     name = image("busybox:latest", unique("lab-app"))
     project = compose_project(FILES.replace("busybox:latest", name))
     project.up()
-    write(project, "a photo")
+    write_file(project, "a photo")
     delete(safe_compose, project)
     docker("rmi", name)
     answer = good(safe_compose("undo", cwd=project.folder, timeout=120))
@@ -383,15 +316,15 @@ def test_content_of_an_anonymous_volume_returns_to_its_place(
     name = image("busybox:latest", unique("lab-anon"), "VOLUME /app/state")
     project = compose_project(FILES.replace("busybox:latest", name))
     project.up()
-    write(project, "a photo")
-    write(project, "kept here", "state/note")
+    write_file(project, "a photo")
+    write_file(project, "kept here", "state/note")
     mounts = '{{range .Mounts}}{{if eq .Destination "/app/state"}}{{.Name}}{{end}}{{end}}'
     old = docker("inspect", f"{project.name}-app-1", "--format", mounts).stdout.strip()
     delete(safe_compose, project)
-    assert not exists(old)
+    assert not volume_exists(old)
     if meanwhile == "up":
         project.up()
-        write(project, "fresh", "state/note")
+        write_file(project, "fresh", "state/note")
     if meanwhile == "no compose file":
         (project.folder / "compose.yaml").unlink()
     try:
@@ -403,8 +336,8 @@ def test_content_of_an_anonymous_volume_returns_to_its_place(
             assert in_volume(old, "cat", "/v/note") == "kept here"
             return
         assert into[old] == docker("inspect", f"{project.name}-app-1", "--format", mounts).stdout.strip() != old
-        assert (read(project, "state/note"), read(project)) == ("kept here", "a photo")
-        assert not exists(old)
+        assert (read_file(project, "state/note"), read_file(project)) == ("kept here", "a photo")
+        assert not volume_exists(old)
     finally:
         docker("volume", "rm", "-f", old, check=False)
 
@@ -418,17 +351,17 @@ def test_a_damaged_backup_is_65_is_marked_and_touches_nothing(files: ComposeProj
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x10
     path.write_bytes(bytes(data))
-    write(files, "newer")
+    write_file(files, "newer")
     started = docker("inspect", f"{files.name}-app-1", "--format", "{{.State.StartedAt}}").stdout
     for _ in range(2):
         answer = safe_compose("restore", kept["id"], "--confirm", files.name, cwd=files.folder)
         assert answer.returncode == 65 and "nothing was touched" in answer.stderr
     assert docker("inspect", f"{files.name}-app-1", "--format", "{{.State.StartedAt}}").stdout == started
-    assert read(files) == "newer"
+    assert read_file(files) == "newer"
     assert [b["verified"] is False for b in listed(safe_compose)] == [True, False]
 
     good(safe_compose("restore", "latest", "--confirm", files.name, cwd=files.folder))
-    assert read(files) == "a photo" and older["id"] != kept["id"]
+    assert read_file(files) == "a photo" and older["id"] != kept["id"]
 
 
 def test_a_backup_of_another_engine_is_restored_after_the_phrase_alone(safe_compose: SafeCompose, sealed_environment: Path) -> None:
@@ -439,7 +372,7 @@ def test_a_backup_of_another_engine_is_restored_after_the_phrase_alone(safe_comp
         for words in ((), ("--yes",), ("--confirm", "wrong")):
             refused = safe_compose("restore", kept.id, *words)
             assert refused.returncode == 77 and "it was made on another engine" in refused.stderr, refused.stderr
-            assert f"--confirm '{project}'" in refused.stderr and not exists(volume)
+            assert f"--confirm '{project}'" in refused.stderr and not volume_exists(volume)
         one = safe_compose("restore", kept.id, "--path", "photo", "--confirm", project)
         assert one.returncode == 77 and f"safe-compose restore {kept.id}" in one.stderr
         good(safe_compose("restore", kept.id, "--confirm", project))
@@ -450,11 +383,8 @@ def test_a_backup_of_another_engine_is_restored_after_the_phrase_alone(safe_comp
 
 @pytest.fixture
 def small_store(tmp_path: Path) -> Iterator[Path]:
-    store = tmp_path / "small"
-    store.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", store], check=True)
-    yield store
-    subprocess.run(["umount", "--lazy", store], check=True)
+    with small_disk(tmp_path / "small", "size=3m") as store:
+        yield store
 
 
 def test_no_room_for_the_safety_copy_is_73_and_touches_nothing(
@@ -462,12 +392,12 @@ def test_no_room_for_the_safety_copy_is_73_and_touches_nothing(
 ) -> None:
     kept = backup(safe_compose, files)
     shutil.copytree(sealed_environment / "safe-compose", small_store, dirs_exist_ok=True)
-    write(files, "newer")
+    write_file(files, "newer")
     started = docker("inspect", f"{files.name}-app-1", "--format", "{{.State.StartedAt}}").stdout
     words = ("restore", kept["id"], "--confirm", files.name)
     answer = safe_compose(*words, cwd=files.folder, env={"SAFE_COMPOSE_HOME": str(small_store)})
     assert answer.returncode == 73 and "no room" in answer.stderr
-    assert read(files) == "newer"
+    assert read_file(files) == "newer"
     assert docker("inspect", f"{files.name}-app-1", "--format", "{{.State.StartedAt}}").stdout == started
 
 
@@ -481,7 +411,7 @@ def test_a_container_that_must_not_be_stopped_is_75(files: ComposeProject, safe_
         answer = safe_compose("restore", kept["id"], "--confirm", files.name, cwd=files.folder)
         assert answer.returncode == 75 and f"docker stop {stranger}" in answer.stderr
         assert docker("inspect", stranger, "--format", "{{.State.Running}}").stdout.strip() == "true"
-        assert read(files) == "a photo"
+        assert read_file(files) == "a photo"
     finally:
         docker("rm", "-f", stranger, check=False)
 
@@ -490,30 +420,30 @@ def test_only_the_volume_that_is_named_comes_back(compose_project: ProjectFactor
     text = FILES.replace('["uploads:/app/uploads"]', '["uploads:/app/uploads", "notes:/app/notes"]') + "  notes:\n"
     project = compose_project(text)
     project.up()
-    write(project, "a photo")
-    write(project, "a note", "notes/n")
+    write_file(project, "a photo")
+    write_file(project, "a note", "notes/n")
     kept = backup(safe_compose, project)
-    write(project, "new photo")
-    write(project, "new note", "notes/n")
+    write_file(project, "new photo")
+    write_file(project, "new note", "notes/n")
     wrong = safe_compose("restore", kept["id"], "--volume", "nope", cwd=project.folder)
     assert wrong.returncode == 64 and "nope" in wrong.stderr
     only = ("restore", kept["id"], "--volume", f"{project.name}_notes")
     shown = json.loads(good(safe_compose(*only, "--dry-run", "--json", cwd=project.folder)).stdout)["restored"]
     assert (shown["phrase"], shown["stops"]) == (project.name, [f"{project.name}-app-1"])
     assert [v["into"] for v in shown["volumes"]] == [f"{project.name}_notes"]
-    assert len(listed(safe_compose)) == 1 and read(project, "notes/n") == "new note"
+    assert len(listed(safe_compose)) == 1 and read_file(project, "notes/n") == "new note"
     good(safe_compose(*only, "--confirm", project.name, cwd=project.folder))
-    assert (read(project), read(project, "notes/n")) == ("new photo", "a note")
+    assert (read_file(project), read_file(project, "notes/n")) == ("new photo", "a note")
 
 
 def test_a_person_types_the_project_before_content_is_replaced(files: ComposeProject, safe_compose: SafeCompose) -> None:
     kept = backup(safe_compose, files)
-    write(files, "newer")
+    write_file(files, "newer")
     person = Person("restore", kept["id"], cwd=files.folder)
     assert "replaced from its archive" in person.sees(f"type '{files.name}'")
     person.types("no")
     assert person.leaves_with() == 77
-    assert read(files) == "newer"
+    assert read_file(files) == "newer"
     person = Person("restore", cwd=files.folder)  # without an id: from a list
     person.sees("Restore which backup?")
     person.sees("[L2]")
@@ -521,7 +451,7 @@ def test_a_person_types_the_project_before_content_is_replaced(files: ComposePro
     assert "replaced from its archive" in person.sees(f"type '{files.name}'")
     person.types(files.name)
     assert person.leaves_with() == 0, person.last_words
-    assert read(files) == "a photo"
+    assert read_file(files) == "a photo"
 
 
 # -- cut off in the middle ---------------------------------------------------------------------------------------------
@@ -538,14 +468,14 @@ def test_a_restore_that_is_cut_off_leaves_what_was_there_or_says_where_it_is(
     project = files
     project.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=8")
     kept = backup(safe_compose, project)
-    write(project, "newer")
+    write_file(project, "newer")
     started = project.running()
     child = subprocess.Popen(
         [PROGRAM, "restore", kept["id"], "--confirm", project.name],
         cwd=project.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    steps: Callable[[], list[str]] = lambda: [str(s.get("step")) for s in runs(sealed_environment)]  # noqa: E731
+    steps: Callable[[], list[str]] = lambda: [str(s.get("step")) for s in every_step(sealed_environment)]  # noqa: E731
     wait_until("it puts back", lambda: "putting-back" in steps() or child.poll() is not None)
     os.killpg(child.pid, number)
     _, said = child.communicate(timeout=120)
@@ -558,7 +488,7 @@ def test_a_restore_that_is_cut_off_leaves_what_was_there_or_says_where_it_is(
             told = good(safe_compose("recover")).stdout
             assert f"container {project.name}-app-1 has run on it since" in told
             assert f"safe-compose restore {safety['id']} --volume {project.name}_uploads" in told
-            assert any(safety["id"] in str(s.get("outcome")) for s in runs(sealed_environment))
+            assert any(safety["id"] in str(s.get("outcome")) for s in every_step(sealed_environment))
             good(safe_compose("restore", safety["id"], "--confirm", project.name, cwd=project.folder))
         else:
             told = good(safe_compose("recover")).stdout
@@ -569,7 +499,7 @@ def test_a_restore_that_is_cut_off_leaves_what_was_there_or_says_where_it_is(
         assert "what was there is there again" in said
         assert project.running() == started
         assert safe_compose("recover").stdout == "nothing to recover\n"
-    assert read(project) == "newer"
+    assert read_file(project) == "newer"
     assert project.docker("compose", "exec", "-T", "app", "wc", "-c", "/app/uploads/big").stdout.split()[0] == str(8 << 20)
     assert helpers(sealed_environment) == []
 
@@ -605,7 +535,7 @@ def test_a_volume_that_points_at_a_folder_comes_back_without_a_write_into_it(
     in_volume(name, "dd", "of=/v/f", "status=none", input="outside")
     before = inspect(name)
     good(safe_compose(*JOB, "volume", "rm", name))
-    assert not exists(name) and (folder / "f").read_text() == "outside"
+    assert not volume_exists(name) and (folder / "f").read_text() == "outside"
     (folder / "f").write_text("changed since")
     answer = good(safe_compose("undo"))
     assert inspect(name) == before and (folder / "f").read_text() == "changed since"
@@ -637,10 +567,10 @@ def test_a_backup_of_one_volume_belongs_to_the_project_of_that_volume(
     name = f"{files.name}_uploads"
     kept = json.loads(good(safe_compose("backup", "--volume", name, "--json")).stdout)["backup"]
     assert kept["project"] == files.name
-    write(files, "newer")
+    write_file(files, "newer")
     other = tmp_path / "other"
     other.mkdir()
     (other / "compose.yaml").write_text("services: {}\n")
     assert safe_compose("restore", "latest", cwd=other).returncode == 64, "latest of this folder's project, not of any"
     good(safe_compose("restore", "latest", "--confirm", files.name, cwd=files.folder))
-    assert read(files) == "a photo"
+    assert read_file(files) == "a photo"

@@ -1,9 +1,7 @@
 """`rotate-password` on real servers: the incident, the change, and everything put back whatever happens in between."""
 
 import json
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from conftest import ProjectFactory, SafeCompose
 from lab.faults import failing
 from lab.projects import ComposeProject, docker, unique, wait_until
 from lab.terminal import Person
+from lab.watch import command_lines
 
 pytestmark = pytest.mark.engine
 
@@ -79,28 +78,6 @@ def health(project: ComposeProject, service: str) -> str:
     return docker("inspect", f"{project.name}-{service}-1", "--format", "{{.State.Health.Status}}").stdout.strip()
 
 
-@contextmanager
-def watched() -> Iterator[set[bytes]]:
-    """Every command line that any process of this machine has during the block."""
-    seen: set[bytes] = set()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.002):
-            for entry in Path("/proc").iterdir():
-                if entry.name.isdecimal():
-                    with suppress(OSError):
-                        seen.add((entry / "cmdline").read_bytes())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        thread.join()
-
-
 def no_secret_in(home: Path, project: ComposeProject, *texts: object) -> None:
     """No password in what was said, in argvs, in the server's log, and in no file of the store, packed ones apart."""
     kept = [p.read_bytes() for p in (home / "safe-compose").rglob("*") if p.is_file() and p.suffix != ".gz"]
@@ -134,7 +111,7 @@ def test_the_incident_and_the_way_out_of_it(
     asked = safe_compose("rotate-password", "--sync", "db", "--dry-run", cwd=shop.folder)
     assert "the database has another one" in asked.stdout
     assert not lets_in(shop, FIFTH)
-    with watched() as argvs:
+    with command_lines() as argvs:
         done = safe_compose("rotate-password", "--sync", "db", "--yes", cwd=shop.folder)
     assert done.returncode == 0, done.stderr
     assert lets_in(shop, FIFTH) and not lets_in(shop, old)
@@ -169,7 +146,7 @@ def test_a_password_is_changed_everywhere_or_nowhere(
         docker("rm", "-f", neighbour)
     assert f"container {neighbour} has the old password (SHOP_DB_PASSWORD)" in asked.stdout
     assert "takes effect as well" not in asked.stdout
-    with watched() as argvs:
+    with command_lines() as argvs:
         done = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=shop.folder, input=f"{SECOND}\n")
     assert done.returncode == 0, done.stderr
     after = (shop.folder / ".env").stat()
@@ -370,7 +347,7 @@ def test_accounts_of_mariadb_change_and_follow(
     project = compose_project(MARIADB, files={".env": f"ROOT_PASSWORD={FIRST}\nAPP_PASSWORD={THIRD}\n"})
     project.up()
     assert mariadb_lets_in(project, "root", FIRST)
-    with watched() as argvs:
+    with command_lines() as argvs:
         done = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=project.folder, input=SECOND)
     assert done.returncode == 0, done.stderr
     assert mariadb_lets_in(project, "root", SECOND) and not mariadb_lets_in(project, "root", FIRST)

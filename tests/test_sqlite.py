@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
-from lab.projects import ComposeProject, docker, real_docker, unique, wait_until
+from lab.projects import ComposeProject, docker, good, real_docker, unique, wait_until
 from lab.recipe import type_recipe
+from lab.stacks import JOB
 from safe_compose.artifacts import Artifact
 from safe_compose.engine import Engine, connect
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods import archive, sqlite, stream
 from safe_compose.methods.members import members
 
-JOB = ("--non-interactive", "--backup-first")
 PLACES = ("state", "sub dir/Ünï.log")
 """The one with a rollback journal, the other with a write-ahead log; no name tells what they are."""
 
@@ -61,11 +61,6 @@ def counts(path: Path) -> int:
         assert one == two == total
         assert db.execute("SELECT count(*) FROM one WHERE length(t) <> n % 700").fetchone() == (0,)
         return int(total)
-
-
-def good(answer: "subprocess.CompletedProcess[str]") -> "subprocess.CompletedProcess[str]":
-    assert answer.returncode == 0, answer.stderr
-    return answer
 
 
 # -- without an engine -------------------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,8 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.backups import fill, keep
+from lab.clock import Clock
+from lab.disks import small_disk
 from lab.faults import failing
 from lab.projects import ROOT, docker, wait_until
 from lab.terminal import Person
@@ -29,19 +30,10 @@ from safe_compose.errors import BackupFailed, LookAgain, UsageError
 DAY = timedelta(days=1)
 
 
-class Clock:
-    """A clock that a test sets; it begins a hundred days ago."""
-
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC) - 100 * DAY
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    """Begins a hundred days ago."""
+    return Clock(datetime.now(UTC) - 100 * DAY)
 
 
 @pytest.fixture
@@ -243,16 +235,6 @@ def test_a_kill_at_any_step_leaves_each_backup_whole_or_gone(
             break
     assert seen == {3, 1} or seen == {3, 2, 1}
     assert ids(catalogue) == [made[-1].id] and list((catalogue.root / ".trash").iterdir()) == []
-
-
-@contextmanager
-def small_disk(path: Path, options: str) -> Iterator[Path]:
-    path.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", path], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 def test_a_full_disk_can_be_made_room_on(safe_compose: SafeCompose, tmp_path: Path, clock: Clock) -> None:

@@ -12,7 +12,7 @@ import pytest
 from conftest import ProjectFactory, SafeCompose
 from lab.faults import failing
 from lab.private_engine import PrivateEngine, private_engine
-from lab.projects import Completed, ComposeProject, docker, real_docker, unique, wait_until
+from lab.projects import ComposeProject, docker, good, in_volume, real_docker, unique, volume_exists, wait_until
 from lab.terminal import Person
 from safe_compose.engine import Engine, connect
 from safe_compose.errors import LookAgain
@@ -41,12 +41,7 @@ volumes: {data: }
 
 def inside(volume: str, *argv: str, input: str | None = None) -> str:
     """Run one program in a throwaway container that sees the volume as /v."""
-    words = ("run", "--rm", "-i", "--network", "none", "-v", f"{volume}:/v", "busybox:latest")
-    return docker(*words, *argv, input=input).stdout.strip()
-
-
-def exists(volume: str) -> bool:
-    return docker("volume", "inspect", volume, check=False).returncode == 0
+    return in_volume(volume, *argv, input=input).strip()
 
 
 def facts(volume: str) -> tuple[str, str]:
@@ -56,12 +51,7 @@ def facts(volume: str) -> tuple[str, str]:
 
 
 def content(volume: str) -> str | None:
-    return inside(volume, "cat", "/v/photo") if exists(volume) else None
-
-
-def good(answer: Completed) -> Completed:
-    assert answer.returncode == 0, answer.stderr
-    return answer
+    return inside(volume, "cat", "/v/photo") if volume_exists(volume) else None
 
 
 def listed(safe_compose: SafeCompose, volume: str) -> list[dict[str, Any]]:
@@ -222,7 +212,7 @@ def test_an_item_is_restored_by_itself_and_an_expired_one_goes_with_a_yes(
     name = loose()
     before = facts(name)
     good(safe_compose("volume", "rm", name, "--confirm", f"trash {name}"))
-    assert not exists(name)
+    assert not volume_exists(name)
     [item] = listed(safe_compose, name)
     restored = json.loads(good(safe_compose("trash", "restore", name, "--json")).stdout)["restored"]
     assert [v["from"] for v in restored["volumes"]] == ["trash"]
@@ -242,7 +232,7 @@ def test_an_item_is_restored_by_itself_and_an_expired_one_goes_with_a_yes(
     assert [i["held"] for i in listed(safe_compose, name)] == [True]
     assert safe_compose("trash", "empty", "--expired").returncode == 77
     good(safe_compose("trash", "empty", "--expired", "--yes"))
-    assert left(name) == [] and exists(name)
+    assert left(name) == [] and volume_exists(name)
 
 
 @pytest.fixture
@@ -367,7 +357,7 @@ def recovered(safe_compose: SafeCompose, volume: str) -> str:
     said = good(safe_compose("recover")).stdout
     assert said != "nothing to recover\n"
     if "docker may still be deleting" in said:
-        wait_until("docker deletes the volume", lambda: not exists(volume))
+        wait_until("docker deletes the volume", lambda: not volume_exists(volume))
         said += good(safe_compose("recover")).stdout
     return said
 
@@ -381,7 +371,7 @@ def test_a_kill_while_content_goes_into_the_trash_loses_nothing(
     killed = safe_compose("volume", "rm", name, "--confirm", f"trash {name}", env=failing("fsync", ".jsonl", "KILL", skip=at))
     assert killed.returncode == -9 and newest_steps(sealed_environment)[-1] == DELETION[at], killed.stderr
     recovered(safe_compose, name)
-    if not exists(name):
+    if not volume_exists(name):
         assert at >= 4
         good(safe_compose("undo"))
     assert facts(name) == before and left(name) == []

@@ -40,6 +40,22 @@ def docker(*argv: str, cwd: Path | None = None, check: bool = True, input: str |
     return done
 
 
+def good(answer: Completed) -> Completed:
+    """The answer of a command that must end with 0."""
+    assert answer.returncode == 0, answer.stderr
+    return answer
+
+
+def in_volume(volume: str, *argv: str, image: str = "busybox:latest", input: str | None = None) -> str:
+    """The stdout of one program in a throwaway container that sees the volume as /v."""
+    words = ("run", "--rm", "-i", "--network", "none", "-v", f"{volume}:/v", "--entrypoint", argv[0], image)
+    return docker(*words, *argv[1:], input=input).stdout
+
+
+def volume_exists(name: str) -> bool:
+    return docker("volume", "inspect", name, check=False).returncode == 0
+
+
 def unique(base: str) -> str:
     """A name that no other test, worker or person uses."""
     return f"{base}-{uuid.uuid4().hex[:8]}"
