@@ -11,7 +11,7 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ComposeProject, docker
-from lab.stacks import FILES
+from lab.stacks import FILES, write_file
 from lab.terminal import Person
 from safe_compose import approvals
 from safe_compose.approvals import HOLDS, MOST, WAITS, Approvals, Asked, Moment
@@ -179,7 +179,7 @@ def files(compose_project: ProjectFactory) -> ComposeProject:
     """An app with one critical file volume, running."""
     project = compose_project(FILES)
     project.up()
-    project.docker("compose", "exec", "-T", "app", "dd", "of=/app/uploads/f", "status=none", input="a photo")
+    write_file(project, "a photo", "uploads/f")
     return project
 
 
@@ -249,7 +249,7 @@ def test_an_agent_is_refused_a_person_approves_and_the_same_command_goes_through
     assert f"approved once ({code})" in journal
 
     files.up()
-    files.docker("compose", "exec", "-T", "app", "dd", "of=/app/uploads/g", "status=none", input="another photo")
+    write_file(files, "another photo", "uploads/g")
     again = safe_compose(*command, cwd=files.folder)
     assert again.returncode == 77
     assert refusal(again.stderr)["approve"]["code"] != code

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ComposeProject, docker, unique
+from lab.stacks import write_file
 from lab.terminal import PROGRAM, Person
 from safe_compose import cli, shim
 from safe_compose.errors import SafeComposeError
@@ -230,7 +231,7 @@ def shop(module_compose_project: ProjectFactory, tmp_path_factory: pytest.TempPa
     project = module_compose_project(SHOP)
     project.up()
     project.psql("CREATE TABLE orders AS SELECT g AS n FROM generate_series(1, 1234) g", user="shop", database="shop")
-    project.docker("compose", "exec", "-T", "app", "dd", "of=/app/uploads/f", "status=none", input="a photo")
+    write_file(project, "a photo", "uploads/f")
     asking = Shop(project, tmp_path_factory.mktemp("store") / "store", {}, "")
     answer = asking("backup")
     assert answer.returncode == 0, answer.stderr

@@ -298,7 +298,7 @@ volumes: {{shared: {{external: true, name: {shared}}}}}
     try:
         project.up()
         fill(shared, "theirs")
-        project.docker("compose", "exec", "-T", "app", "touch", "/srv/x/PG_VERSION")
+        project.exec("app", "touch", "/srv/x/PG_VERSION")
         plan = json.loads(safe_compose("compose", "down", "-v", "--explain", "--json", cwd=project.folder).stdout)
         [volume] = plan["volumes"]
         assert (volume["anonymous"], volume["tier"], volume["kind"]) == (True, "critical", "postgres")
@@ -505,7 +505,7 @@ def test_a_store_that_cannot_hold_the_backup_is_73_and_services_run_as_before(
             assert answer.returncode == 73, answer.stderr
             assert ("no space is left" if files == 1 else " files are free") in answer.stderr
             assert "docker was not run (73)" in answer.stderr and not list(crowded.rglob("manifest.json"))
-    app.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=190")
+    app.exec("app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=190")
     with small_disk(tmp_path / "small", "size=184m") as small:  # 0.6 x 190 + 64 are asked for, 190 are needed
         answer = safe_compose(*JOB, "compose", "down", "-v", cwd=app.folder, env={"SAFE_COMPOSE_HOME": str(small)})
         assert answer.returncode == 73, answer.stderr
@@ -517,7 +517,7 @@ def test_a_store_that_cannot_hold_the_backup_is_73_and_services_run_as_before(
 def test_a_backup_that_rots_before_it_is_read_back_is_65_kept_and_never_counted(
     app: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
-    app.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=60")
+    app.exec("app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=60")
     guarded = start(*JOB, "compose", "down", "-v", cwd=app.folder)
     at_step(sealed_environment, "archived")
     [path] = store(sealed_environment).rglob("data.tar.gz")

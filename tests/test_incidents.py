@@ -85,7 +85,7 @@ class Shop:
         project = project or self.project
         rows = project.psql(SUM, user="shop", database="shop")
         find = ("find", "/app/uploads", "-type", "f", "-exec", "sha256sum", "{}", "+")
-        files = project.docker("compose", "exec", "-T", "app", *find).stdout
+        files = project.exec("app", *find)
         return rows, "".join(sorted(files.splitlines(keepends=True)))
 
 
@@ -96,7 +96,7 @@ def shop(module_compose_project: ProjectFactory, tmp_path_factory: pytest.TempPa
     project = module_compose_project(compose_file(name), name, settings)
     project.up()
     project.psql(ROWS, user="shop", database="shop")
-    project.docker("compose", "exec", "-T", "app", "sh", "-c", "cd /app/uploads && mkdir a && echo one > a/1 && echo two > 2")
+    project.exec("app", "sh", "-c", "cd /app/uploads && mkdir a && echo one > a/1 && echo two > 2")
     subprocess.run([PROGRAM, "shell", "--install", "shims", "--dir", folder / "bin", "--yes"], check=True, capture_output=True)
     return Shop(project, folder / "store", folder / "bin")
 

@@ -18,7 +18,7 @@ from obstore.store import S3Store
 from conftest import ProjectFactory, SafeCompose
 from lab.elsewhere import KEY_ID, SECRET, Cut, Line, free_port, s3_server, sftp_server, user
 from lab.projects import ComposeProject, docker, wait_until
-from lab.stacks import FILES, JOB
+from lab.stacks import FILES, JOB, write_file
 from lab.terminal import PROGRAM
 from safe_compose import config, destination
 from safe_compose.artifacts import slug
@@ -122,8 +122,8 @@ def made(module_compose_project: ProjectFactory, tmp_path_factory: pytest.TempPa
     project = module_compose_project(FILES)
     project.up()
     big = ("dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", f"count={SIZE}", "status=none")
-    project.docker("compose", "exec", "-T", "app", *big)
-    project.docker("compose", "exec", "-T", "app", "dd", "of=/app/uploads/one.jpg", "status=none", input="a photo")
+    project.exec("app", *big)
+    write_file(project)
     project.docker("compose", "stop")
     store = tmp_path_factory.mktemp("store") / "store"
     done = subprocess.run(
@@ -392,7 +392,7 @@ def test_a_deletion_that_requires_a_copy_waits_for_it_and_the_copy_brings_all_ba
 ) -> None:
     project = compose_project(FILES)
     project.up()
-    project.docker("compose", "exec", "-T", "app", "dd", "of=/app/uploads/one.jpg", "status=none", input="a photo")
+    write_file(project)
     disk = tmp_path / "disk"
     (project.folder / "safe-compose.toml").write_text(f'[offsite.disk]\nurl = "file://{disk}"\nrequired = true\n')
     running = project.running()

@@ -151,7 +151,7 @@ def test_all_that_a_server_holds_survives_a_physical_copy_and_a_guarded_deletion
 def _folders(project: ComposeProject, major: int) -> str:
     """Owner and mode of every folder from the mount down to the data."""
     argv = ("find", MOUNT[major], "-maxdepth", "3", "-type", "d", "-printf", r"%p %U %G %m\n")
-    said = project.docker("compose", "exec", "-T", "db", *argv).stdout
+    said = project.exec("db", *argv)
     return "\n".join(sorted(line for line in said.splitlines() if "/base/" not in line))
 
 

@@ -55,7 +55,7 @@ class Site:
                 for path in (root, *sorted(root.rglob("*")))]  # fmt: skip
 
     def sh(self, script: str) -> None:
-        self.project.docker("compose", "exec", "-T", "app", "sh", "-c", f"cd /app/uploads && {script}")
+        self.project.exec("app", "sh", "-c", f"cd /app/uploads && {script}")
 
     def left(self) -> list[str]:
         """Containers and volumes of ours that nobody will take away any more."""

@@ -466,7 +466,7 @@ def test_a_restore_that_is_cut_off_leaves_what_was_there_or_says_where_it_is(
     files: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path, number: signal.Signals, used: bool
 ) -> None:
     project = files
-    project.docker("compose", "exec", "-T", "app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=8")
+    project.exec("app", "dd", "if=/dev/urandom", "of=/app/uploads/big", "bs=1M", "count=8")
     kept = backup(safe_compose, project)
     write_file(project, "newer")
     started = project.running()
@@ -500,7 +500,7 @@ def test_a_restore_that_is_cut_off_leaves_what_was_there_or_says_where_it_is(
         assert project.running() == started
         assert safe_compose("recover").stdout == "nothing to recover\n"
     assert read_file(project) == "newer"
-    assert project.docker("compose", "exec", "-T", "app", "wc", "-c", "/app/uploads/big").stdout.split()[0] == str(8 << 20)
+    assert project.exec("app", "wc", "-c", "/app/uploads/big").split()[0] == str(8 << 20)
     assert helpers(sealed_environment) == []
 
 

@@ -238,7 +238,7 @@ def test_hot_cold_and_back_while_an_application_writes(app: ComposeProject, safe
             copy.write_bytes(gzip.decompress((folder / artifact["file"]).read_bytes()))
             kept[artifact["database"]] = counts(copy)
     assert all(kept[place] >= seen for place, seen in zip(PLACES, before, strict=True))
-    owners = app.docker("compose", "exec", "-T", "app", "find", "/app/state", "!", "-user", "1000").stdout
+    owners = app.exec("app", "find", "/app/state", "!", "-user", "1000")
     assert owners == "", "the copying left files of another user behind"
 
     before = written(app)

@@ -408,7 +408,7 @@ def test_what_docker_does_not_delete_has_its_content_again_before_anything_start
     answer = good(safe_compose(*words, cwd=project.folder, env={"SAFE_COMPOSE_DOCKER": str(idle)}))
     assert f"still there: {volume}" in answer.stderr and f"started again: {project.name}-app-1" in answer.stderr
     assert facts(volume) == before and project.running() == [f"{project.name}-app-1"]
-    assert project.docker("compose", "exec", "-T", "app", "cat", "/app/uploads/photo").stdout == "a photo"
+    assert project.exec("app", "cat", "/app/uploads/photo") == "a photo"
     assert left(volume) == []
 
 

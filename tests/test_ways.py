@@ -15,6 +15,7 @@ import pytest
 from conftest import ProjectFactory
 from lab.plain import plain_program
 from lab.projects import ROOT, ComposeProject, docker
+from lab.stacks import write_file
 from lab.ways import examined, log_in, markdown, verdicts
 from safe_compose import harmless, shim
 from safe_compose.errors import Refused
@@ -477,7 +478,7 @@ def test_docker_sees_the_same_compose_through_the_plugin(plugged: Plugged, real_
 def files(compose_project: ProjectFactory) -> ComposeProject:
     project = compose_project(FILES)
     project.up()
-    project.docker("compose", "exec", "-T", "app", "dd", "of=/app/uploads/one.jpg", "status=none", input="a photo")
+    write_file(project)
     return project
 
 

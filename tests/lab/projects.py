@@ -113,10 +113,14 @@ class ComposeProject:
         answer = docker("ps", "--filter", f"label=com.docker.compose.project={self.name}", "--format", "{{.Names}}")
         return sorted(answer.stdout.split())
 
+    def exec(self, service: str, *argv: str, input: str | None = None) -> str:
+        """The stdout of one program in the first container of a service. Compose would need five times the processor time."""
+        return docker("exec", "-i", f"{self.name}-{service}-1", *argv, input=input).stdout
+
     def psql(self, query: str, *, service: str = "db", user: str = "dating", database: str = "dating") -> str:
         """Run SQL as the superuser over the socket and return what it prints, unaligned and without headers."""
         argv = ("psql", "-XqtA", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-f", "-")
-        return self.docker("compose", "exec", "-T", service, *argv, input=query).stdout.strip()
+        return self.exec(service, *argv, input=query).strip()
 
     def wait_for_dump(self, *, user: str, database: str) -> None:
         """Return while a dump of ours copies a table, 60 s at most. One statement that watches inside of the server: asking

@@ -43,8 +43,8 @@ volumes:
 
 def write_file(project: ComposeProject, text: str = "a photo", name: str = "uploads/one.jpg", service: str = "app") -> None:
     """Put a file into the app, which must run."""
-    project.docker("compose", "exec", "-T", service, "dd", f"of=/app/{name}", "status=none", input=text)
+    project.exec(service, "dd", f"of=/app/{name}", "status=none", input=text)
 
 
 def read_file(project: ComposeProject, name: str = "uploads/one.jpg", service: str = "app") -> str:
-    return project.docker("compose", "exec", "-T", service, "cat", f"/app/{name}").stdout
+    return project.exec(service, "cat", f"/app/{name}")
