@@ -15,7 +15,7 @@ from safe_compose import guard, harmless, prompts
 
 # Each module adds its verbs, in the order in which `commands` lists them.
 # isort: off
-from safe_compose.cli import machine, store, back, causes, done  # noqa: F401
+from safe_compose.cli import machine, store, offsite, daily, back, causes, done  # noqa: F401
 
 # isort: on
 from safe_compose.cli.words import app, verbs

@@ -1,9 +1,9 @@
-"""The verbs about backups: made, listed, read again, forgotten, kept elsewhere, made every day."""
+"""The verbs about backups: made, listed, read again, forgotten."""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,15 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from safe_compose import (
-    backup,
-    config,
-    copies,
-    prompts,
-    schedule,
-    timer,
-    upkeep,
-)
+from safe_compose import backup, config, prompts, upkeep
 from safe_compose.artifacts import Backup, Copy, Listed
 from safe_compose.catalogue import Catalogue
 from safe_compose.cli.words import (
@@ -39,17 +31,14 @@ from safe_compose.cli.words import (
     check_wait,
     down_of,
     print_json,
-    tell_offsite,
     unlock,
 )
-from safe_compose.destination import Destination
-from safe_compose.errors import DockerNotFound, EngineUnavailable, Refused, SafeComposeError, UsageError, VerifyFailed
+from safe_compose.errors import DockerNotFound, EngineUnavailable, Refused, UsageError, VerifyFailed
 from safe_compose.journal import Journal
 from safe_compose.plan import size_text
 from safe_compose.process import utc_now
 from safe_compose.retention import Policy, span
-from safe_compose.timetable import Timetable
-from safe_compose.world import World, enter, project_folder
+from safe_compose.world import enter
 
 
 @app.command("backup")
@@ -310,208 +299,3 @@ def _agree_to_forget(going: upkeep.Forgetting, *, yes: bool, confirm: str | None
         raise Refused(f"{held}; nobody can be asked; nothing was forgotten", next_step=f"add --confirm '{phrase}'")
     if terminal.ask(f"{held}\nTo forget for good, type '{phrase}': ") != phrase:
         raise Refused(f"the phrase was not '{phrase}'; nothing was forgotten")
-
-
-@app.command()
-def offsite(
-    action: Annotated[str, typer.Argument(help="push, pull, list, verify or status.")],
-    id: Annotated[str | None, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")] = None,
-    place: Annotated[
-        str | None, typer.Option("--to", "--from", help="The destination: a name of the settings, or a URL. Without it: all.")
-    ] = None,
-    project: ProjectName = None,
-    every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
-    dry_run: DryRun = False,
-    identity: IdentityFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Keep copies of backups elsewhere: push and pull them, list, verify and show what is known of them."""
-    if action not in ("push", "pull", "list", "verify", "status"):
-        raise UsageError(
-            f"offsite takes push, pull, list, verify or status, not {action!r}", next_step="safe-compose offsite --help"
-        )
-    if every and (id is not None or action == "pull"):
-        raise UsageError("--all goes with push, verify and status, and without an id")
-    settings = config.load(Path.cwd(), dict(os.environ))
-    unlock(settings, identity)
-    catalogue = Catalogue(settings.store, settings.access)
-    where = copies.chosen(settings, place) if action != "status" else ()
-    if action == "status":
-        _tell_copies(
-            catalogue.listed(project) if id is None else [Listed.of(catalogue.find(id, project))], settings, as_json=as_json
-        )
-        return
-    if action == "list":
-        found = [(to, copies.listed(to, project)) for to in where]
-        _tell_listed(found, as_json=as_json)
-        return
-    if action == "pull":
-        if id is None:
-            raise UsageError("offsite pull needs a backup's id, or latest", next_step="safe-compose offsite list")
-        outcomes = [copies.pull(catalogue, where, id, project, dry_run=dry_run)[1]]
-    elif action == "push":
-        kept = [b for b in catalogue.backups(project) if b.broken is None] if every else [catalogue.find(id or "latest", project)]
-        outcomes = [outcome for to in where for outcome in copies.push(catalogue, kept, to, dry_run=dry_run)]
-    else:
-        outcomes = [outcome for to in where for outcome in copies.verify(catalogue, to, None if every else id or "latest", project)]
-    tell_offsite(action, outcomes, as_json=as_json)
-    if faults := [o.fault for o in outcomes if o.fault is not None]:
-        worst = next((f for f in faults if isinstance(f, VerifyFailed)), faults[0])
-        many = f"{len(faults)} of {len(outcomes)} failed; the first: " if len(faults) > 1 else ""
-        raise type(worst)(f"{many}{worst.message}", next_step=worst.next_step)
-
-
-def _tell_listed(found: Sequence[tuple[Destination, Sequence[Backup]]], *, as_json: bool) -> None:
-    if as_json:
-        shapes = [
-            {
-                "id": b.id, "seq": b.seq, "created": b.created, "project": b.project, "reason": b.reason, "bytes": b.bytes,
-                "volumes": [v.name for v in b.volumes], "destination": to.name, "url": to.url, "fault": b.broken,
-            }
-            for to, backups in found
-            for b in backups
-        ]  # fmt: skip
-        print_json({"action": "list", "offsite": shapes})
-        return
-    rows = [
-        (b.id, to.name, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(v.name for v in b.volumes), b.broken or "")
-        for to, backups in found
-        for b in backups
-    ]
-    prompts.table("off-site", ["id", "at", "project", "created", "reason", "size", "volumes", ""], rows)
-
-
-def _tell_copies(kept: Sequence[Listed], settings: config.Settings, *, as_json: bool) -> None:
-    """What is known without asking anybody: for each backup every destination of the settings, and every other copy."""
-    rows = []
-    for b in kept:
-        known = {c.name: c for c in b.offsite}
-        names = dict.fromkeys([*(d.name for d in settings.offsite), *known])
-        urls = {d.name: d.url for d in settings.offsite}
-        rows += [(b, known.get(name) or Copy(name, urls[name])) for name in names]
-    if as_json:
-        shapes = [{"id": b.id, "project": b.project, "destination": c.name, "url": c.url, "state": _copied(c), "pushed": c.pushed,
-                   "verified": c.verified, "fault": c.fault} for b, c in rows]  # fmt: skip
-        print_json({"action": "status", "offsite": shapes})
-        return
-    cells = [(b.id, b.project, c.name, _copied(c), c.verified or "-", c.fault or "") for b, c in rows]
-    prompts.table("off-site copies", ["id", "project", "at", "state", "last read back", ""], cells)
-
-
-def _copied(copy: Copy) -> str:
-    return "never sent" if copy.pushed is None and copy.verified is None and copy.fault is None else copy.state
-
-
-@app.command("schedule")
-def keep_schedule(
-    action: Annotated[str, typer.Argument(help="install, cron, status, run or remove.")] = "status",
-    at: Annotated[list[str] | None, typer.Option("--at", help="A time of day, 03:00 unless said; may be repeated.")] = None,
-    folder: Annotated[Path | None, typer.Option("--dir", help="Where the units go, instead of systemd's own folder.")] = None,
-    project: ProjectName = None,
-    files: ComposeFile = None,
-    identity: IdentityFile = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Back a project up every day by a systemd timer or cron, and show how that goes. 1 when a person is needed."""
-    if action not in ("install", "cron", "status", "run", "remove"):
-        raise UsageError(f"schedule takes install, cron, status, run or remove, not {action!r}; nothing was changed")
-    times = timer.times(at or ["03:00"])
-    if action == "status":
-        _tell_schedules(project, as_json=as_json)
-    elif action == "run":
-        _run_scheduled(project, files, timer.times(at or ()), identity, as_json=as_json)
-    elif action == "remove":
-        _remove_schedule(project, folder or timer.folder(os.environ), yes=yes)
-    else:
-        invocation = down_of(project, files)
-        world = enter(invocation)
-        with closing(world.engine):
-            job = schedule.job(world, invocation, times)
-            if action == "cron":
-                sys.stdout.write("".join(f"{line}\n" for line in timer.cron_lines(job)))
-                prompts.say("safe-compose: add that with `crontab -e`; `safe-compose schedule status` shows it after its first run")
-            else:
-                _install_schedule(world, job, folder or timer.folder(os.environ), yes=yes, dry_run=dry_run)
-
-
-def _install_schedule(world: World, job: timer.Job, into: Path, *, yes: bool, dry_run: bool) -> None:
-    """Show the units, then write them and start the timer."""
-    units = timer.units(job)
-    schedule.refuse_other(world, job)
-    for name, text in units.items():
-        sys.stdout.write(f"write {into / name}\n" + "".join(f"    {line}\n" for line in text.rstrip("\n").split("\n")))
-    sys.stdout.flush()
-    if dry_run:
-        return
-    timer.check_listens()
-    ask_yes(f"Write these {len(units)} files and start the timer?", yes=yes)
-    schedule.put_in_place(world, job, units, into)
-    prompts.say(f"safe-compose: {job.project} is backed up daily at {', '.join(job.at)}; next: {timer.next_run(job.name) or '?'}")
-    if os.geteuid() != 0:
-        prompts.say("safe-compose: while you are logged out a timer of yours runs only after `loginctl enable-linger`")
-
-
-def _remove_schedule(project: str | None, folder: Path, *, yes: bool) -> None:
-    settings = config.load(Path.cwd(), dict(os.environ))
-    timetable = Timetable(settings.store, settings.access)
-    here = [r.project for r in timetable.all() if (r.project == project if project else Path(r.folder) == Path.cwd())]
-    if len(here) != 1:
-        which = f"there is no schedule of {project}" if project else f"{len(here)} schedules run in this folder"
-        raise UsageError(f"{which}; nothing was removed", next_step="safe-compose schedule status")
-    ask_yes(f"Take the schedule of {here[0]} away?", yes=yes)
-    names = [f"{timer.unit_name(here[0])}.{ending}" for ending in ("service", "timer")]
-    for path in timer.remove(names, folder):
-        prompts.say(f"safe-compose: deleted {path}")
-    timetable.take_away(here[0])
-    prompts.say(f"safe-compose: {here[0]} is no longer scheduled; a line in a crontab is yours to delete")
-
-
-def _tell_schedules(project: str | None, *, as_json: bool) -> None:
-    settings = config.load(Path.cwd(), dict(os.environ))
-    timetable = Timetable(settings.store, settings.access)
-    records = [r for r in timetable.all() if project is None or r.project == project]
-    troubles = timetable.troubles(project)
-    nexts = {r.project: timer.next_run(timer.unit_name(r.project)) if r.how == "systemd" else None for r in records}
-    if as_json:
-        shapes = [
-            {
-                "project": r.project, "folder": r.folder, "at": list(r.at), "how": r.how, "next": nexts[r.project],
-                "began": r.began, "ended": r.ended, "good": r.good, "backup": r.backup, "trial": r.trial, "faults": list(r.faults),
-                "trouble": troubles.get(r.project),
-            }
-            for r in records
-        ]  # fmt: skip
-        print_json({"schedules": shapes})
-    else:
-        rows = [
-            (r.project, ", ".join(r.at), r.how, r.began or "-", r.good or "-", r.backup or "-", r.trial or "-") for r in records
-        ]
-        prompts.table("schedules", ["project", "daily at", "by", "last run", "last good", "backup", "last trial"], rows)
-        sys.stdout.write("".join(f"needs a person: {name}: {trouble}\n" for name, trouble in troubles.items()))
-    if troubles:
-        raise typer.Exit(1)
-
-
-def _run_scheduled(
-    project: str | None, files: Sequence[str] | None, at: Sequence[str], identity: Path | None, *, as_json: bool
-) -> None:
-    """One run, as a timer calls it. Its first fault gives the exit code."""
-    here = down_of(None, files)
-    settings = config.load(project_folder(here), dict(os.environ))
-    try:
-        unlock(settings, identity)
-        world = enter(here)
-        with closing(world.engine):
-            ways = [here, down_of(project, files)] if project is not None else [here]
-            outcome = schedule.run(world, ways, project, at)
-    except SafeComposeError as fault:
-        if project is None:
-            raise
-        outcome = schedule.never_began(settings, project, fault)
-    schedule.tell(settings, outcome)
-    if as_json:
-        print_json({"run": outcome.shape()})
-    if outcome.faults:
-        raise outcome.faults[0]
