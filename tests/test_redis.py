@@ -78,7 +78,11 @@ services:
     volumes: ["aof:/data"]
   mem:
     image: redis:7
-    command: [sh, -c, 'exec redis-server --save "" --enable-debug-command local --requirepass "$$REDIS_PASSWORD"']
+    # No delay: a server waits 5 s for other replicas before it sends the first one its data.
+    command:
+      - sh
+      - -c
+      - exec redis-server --save "" --repl-diskless-sync-delay 0 --enable-debug-command local --requirepass "$$REDIS_PASSWORD"
     environment: {{REDIS_PASSWORD: "{PASSWORD} '2"}}
     volumes: ["mem:/data"]
 volumes:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
 from safe_compose.engine import Engine
-from safe_compose.errors import BackupFailed
+from safe_compose.errors import BackupFailed, LookAgain
 from safe_compose.observed import Container, DeclaredMount, Mount
 
 
@@ -32,6 +32,23 @@ def lasting(container: Container, mount: Mount | None, directory: str) -> Mount:
         "that container; nothing was dumped",
         next_step=f"docker inspect {container.name}",
     )
+
+
+def counted_before(engine: Engine, record: VolumeRecord, image: str, volume: str) -> ServerStatistics:
+    """What a volume held, where its data can be made again from a dump: with an image that is at hand, into an EMPTY volume.
+
+    Raises BackupFailed, LookAgain.
+    """
+    if record.statistics is None:
+        raise BackupFailed(f"volume {record.name}: it cannot be made again from a dump: it has none")
+    if not image or engine.image(image) is None:
+        raise BackupFailed(
+            f"volume {record.name}: it cannot be made again from its dump: its image is not at hand, and none is pulled",
+            next_step="docker pull the image of its service, then repeat the command",
+        )
+    if (names := engine.list_root(volume)) is None or names:
+        raise LookAgain(f"volume {volume} is not empty; nothing was written into it")
+    return record.statistics
 
 
 class Stopped(NamedTuple):

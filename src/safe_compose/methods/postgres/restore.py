@@ -11,8 +11,9 @@ from pathlib import Path
 
 from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord
 from safe_compose.engine import Engine, Helper, HelperFailed
-from safe_compose.errors import BackupFailed, LookAgain, Refused, VerifyFailed
+from safe_compose.errors import Refused, VerifyFailed
 from safe_compose.methods.archive import feed
+from safe_compose.methods.database import counted_before
 from safe_compose.methods.postgres.control import clean, control_state
 from safe_compose.methods.postgres.dump import measure, verify_dump
 from safe_compose.methods.postgres.physical import base_of, put_back
@@ -152,17 +153,8 @@ def rebuild(
 
     Raises LookAgain for a volume that is not empty, VerifyFailed, BackupFailed.
     """
-    statistics = record.statistics
-    if statistics is None:
-        raise BackupFailed(f"volume {record.name}: it cannot be made again from a dump: it has none")
     place = Place.of(record, "")
-    if engine.image(place.image) is None:
-        raise BackupFailed(
-            f"volume {record.name}: it cannot be made again from its dump: its image is not at hand, and none is pulled",
-            next_step="docker pull the image of its service, then repeat the command",
-        )
-    if (names := engine.list_root(volume_name)) is None or names:
-        raise LookAgain(f"volume {volume_name} is not empty; nothing was written into it")
+    statistics = counted_before(engine, record, place.image, volume_name)
     verify_dump(folder, record.artifacts, statistics)
     if base_of(record.artifacts) is not None:
         revive(engine, folder, record, place, volume_name, progress)

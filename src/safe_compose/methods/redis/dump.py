@@ -201,14 +201,15 @@ def _owners(engine: Engine, server: Server) -> dict[str, str]:
     """`uid gid mode` of the data directory and of the volume's root, for the day when they are made again."""
     directory = PurePosixPath(server.settings["dir"])
     root = directory if server.folder == "." else PurePosixPath(str(directory).removesuffix(server.folder))
-    found = {}
-    for name, path in (("owner", directory), ("root", root)):
+    places = {"owner": directory, "root": root}
+    known = {}
+    for path in dict.fromkeys(places.values()):
         try:
             said = engine.execute(server.container.id, ("stat", "-c", "%u %g %a", str(path)), timeout=60)
         except HelperFailed:
             continue  # no stat in there: root's, and the image's entrypoint gives them to whom it starts as
-        found[name] = said.decode("ascii", "replace").strip()
-    return found
+        known[path] = said.decode("ascii", "replace").strip()
+    return {name: known[path] for name, path in places.items() if path in known}
 
 
 def _others(engine: Engine, server: Server) -> list[str]:

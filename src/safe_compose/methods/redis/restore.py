@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
 from safe_compose.engine import Engine, Helper, HelperFailed
-from safe_compose.errors import BackupFailed, LookAgain, VerifyFailed
+from safe_compose.errors import VerifyFailed
 from safe_compose.methods.archive import MOUNT, extract
+from safe_compose.methods.database import counted_before
 from safe_compose.methods.redis.dump import verify_dump
 from safe_compose.methods.redis.server import Access, Answer, ask, asking, differences, keyspace
 from safe_compose.methods.stream import evidence, nothing, unpack
@@ -51,17 +52,8 @@ def rebuild(
     later), and one under its old name is taken over by Redis 7. A server of our own is started on it, which also brings it into
     its own shape, counts, and is stopped in order. Raises LookAgain for a volume that is not empty, VerifyFailed, BackupFailed.
     """
-    statistics = record.statistics
-    if statistics is None:
-        raise BackupFailed(f"volume {record.name}: it cannot be made again from a dump: it has none")
-    image = next((u["image_id"] for u in record.users if engine.image(u["image_id"]) is not None), None)
-    if image is None:
-        raise BackupFailed(
-            f"volume {record.name}: it cannot be made again from its dump: its image is not at hand, and none is pulled",
-            next_step="docker pull the image of its service, then repeat the command",
-        )
-    if (names := engine.list_root(volume_name)) is None or names:
-        raise LookAgain(f"volume {volume_name} is not empty; nothing was written into it")
+    image = next((u["image_id"] for u in record.users if engine.image(u["image_id"]) is not None), "")
+    statistics = counted_before(engine, record, image, volume_name)
     verify_dump(folder, record.artifacts, statistics)
     dump = _dump_of(record)
     _fill(engine, folder, dump, statistics, volume_name, image, progress)
