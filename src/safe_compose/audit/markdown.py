@@ -2,6 +2,7 @@
 
 import html
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,11 @@ _FINDERS = {
 }  # fmt: skip
 
 
+_SWALLOWED = re.compile(
+    r"^[ \t]*(?P<mark>```|~~~)(?P<info>[^`\n]*)\n(?P<content>.*?)(?:^[ \t]*(?P=mark)|\Z)", re.DOTALL | re.MULTILINE
+)
+
+
 class _Block(NamedTuple):
     first: int
     """Of the lines of the file, counted from 1."""
@@ -47,7 +53,7 @@ class _Block(NamedTuple):
 
 def markdown(text: str) -> Read:
     """Every piece of shell in a document."""
-    blocks = list(_blocks(MarkdownIt("commonmark").enable("table").parse(text)))
+    blocks = list(_blocks(_parsed(text)))
     pieces: list[Piece] = []
     known: dict[str, str] = {}
     for index, block in enumerate(blocks):
@@ -62,6 +68,16 @@ def markdown(text: str) -> Read:
         beside = tuple(_beside(blocks, index))
         pieces += [piece._replace(beside=beside, block=(block.first, block.last)) for piece in read.pieces]
     return Read(tuple(pieces), known)
+
+
+def outline(text: str) -> list[tuple[str, str, str]]:
+    """(kind, tag, content) of everything that a document is made of. Its paragraphs are left out: those of a list come and go with
+    blank lines between its items."""
+    return [(t.type, t.tag, t.content) for t in _parsed(text) if not t.type.startswith("paragraph_")]
+
+
+def _parsed(text: str) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(text)
 
 
 def html_page(text: str) -> Read:
@@ -89,6 +105,8 @@ def _blocks(tokens: Sequence[Token]) -> Iterator[_Block]:
             if row is not None:
                 row[1].append(token)
             else:
+                if (opened := tokens[number - 1]).type == "heading_open" and opened.map:
+                    last = opened.map[1]  # the line below it, where that is what makes it one
                 yield _Block(first, last, "text", token.content, tuple(_codes(token, first)), group=group)
         elif token.type == "fence":
             yield _Block(first, last, "fence", token.content, info=token.info, group=group)
@@ -161,11 +179,16 @@ def _filled(text: str) -> str:
 
 
 def _of_html(block: _Block) -> Iterator[Piece]:
-    """Code in HTML blocks, without its tags."""
+    """Code in HTML blocks, without its tags; and fences, which an HTML block swallows where no blank line stands before them (in
+    MDX they are fences all the same)."""
     for found in re.finditer(r"<(pre|code|kbd)\b[^<>]*>(.*?)(?:</\1>|\Z)", block.content, re.DOTALL | re.IGNORECASE):
         inner = html.unescape(re.sub(r"<[^<>]*>", "", found[2]))
         line = block.first + block.content.count("\n", 0, found.start(2))
         yield from (piece.moved(line - 1) for piece in _console(inner))
+    for fence in _SWALLOWED.finditer(block.content):
+        line = block.first + block.content.count("\n", 0, fence.start())
+        inside = _Block(line, line, "fence", textwrap.dedent(fence["content"]), info=fence["info"])
+        yield from _of_block(inside).pieces
 
 
 # -- what stands beside ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from safe_compose.audit import judge
 from safe_compose.audit.judge import Finding
-from safe_compose.audit.markdown import markdown
+from safe_compose.audit.markdown import markdown, outline
 
 _MARKER = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+")
 
@@ -35,13 +35,27 @@ def diff(path: str, before: bytes, after: bytes) -> str:
 
 
 def _findings(path: str, text: str) -> list[Finding]:
-    plain = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    plain = _plain(text)
     return judge.findings(path, plain, markdown(plain))
 
 
 def _with_warning(path: str, text: str, block: tuple[int, int]) -> str | None:
+    """The document with a warning beside one block; None where it would then read otherwise."""
     before = _findings(path, text)
-    here = [f for f in before if f.block == block]
+    words = "> **Warning:** " + " ".join(_sentences([f for f in before if f.block == block]))
+    for less in (0, 4):  # what is indented is so by its list, or is code for it
+        after = _placed(text, block, words, less)
+        now = _findings(path, after)
+        gone = Counter(_what(f) for f in before) - Counter(_what(f) for f in now)
+        more = Counter(_what(f) for f in now) - Counter(_what(f) for f in before)
+        lost = Counter(outline(_plain(text))) - Counter(outline(_plain(after)))
+        if gone and not more and not lost:
+            return after
+    return None
+
+
+def _placed(text: str, block: tuple[int, int], words: str, less: int) -> str:
+    """The document with words above a fence, or below any other block; `less`: blanks that they stand further to the left."""
     lines = text.split("\n")
     end = "\r" if lines[0].endswith("\r") else ""
     if lines[-1]:
@@ -49,7 +63,6 @@ def _with_warning(path: str, text: str, block: tuple[int, int]) -> str | None:
     first, last = block
     line = lines[first - 1]
     prefix = (re.match(r"[ \t>]*", line) or [""])[0]
-    words = "> **Warning:** " + " ".join(_sentences(here))
     if re.match(r"[ \t>]*(?:```|~~~)", line):
         above = lines[first - 2].rstrip("\r") if first > 1 else ""
         gap = [prefix.rstrip() + end] if above.strip(" \t>") else []
@@ -57,27 +70,21 @@ def _with_warning(path: str, text: str, block: tuple[int, int]) -> str | None:
     else:
         if marker := _MARKER.match(line[len(prefix.rstrip(" \t")) :]):
             prefix = prefix.rstrip(" \t") + " " * marker.end()
-        if line.startswith(prefix + "    ") or line.lstrip(" >").startswith("<"):
-            prefix = prefix[:-4] if prefix.endswith("    ") else prefix
+        if prefix.endswith(" " * less):
+            prefix = prefix[: len(prefix) - less]
         while last < len(lines) and lines[last].strip(" \t\r>") and line.lstrip(" >").startswith("|"):
             last += 1  # below the table, not in it
         gap = [prefix.rstrip() + end] if last < len(lines) and lines[last].strip(" \t\r>") else []
         lines[last:last] = [prefix.rstrip() + end, prefix + words + end, *gap]
-    after = "\n".join(lines)
-    now = _findings(path, after)
-    gone = Counter(_what(f) for f in before) - Counter(_what(f) for f in now)
-    more = Counter(_what(f) for f in now) - Counter(_what(f) for f in before)
-    kept = Counter(_read(text)) - Counter(_read(after))
-    return after if gone and not more and not kept else None
+    return "\n".join(lines)
 
 
 def _what(finding: Finding) -> tuple[str, str]:
     return finding.kind, finding.command
 
 
-def _read(text: str) -> Sequence[tuple[str, tuple[str, ...]]]:
-    plain = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    return [(piece.text, piece.argv) for piece in markdown(plain).pieces]
+def _plain(text: str) -> str:
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
 def _sentences(findings: Sequence[Finding]) -> list[str]:
