@@ -154,6 +154,11 @@ def test_a_file_that_does_not_read_is_a_fault(environ: dict[str, str], project: 
         load(project, environ)
 
 
+def test_a_file_may_begin_with_a_bom(environ: dict[str, str], project: Path) -> None:
+    (project / "safe-compose.toml").write_text("\ufeff# мой\r\n[backup]\r\ntrial_limit = '4GiB'\r\n", encoding="utf-8")
+    assert load(project, environ).trial_limit == 4 << 30
+
+
 def test_a_folder_in_the_place_of_a_file_is_a_fault(environ: dict[str, str], project: Path) -> None:
     (project / "safe-compose.toml").mkdir()
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):

@@ -104,6 +104,16 @@ def test_doctor_finds_what_a_renamed_folder_lost_and_a_database_without_a_name(
         docker("volume", "rm", moved)
 
 
+@pytest.mark.engine
+def test_doctor_says_once_what_keeps_it_from_looking(tmp_path: Path, safe_compose: SafeCompose) -> None:
+    (tmp_path / "compose.yaml").write_text("services: [\n")
+    broken = "compose cannot load the project of this folder: docker compose config --quiet says why"
+    assert broken in doctor(safe_compose, tmp_path)["attention"]
+    (tmp_path / "safe-compose.toml").write_text("[volumes]\ndata = 'importnt'\n")
+    [fault] = [told for told in doctor(safe_compose, tmp_path)["attention"] if "safe-compose.toml" in told]
+    assert 'a tier is "critical"' in fault
+
+
 def doctor(safe_compose: SafeCompose, folder: Path) -> dict[str, Any]:
     done = safe_compose("doctor", "--json", cwd=folder)
     assert done.returncode == 1, done.stderr

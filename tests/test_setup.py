@@ -32,11 +32,12 @@ TIERS = {"data": "critical", "a b": "important"}
         "[volumes]  # what matters\nold = 'critical'\n\n[store]\npath = 'backups'\n",
         "[volumes]\r\ndata = 'disposable'\r\n",
         "[store]\npath = 'x'\n[volumes]\n",
+        "\ufeff[volumes]\r\nold = 'critical'  # важно\r\n",
     ],
 )
 def test_what_stands_in_it_stays_and_only_what_is_missing_comes(text: str) -> None:
     after = setup.with_volumes(text, TIERS, LINES, "x.toml")
-    before, found = tomllib.loads(text), tomllib.loads(after)
+    before, found = tomllib.loads(text.removeprefix("\ufeff")), tomllib.loads(after.removeprefix("\ufeff"))
     assert found["volumes"] == {**TIERS, **before.get("volumes", {})}
     assert {k: v for k, v in found.items() if k != "volumes"} == {k: v for k, v in before.items() if k != "volumes"}
     kept = iter(after.splitlines())

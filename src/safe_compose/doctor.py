@@ -49,7 +49,7 @@ def examine(on_each: Callable[[], object] = lambda: None, *, look: bool = True) 
         if "fault" not in found["docker"]:
             found["project"] = _project(attention)
         found["store"], found["backups"] = _store(attention)
-    return {**found, "attention": attention}
+    return {**found, "attention": list(dict.fromkeys(attention))}
 
 
 # -- ways --------------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def _project(attention: list[str]) -> dict[str, Any] | None:
             try:
                 observed = engine.look(invocation)
                 if observed.project is None:
-                    attention.extend(observed.warnings)
+                    attention.append("compose cannot load the project of this folder: docker compose config --quiet says why")
                     return None
                 return {
                     "name": observed.project.name,

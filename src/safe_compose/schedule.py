@@ -68,7 +68,10 @@ def job(world: World, invocation: Invocation, at: Sequence[str]) -> timer.Job:
     """What a timer would run for the project of `invocation`. Raises UsageError where there is none."""
     found = world.engine.look(invocation).project
     if found is None or found.mode != "config":
-        raise UsageError("there is no compose project here to schedule; nothing was written", next_step="cd to its compose file")
+        raise UsageError(
+            "there is no compose project here that compose can read; nothing was written",
+            next_step="cd to its compose file; docker compose config --quiet says what is wrong with one",
+        )
     files = [f"--file={value}" for name, value in invocation.compose_flags if name == "file"]
     times = [f"--at={text}" for text in at]
     argv = (sys.executable, "-P", "-m", "safe_compose", "schedule", "run", f"--project={found.name}", *files, *times)

@@ -130,6 +130,7 @@ def with_volumes(text: str, tiers: Mapping[str, str], lines: Mapping[str, str], 
 
     Raises ConfigError when it does not read, Refused when the outcome would not say exactly the old and the new.
     """
+    bom, text = text[: text.startswith("\ufeff")], text.removeprefix("\ufeff")
     try:
         known = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -137,7 +138,7 @@ def with_volumes(text: str, tiers: Mapping[str, str], lines: Mapping[str, str], 
     told_of = known.get("volumes", {})
     new = {key: tier for key, tier in tiers.items() if isinstance(told_of, dict) and key not in told_of}
     if not new:
-        return text
+        return bom + text
     added = "".join(f"{lines[key]}\n" for key in new)
     header = re.search(r"^\[volumes\][ \t]*(#.*)?\r?\n", text, re.MULTILINE)
     if header is not None:
@@ -147,7 +148,7 @@ def with_volumes(text: str, tiers: Mapping[str, str], lines: Mapping[str, str], 
     wanted = {**known, "volumes": {**told_of, **new}}
     with suppress(tomllib.TOMLDecodeError):
         if tomllib.loads(after) == wanted:
-            return after
+            return bom + after
     raise Refused(
         f"{path}: its [volumes] is written in a way that cannot be added to without guessing; nothing was written",
         next_step=f"add by hand: {', '.join(lines[key].partition('#')[0].strip() for key in new)}",

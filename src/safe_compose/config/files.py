@@ -179,7 +179,7 @@ def parse(path: Path, data: bytes, home: Path, faults: list[str], *, own: bool) 
     home: what `~` means.
     """
     try:
-        table = tomllib.loads(data.decode("utf-8"))
+        table = tomllib.loads(data.decode("utf-8").removeprefix("\ufeff"))  # some editors begin with a BOM
     except UnicodeDecodeError as error:
         faults.append(f"{path}: is not UTF-8 (byte {error.start})")
         return None
