@@ -411,3 +411,14 @@ def test_an_account_that_cannot_be_told_is_said_so() -> None:
     for service, words in (("nope", "no service nope"), ("web", "no PostgreSQL")):
         with pytest.raises(consumers.Unfit, match=words):
             consumers.account(model(web={"image": "nginx"}), service, None, lambda path: None)
+
+
+def test_a_database_that_is_built_here_is_known_by_what_its_container_has_inside() -> None:
+    shown = model()
+    shown["services"]["db"] = {"build": {"context": "."}, "environment": {"POSTGRES_PASSWORD": OLD}}
+    with pytest.raises(consumers.Unfit, match="no PostgreSQL"):
+        consumers.account(shown, "db", None, lambda path: None)
+    found = consumers.account(shown, "db", None, lambda path: None, {"PG_MAJOR": "15"})
+    assert (found.kind, found.user, found.password) == ("postgres", "postgres", OLD)
+    backups = {"image": "somebody/postgres-backup", "environment": {"POSTGRES_PASSWORD": OLD}}
+    assert consumers.serves(backups, {"PG_MAJOR": "15"}) is None  # made from such an image, and no server

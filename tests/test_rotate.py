@@ -64,12 +64,11 @@ def password_of(project: ComposeProject) -> str:
 
 
 def lets_in(project: ComposeProject, password: str) -> bool:
-    """A login from another container of the project's network."""
-    argv = ("run", "--rm", "--network", f"{project.name}_default", "-e", "PGPASSWORD", "--tmpfs", "/var/lib/postgresql/data")
-    address = f"host={project.name}-db-1 user=shop dbname=shop"
+    """A login over the project's network, from its web service."""
+    argv = ("exec", "-e", "PGPASSWORD", f"{project.name}-web-1", "psql", "host=db user=shop dbname=shop", "-qc", "SELECT 1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGPASSWORD", password)
-        done = docker(*argv, "postgres:15", "psql", address, "-qc", "SELECT 1", check=False)
+        done = docker(*argv, check=False)
     assert done.returncode == 0 or "password authentication failed" in done.stderr, done.stderr
     return done.returncode == 0
 
@@ -277,10 +276,11 @@ services:
     environment: {POSTGRES_USER: shop, POSTGRES_PASSWORD: "${DB_PASSWORD:?}", POSTGRES_DB: shop}
     volumes: ["./данные:/var/lib/postgresql/data"]
   web:
-    image: busybox:latest
+    image: postgres:15
     environment: {DATABASE_URL: "postgresql://shop:${DB_PASSWORD}@db/shop"}
-    command: [sleep, "1000000"]
+    entrypoint: [sleep, "1000000"]
     init: true
+    tmpfs: [/var/lib/postgresql/data]
     healthcheck: {test: ["CMD", "false"], interval: 1s, start_period: 1h}
 """
 

@@ -11,6 +11,7 @@ _IMAGES = {
     "postgres": re.compile(r"postgres|postgis|timescale|pgvector|pgrouting|citus|cloudnative-pg"),
     "mysql": re.compile(r"mysql|mariadb|percona"),
 }
+_INSIDE = {"PG_MAJOR": "postgres", "MARIADB_VERSION": "mysql", "MYSQL_VERSION": "mysql"}
 VARIABLES = {
     "postgres": (("POSTGRES_USER", "POSTGRES_PASSWORD", "postgres"),),
     "mysql": (
@@ -43,17 +44,20 @@ class Unfit(ValueError):
     """The account cannot be told from the model; the message says why, without any value."""
 
 
-def kind_of(body: Mapping[str, Any]) -> str | None:
-    """Whether a service of the model is a database server, by its image or by the variables that only its image reads."""
+def kind_of(body: Mapping[str, Any], inside: Mapping[str, str] | None = None) -> str | None:
+    """Whether a service of the model is a database server, by the name of its image; where that is built here and has none, by what
+    its container has `inside`: variables of the official images."""
+    if not body.get("image"):
+        return next((kind for name, kind in _INSIDE.items() if name in (inside or {})), None)
     image = str(body.get("image") or "").rpartition("/")[2].partition("@")[0].lower()
     if re.search(r"exporter|bouncer|pgadmin|adminer|backup|client|proxy", image):
         return None
     return next((kind for kind, pattern in _IMAGES.items() if pattern.search(image)), None)
 
 
-def serves(body: Mapping[str, Any]) -> str | None:
+def serves(body: Mapping[str, Any], inside: Mapping[str, str] | None = None) -> str | None:
     """The kind of a service that its image would make a server with a password; a client of the same image is told none."""
-    kind = kind_of(body)
+    kind = kind_of(body, inside)
     told = environment(body)
     return kind if kind and any(told.get(name) for _, key, _ in VARIABLES[kind] for name in (key, f"{key}_FILE")) else None
 
@@ -64,13 +68,19 @@ def environment(body: Mapping[str, Any]) -> dict[str, str]:
     return {k: str(v).replace("$$", "$") for k, v in given.items() if v is not None} if isinstance(given, dict) else {}
 
 
-def account(model: Mapping[str, Any], service: str, user: str | None, read: Callable[[str], str | None]) -> Account:
-    """The account of a service. `read` gives the text of a file of this machine. Raises Unfit."""
+def account(
+    model: Mapping[str, Any],
+    service: str,
+    user: str | None,
+    read: Callable[[str], str | None],
+    inside: Mapping[str, str] | None = None,
+) -> Account:
+    """The account of a service. `read` gives the text of a file of this machine, `inside` is as of `kind_of`. Raises Unfit."""
     body = services(model).get(service)
     if body is None:
         there = ", ".join(name for name, b in services(model).items() if serves(b)) or "none"
         raise Unfit(f"this project has no service {service}; database services of it: {there}")
-    kind = kind_of(body)
+    kind = kind_of(body, inside)
     if kind is None:
         raise Unfit(f"service {service} is no PostgreSQL, MySQL or MariaDB server, as far as its image tells")
     told = environment(body)

@@ -1,7 +1,7 @@
 """What is known before a new password is: the server, its role, and every file of the project that may hold the password."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,11 +54,12 @@ def look(world: World, invocation: Invocation, service: str, user: str | None, o
     model = engine.model(invocation)
     if model is None:
         raise _unloaded(invocation)
+    mine = [c for c in observed.containers if c.project == str(model.get("name", "")) and c.service == service]
     try:
-        account = consumers.account(model, service, user, edits.read)
+        account = consumers.account(model, service, user, edits.read, mine[0].environment if mine else None)
     except consumers.Unfit as unfit:
         raise Refused(f"{unfit}; nothing was changed", next_step="safe-compose rotate-password --help") from unfit
-    container = _container(engine, observed, str(model.get("name", "")), service)
+    container = _container(engine, mine, service)
     try:
         with knowing(account, old):
             server = DATABASES[account.kind].server(engine, container)
@@ -95,8 +96,7 @@ def _unloaded(invocation: Invocation) -> Refused:
     return Refused("there is no compose file here; nothing was changed", next_step="cd to the folder of the compose file")
 
 
-def _container(engine: Engine, observed: Observed, project: str, service: str) -> Container:
-    mine = [c for c in observed.containers if c.project == project and c.service == service]
+def _container(engine: Engine, mine: Sequence[Container], service: str) -> Container:
     found = [c for c in mine if c.state == "running"]
     if len(found) > 1:
         raise Refused(f"{len(found)} containers of {service} run; which is the database cannot be told; nothing was changed")
@@ -121,13 +121,17 @@ def drifted(engine: Engine, invocation: Invocation, *, timeout: float) -> list[d
     """
     model = engine.model(invocation)
     found: list[dict[str, Any]] = []
-    for service, body in ((model or {}).get("services") or {}).items():
-        kind = consumers.serves(body) if isinstance(body, dict) else None
-        mine = [c for c in engine.containers() if c.project == str((model or {}).get("name")) and c.service == service]
-        if kind is None or model is None or [c.state for c in mine] != ["running"]:
+    if model is None:
+        return found
+    running = [c for c in engine.containers() if c.project == str(model.get("name", "")) and c.state == "running"]
+    for service, body in (model.get("services") or {}).items():
+        mine = [c for c in running if c.service == service]
+        inside = mine[0].environment if len(mine) == 1 else None
+        kind = consumers.serves(body, inside) if isinstance(body, dict) and inside is not None else None
+        if kind is None:
             continue
         try:
-            account = consumers.account(model, service, None, edits.read)
+            account = consumers.account(model, service, None, edits.read, inside)
             agrees = PASSWORDS[kind].lets_in(engine, mine[0], account.user, account.password, timeout=timeout)
         except (consumers.Unfit, EngineUnavailable, BackupFailed) as fault:
             found.append({"service": service, "role": None, "agrees": None, "why": str(fault)})
