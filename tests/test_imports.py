@@ -17,8 +17,9 @@ EFFECTS = {
     "webhook",
 }  # fmt: skip
 ROADS = {
-    "harmless", "shim", "nearby", "guard", "measure", "restore", "swap", "piece", "backup", "copies", "world", "ways", "doctor",
-    "consent", "hook", "hold", "lock", "volume_trash", "recover", "upkeep", "rotate", "audit", "schedule", "setup", "cli",
+    "harmless", "shim", "nearby", "guard", "measure", "targets", "putting_back", "services", "restore", "swap", "piece",
+    "backup", "copies", "world", "ways", "doctor", "consent", "hook", "hold", "lock", "volume_trash", "recover", "upkeep",
+    "rotate", "audit", "schedule", "setup", "cli",
 }  # fmt: skip
 TOOLS = {"errors", "durable", "process"}
 """What any effect room may stand on: errors, and facts of the operating system."""
@@ -56,7 +57,10 @@ ALLOWED: dict[str, set[str]] = {
     "upkeep": PURE | EFFECTS | TOOLS | {"backup"},
     "schedule": PURE | EFFECTS | TOOLS | {"world", "backup", "copies", "upkeep"},
     "recover": PURE | EFFECTS | TOOLS | {"backup", "volume_trash"},
-    "restore": PURE | EFFECTS | TOOLS | {"shim", "world", "backup", "volume_trash", "recover"},
+    "targets": PURE | EFFECTS | TOOLS | {"world", "backup"},
+    "putting_back": PURE | EFFECTS | TOOLS | {"world", "backup", "volume_trash", "recover", "targets"},
+    "services": PURE | EFFECTS | TOOLS | {"shim", "world", "targets"},
+    "restore": PURE | EFFECTS | TOOLS | {"world", "volume_trash", "recover", "targets", "putting_back", "services"},
     "piece": PURE | EFFECTS | TOOLS | {"world", "backup", "recover"},
     "swap": PURE | EFFECTS | TOOLS | {"world", "backup", "recover"},
     "setup": PURE | EFFECTS | TOOLS | {"world"},
