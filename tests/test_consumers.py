@@ -291,7 +291,9 @@ def test_a_default_that_does_not_count_keeps_nobody_from_anything() -> None:
 def test_a_common_word_is_not_replaced_where_it_means_something_else() -> None:
     shown = model()
     shown["services"]["db"]["environment"] = {"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": "postgres"}
-    text = "POSTGRES_USER=postgres\nPOSTGRES_PASSWORD=postgres\nPOSTGRES_DB=postgres\nURL=postgres://postgres:postgres@db/postgres\n"
+    text = (
+        "POSTGRES_USER=postgres\nPOSTGRES_PASSWORD=postgres\nPOSTGRES_DB=postgres\nURL=postgres://postgres:postgres@db/postgres\n"
+    )
     found = look([Source(".env", "env", text)], shown=shown)
     assert not found.refusals
     assert found.edits[0].text == (
@@ -344,9 +346,7 @@ FILES = {
 
 
 @pytest.mark.engine
-def test_compose_reads_edited_files_as_they_were_meant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_docker: str
-) -> None:
+def test_compose_reads_edited_files_as_they_were_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_docker: str) -> None:
     """Odd passwords, in every kind of place: all consumers get it, nothing else changes, by the words of compose itself."""
     monkeypatch.chdir(tmp_path)
     invocation = grammar.parse(["compose", "config"])

@@ -87,9 +87,7 @@ def no_secret_in(home: Path, project: ComposeProject, *texts: object) -> None:
     assert not list((home / "safe-compose" / ".rotations").glob("*"))
 
 
-def test_the_incident_and_the_way_out_of_it(
-    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
-) -> None:
+def test_the_incident_and_the_way_out_of_it(shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path) -> None:
     """A deploy changes the password in `.env`; nothing can log in; somebody types `down -v`."""
     old = password_of(shop)
     (shop.folder / ".env").write_text(ENV.replace(FIRST, FIFTH))

@@ -73,9 +73,7 @@ def survey(
     takers = _takers(model, search, [e.source.path for e in made])
     refusals += _exported(sources, search, exported, leave)
     composed = [
-        s
-        for s in strings(services(model))
-        if s.value not in pen.literal and search.held_in(s) and s.value != account.password
+        s for s in strings(services(model)) if s.value not in pen.literal and search.held_in(s) and s.value != account.password
     ]
     if composed and not dsn.PLAIN.fullmatch(new):
         where = ", ".join(f"{s.path[0]}: {'.'.join(s.path[1:])}" for s in composed[:3])

@@ -21,6 +21,7 @@ from safe_compose.world import World
 HEALTH_SECONDS = 60.0
 """How long a container that was made anew may take to be what it was before, and a database to answer."""
 
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """What has to be known to go on, and to go back."""
