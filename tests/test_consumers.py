@@ -15,7 +15,7 @@ from lab.projects import docker
 from safe_compose import composefile, consumers, dotenv, dsn, grammar
 from safe_compose.consumers import Account, Source
 from safe_compose.errors import Refused
-from safe_compose.methods import mysql
+from safe_compose.methods import mysql, postgres
 from safe_compose.rotate import sources
 
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " äжß€"
@@ -405,6 +405,14 @@ def test_an_account_of_mysql_with_the_usual_hash_is_taken() -> None:
     assert mysql.password.role_of(rows, "root", "shop-db-1").verifier == NATIVE == mysql.password.verifier("password", "root")
     assert mysql.password.fits(NATIVE, "password", "root")
     assert not mysql.password.fits(NATIVE, "Password", "root")
+
+
+def test_refused_logins_are_counted_from_a_servers_log() -> None:
+    access = "[Warning] Access denied for user '{}'@'172.18.0.3' (using password: {})\n"
+    log = access.format("app", "YES") + access.format("app", "NO") + access.format("app2", "YES")
+    assert mysql.password.refused(log, "app") == 1
+    failed = 'FATAL:  password authentication failed for user "{}"\nDETAIL:  Connection matched ...\n'
+    assert postgres.password.refused(failed.format("shop") * 2 + failed.format("shop2"), "shop") == 2
 
 
 def test_an_account_that_cannot_be_told_is_said_so() -> None:

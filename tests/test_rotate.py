@@ -280,6 +280,13 @@ services:
     init: true
     tmpfs: [/var/lib/postgresql/data]
     healthcheck: {test: ["CMD", "false"], interval: 1s, start_period: 1h}
+  forgotten:
+    image: postgres:15
+    environment: {DATABASE_URL: "postgresql://shop:${DB_PASSWORD}@db/shop"}
+    entrypoint: [sh, -c, "PGPASSWORD=nobodys psql -qh db -U shop -d shop; touch /tmp/tried; exec sleep 1000000"]
+    init: true
+    tmpfs: [/var/lib/postgresql/data]
+    healthcheck: {test: [CMD, test, -e, /tmp/tried], interval: 1s, retries: 60}
 """
 
 
@@ -292,10 +299,12 @@ def test_data_in_a_folder_of_the_host_is_dumped_and_nobody_waits_for_a_service_t
     try:
         project.docker("compose", "up", "-d", "--pull", "never")
         wait_until("the server answers", lambda: docker(*ready, check=False).returncode == 0)
+        wait_until("the third has tried", lambda: health(project, "forgotten") == "healthy")
         sql(project, "CREATE TABLE orders AS SELECT g FROM generate_series(1, 500) g")
         done = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=project.folder, input=SECOND)
         assert done.returncode == 0, done.stderr
         assert f"backup:     a dump of {folder}, a folder of the host" in done.stdout
+        assert "1 login was refused as shop since: something still has another password" in done.stderr
         assert f"not waiting until {project.name}-web-1 is healthy: it was not before" in done.stderr
         (project.folder / ".env").write_text(f"DB_PASSWORD={THIRD}\n")
         synced = safe_compose("rotate-password", "--sync", "db", "--yes", cwd=project.folder)

@@ -104,6 +104,9 @@ class Passwords(Protocol):
     def put(self, engine: Engine, server: Any, name: str, kept: str | None) -> None:
         """Put that in its place, whether it was made or read before. Raises BackupFailed."""
 
+    def refused(self, log: str, name: str) -> int:
+        """How many logins of an account, with a password, a server's log shows as refused."""
+
     def lets_in(self, engine: Engine, container: Container, name: str, password: str, *, timeout: float = ...) -> bool | None:
         """Whether a fresh login over the network works; None where that proves nothing. Raises BackupFailed."""
 

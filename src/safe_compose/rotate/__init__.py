@@ -5,19 +5,23 @@ killed leaves its originals in the store; `recover` puts everything back from th
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from safe_compose import backup, consumers, prompts
 from safe_compose.artifacts import Backup
 from safe_compose.edits import Originals
-from safe_compose.errors import BackupFailed, Interrupted, LookAgain, Refused
+from safe_compose.errors import BackupFailed, Interrupted, LookAgain, Refused, SafeComposeError
 from safe_compose.methods import PASSWORDS
 from safe_compose.rotate.anew import Way, make_anew, running
 from safe_compose.rotate.back import put_back, recover
 from safe_compose.rotate.look import Looked, drifted, knowing, look
 from safe_compose.rotate.plan import Rotation, generated, plan, plan_sync, shape, told
 from safe_compose.world import World
+
+LOG_LINES = 1000
+"""Of a container that was just made: all of its log."""
 
 __all__ = [
     "Looked", "Rotation", "act", "drifted", "generated", "look", "plan", "plan_sync", "recover", "shape"
@@ -119,6 +123,24 @@ def _act(world: World, rotation: Rotation, backup_id: str) -> None:
         raise
     originals.drop()
     run.step("ended", outcome="the password was changed")
+    _tell_of_others(world, rotation)
+
+
+def _tell_of_others(world: World, rotation: Rotation) -> None:
+    """Whoever still tries another password stands in the log of the new container, which begins with it."""
+    account = rotation.looked.account
+    if not rotation.first:
+        return
+    number = 0
+    with suppress(SafeComposeError):  # everything is done and was tried: this is only told
+        found = running(world.engine, rotation.looked.project, account.service)
+        number = PASSWORDS[account.kind].refused(world.engine.logs_tail(found.id, LOG_LINES), account.user)
+    if number:
+        refused = "1 login was refused" if number == 1 else f"{number} logins were refused"
+        prompts.say(
+            f"safe-compose: {refused} as {account.user} since: something still has another password (docker compose logs "
+            f"{account.service})"
+        )
 
 
 def _prove_files(world: World, rotation: Rotation) -> None:

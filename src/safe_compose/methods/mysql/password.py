@@ -90,6 +90,12 @@ def put(engine: Engine, server: Server, name: str, kept: str | None) -> None:
         asked.rows("SET SESSION sql_log_off = 1;\n" + "\n".join(script))
 
 
+def refused(log: str, name: str) -> int:
+    """How many logins of an account the server's log shows as refused. Health checks often try without a password, and are content
+    with that."""
+    return len(re.findall(rf"Access denied for user '{re.escape(name)}'@'[^']*' \(using password: YES\)", log))
+
+
 def lets_in(engine: Engine, container: Container, name: str, password: str, *, timeout: float = ASK_TIMEOUT) -> bool | None:
     """Whether a fresh login over the network works. None: the server is on no network, or knows that name from its own host
     alone. Raises BackupFailed when it is neither let in nor told that the password is wrong."""

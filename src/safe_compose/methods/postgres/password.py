@@ -101,6 +101,11 @@ def put(engine: Engine, server: Server, name: str, kept: str | None) -> None:
         asked.line(f"{_QUIET}\nALTER ROLE {identifier} PASSWORD {words};")
 
 
+def refused(log: str, name: str) -> int:
+    """How many logins of a role the server's log shows as refused."""
+    return log.count(f'password authentication failed for user "{name}"')
+
+
 def lets_in(engine: Engine, container: Container, name: str, password: str, *, timeout: float = ASK_TIMEOUT) -> bool | None:
     """Whether a fresh login over the network works. None: the server is on no network, or asks for no password there.
 
