@@ -9,7 +9,7 @@ import pytest
 
 from lab.faults import failing
 from safe_compose.edits import Change, Originals, read
-from safe_compose.errors import LookAgain, Refused
+from safe_compose.errors import BackupFailed, LookAgain, Refused
 
 OLD, NEW = "A=1\nPASSWORD=first \udcff\n", "A=1\nPASSWORD=second \udcff\n"
 
@@ -59,6 +59,15 @@ def test_a_file_with_a_second_name_is_refused(file: Path) -> None:
     os.link(file, file.with_name("other"))
     with pytest.raises(Refused, match="hard link"):
         Change.of(str(file), OLD, NEW).refuse_unless_possible()
+
+
+def test_what_cannot_be_written_is_said_of_the_project_and_not_of_the_store(file: Path) -> None:
+    file.with_name("..env.safe-compose.new").mkdir()  # where the new content would be written first
+    change = Change.of(str(file), OLD, NEW)
+    with pytest.raises(BackupFailed, match=f"cannot write {file}") as failed:
+        change.apply()
+    assert failed.value.next_step == "correct that, then run the same command again"
+    assert read(str(file)) == OLD
 
 
 def test_a_kill_in_the_middle_leaves_the_old_file_and_the_way_back(file: Path, tmp_path: Path) -> None:

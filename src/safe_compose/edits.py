@@ -89,8 +89,11 @@ class Change:
     def _swap(self, wanted: str, data: bytes) -> None:
         if self.state() != wanted:
             raise LookAgain(f"{self.path} was changed by somebody else meanwhile; it was left as it is")
-        with told(f"write {self.path}"):
+        try:
             _replace(Path(self.path), data)
+        except OSError as error:
+            step = "correct that, then run the same command again"
+            raise BackupFailed(f"cannot write {self.path}: {durable.cause(error)}", next_step=step) from error
 
     def shape(self) -> dict[str, str]:
         return {

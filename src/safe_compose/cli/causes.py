@@ -2,17 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from safe_compose import (
-    audit,
-    prompts,
-    rotate,
-)
+from safe_compose import audit, prompts, rotate
 from safe_compose.audit import report
 from safe_compose.cli.words import (
     AsJson,
@@ -67,12 +63,11 @@ def rotate_password(
     world = enter(invocation)
     old = _password_of(old_file) if old_file is not None else None
     looked = rotate.look(world, invocation, service, user, old)
-    left, taken = frozenset(leave or ()), frozenset(also or ())
     if sync:
-        again: Callable[[rotate.Looked], rotate.Rotation] = lambda found: rotate.plan_sync(world, found)  # noqa: E731
+        again = partial(rotate.plan_sync, world)
     else:
         new = _new_password(generate=generate or dry_run, from_stdin=from_stdin, from_file=from_file, ask=not silent)
-        again = lambda found: rotate.plan(world, found, new, leave=left, also=taken)  # noqa: E731
+        again = partial(rotate.plan, world, new=new, leave=frozenset(leave or ()), also=frozenset(also or ()))
     planned = again(looked)
     if not as_json:
         sys.stdout.write("".join(f"{line}\n" for line in planned.lines()))
