@@ -421,6 +421,17 @@ def test_an_account_that_cannot_be_told_is_said_so() -> None:
             consumers.account(model(web={"image": "nginx"}), service, None, lambda path: None)
 
 
+def test_another_role_is_known_by_whatever_name_its_server_has() -> None:
+    shown = model(web={"image": "shop/web", "environment": {"URL": f"postgres://app:{NEW}@pg:5432/shop"}})
+    shown["services"]["db"]["networks"] = {"default": {"aliases": ["pg"]}}
+    found = consumers.account(shown, "db", "app", lambda path: None)
+    assert (found.user, found.password) == ("app", NEW)
+    other = {"image": "postgres:15", "environment": {"POSTGRES_PASSWORD": OLD}, "networks": {"default": {"aliases": ["pg2"]}}}
+    shown = model(db2=other, web={"environment": {"URL": f"postgres://app:{NEW}@pg2:5432/shop"}})
+    with pytest.raises(consumers.Unfit, match="no password is used for app"):
+        consumers.account(shown, "db", "app", lambda path: None)
+
+
 def test_a_database_that_is_built_here_is_known_by_what_its_container_has_inside() -> None:
     shown = model()
     shown["services"]["db"] = {"build": {"context": "."}, "environment": {"POSTGRES_PASSWORD": OLD}}

@@ -103,11 +103,27 @@ def account(
             return Account(service, kind, role, held.rstrip("\r\n"), (), path)
     if user is None:
         raise Unfit(f"service {service} says no password: none of {', '.join(k for _, k, _ in VARIABLES[kind])} is set")
-    used = {f.password for s in strings(model) for f in dsn.passwords(s.value) if f.user == user and f.host == service}
+    known = hosts(model, service)
+    used = {f.password for s in strings(model) for f in dsn.passwords(s.value) if f.user == user and f.host in known}
     if len(used) != 1:
         said = "several different passwords are" if used else "no password is"
         raise Unfit(f"{said} used for {user} at {service} in the connection strings of this project")
     return Account(service, kind, user, used.pop())
+
+
+def hosts(model: Mapping[str, Any], server: str) -> frozenset[str]:
+    """Names under which a service's server may be meant: its own, poolers and proxies of the project, published ports. Not those of
+    the project's other database servers."""
+    names: set[str] = {"localhost", "127.0.0.1", "::1", "host.docker.internal"}
+    others: set[str] = set()
+    for service, body in services(model).items():
+        mine = {service, str(body.get("container_name") or service), str(body.get("hostname") or service)}
+        networks = body.get("networks")
+        for network in (networks or {}).values() if isinstance(networks, dict) else ():
+            mine |= set(map(str, (network or {}).get("aliases") or ()))
+        mine |= {f"{model.get('name', '')}-{service}-1"}
+        (others if service != server and serves(body) else names).update(mine)
+    return frozenset(names - (others - {server}))
 
 
 def file_of(model: Mapping[str, Any], service: str, inside: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from safe_compose import dsn
-from safe_compose.consumers.account import Account, String, environment, serves, services, strings
+from safe_compose.consumers.account import Account, String, environment, hosts, services, strings
 
 _LOOKS_SECRET = re.compile(r"pass|pwd|secret", re.IGNORECASE)
 _LOOKS_LIKE_A_DATABASE = re.compile(r"pg|postgres|db|database|sql|maria", re.IGNORECASE)
@@ -21,7 +21,7 @@ class Search:
     def __init__(self, account: Account, model: Mapping[str, Any], own: frozenset[str]) -> None:
         self.account = account
         self.own = own
-        self._hosts = hosts(model, account)
+        self._hosts = hosts(model, account.service)
         words = _COMMON | {account.user, account.service, str(model.get("name", "")), *services(model)}
         self.distinctive = len(account.password) >= LONG_ENOUGH and account.password.lower() not in {w.lower() for w in words}
 
@@ -61,7 +61,7 @@ class Search:
 
 def strangers(model: Mapping[str, Any], account: Account) -> list[str]:
     """Connection strings of the project that log in to the account's server as its role with yet another password, by place."""
-    known = hosts(model, account)
+    known = hosts(model, account.service)
     return [
         ".".join(s.path)
         for s in strings(services(model))
@@ -82,18 +82,3 @@ def held_by(model: Mapping[str, Any], account: Account, told: Mapping[str, str])
     search = Search(account, model, frozenset(account.variables))
     whole = [k for k, v in told.items() if v == account.password and search.distinctive and search.is_ours(k)]
     return [*whole, *(k for k, v in told.items() if v != account.password and search.places(v))]
-
-
-def hosts(model: Mapping[str, Any], account: Account) -> frozenset[str]:
-    """Names under which the server may be meant: its own, poolers and proxies of the project, published ports. Not those of the
-    project's other database servers."""
-    names: set[str] = {"localhost", "127.0.0.1", "::1", "host.docker.internal"}
-    others: set[str] = set()
-    for service, body in services(model).items():
-        mine = {service, str(body.get("container_name") or service), str(body.get("hostname") or service)}
-        networks = body.get("networks")
-        for network in (networks or {}).values() if isinstance(networks, dict) else ():
-            mine |= set(map(str, (network or {}).get("aliases") or ()))
-        mine |= {f"{model.get('name', '')}-{service}-1"}
-        (others if service != account.service and serves(body) else names).update(mine)
-    return frozenset(names - (others - {account.service}))

@@ -128,13 +128,12 @@ def _act(world: World, rotation: Rotation, backup_id: str) -> None:
 
 def _tell_of_others(world: World, rotation: Rotation) -> None:
     """Whoever still tries another password stands in the log of the new container, which begins with it."""
-    account = rotation.looked.account
-    if not rotation.first:
-        return
+    looked, account = rotation.looked, rotation.looked.account
     number = 0
     with suppress(SafeComposeError):  # everything is done and was tried: this is only told
-        found = running(world.engine, rotation.looked.project, account.service)
-        number = PASSWORDS[account.kind].refused(world.engine.logs_tail(found.id, LOG_LINES), account.user)
+        found = running(world.engine, looked.project, account.service)
+        if found.id != looked.container.id:
+            number = PASSWORDS[account.kind].refused(world.engine.logs_tail(found.id, LOG_LINES), account.user)
     if number:
         refused = "1 login was refused" if number == 1 else f"{number} logins were refused"
         prompts.say(
