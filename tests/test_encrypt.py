@@ -246,3 +246,54 @@ def test_a_sealed_backup_is_opened_by_hand_as_its_recipe_says(
     with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
         held = {name.rpartition("/")[2]: archive.extractfile(name) for name in archive.getnames() if name.endswith("one")}
     assert held["one"] is not None and held["one"].read() == CANARY.encode()
+
+
+KINDS = f"""
+services:
+  db:
+    image: postgres:15
+    environment: {{POSTGRES_USER: shop, POSTGRES_PASSWORD: example, POSTGRES_DB: shop}}
+    volumes: ["physical:/var/lib/postgresql/data"]
+    healthcheck: {{test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop], interval: 1s, retries: 60}}
+  maria:
+    image: mariadb:10.11
+    environment: {{MARIADB_ROOT_PASSWORD: {CANARY}, MARIADB_DATABASE: shop}}
+    volumes: ["sales:/var/lib/mysql"]
+    healthcheck: {{test: [CMD, mariadb-admin, ping, -h, 127.0.0.1, -uroot, "-p{CANARY}"], interval: 1s, retries: 90}}
+  cache:
+    image: redis:7
+    volumes: ["keys:/data"]
+    healthcheck: {{test: [CMD, redis-cli, ping], interval: 1s, retries: 60}}
+volumes: {{physical: , sales: , keys: }}
+"""
+
+
+@pytest.mark.engine
+def test_sealed_backups_of_running_servers_of_all_kinds_come_back(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, key: Key
+) -> None:
+    settings = f'[backup]\nmethod = "physical"\n[encrypt]\nrecipients = ["{key.recipient}"]\n'
+    project: ComposeProject = compose_project(KINDS, files={"safe-compose.toml": settings})
+    project.up()
+    maria = ("compose", "exec", "-T", "maria", "mariadb", "-uroot", f"-p{CANARY}", "-BN", "shop", "-e")
+    project.psql(f"CREATE TABLE t AS SELECT '{CANARY}' AS v FROM generate_series(1, 1000)", user="shop", database="shop")
+    project.docker(*maria, f"CREATE TABLE sale AS SELECT seq, '{CANARY}' AS v FROM seq_1_to_500")
+    project.docker("compose", "exec", "-T", "cache", "redis-cli", "set", "k", CANARY)
+
+    made = safe_compose("backup", "--json", cwd=project.folder)
+    assert made.returncode == 0, made.stderr
+    folder = Path(json.loads(made.stdout)["backup"]["path"])
+    inside = [path for path in folder.rglob("*") if path.is_file() and path.parent != folder]
+    assert len(inside) >= 3 and all(path.name.endswith(".age") for path in inside)
+    assert not any(CANARY.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    methods = {record["name"].removeprefix(f"{project.name}_"): record["method"] for record in manifest["volumes"]}
+    assert methods == {"physical": "physical", "sales": "dump", "keys": "dump"}
+
+    project.docker("compose", "down", "-v")
+    back = safe_compose("restore", folder.name, "--identity", str(key.file), cwd=project.folder)
+    assert back.returncode == 0, back.stderr
+    project.up()
+    assert project.psql("SELECT count(*) FROM t", user="shop", database="shop") == "1000"
+    assert project.docker(*maria, "SELECT COUNT(*) FROM sale").stdout.strip() == "500"
+    assert project.docker("compose", "exec", "-T", "cache", "redis-cli", "get", "k").stdout.strip() == CANARY
