@@ -228,6 +228,20 @@ def test_one_flipped_bit_anywhere_is_rejected(tmp_path: Path) -> None:
         _rejects(tmp_path, artifact)
 
 
+def test_what_rots_after_its_check_is_still_seen_by_gzips_own_sum(tmp_path: Path) -> None:
+    artifact = _packed(tmp_path, TEXT[:30000])
+    with stream.checking(tmp_path, artifact, artifact) as proved:
+        proved()
+    assert b"".join(stream.unpack(tmp_path, artifact, checked=True)) == TEXT[:30000]
+    raw = (tmp_path / "x.gz").read_bytes()
+    for at in range(10, len(raw), 211):
+        (tmp_path / "x.gz").write_bytes(raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1 :])
+        with pytest.raises(VerifyFailed):
+            list(stream.unpack(tmp_path, artifact, checked=True))
+        with stream.checking(tmp_path, artifact) as proved, pytest.raises(VerifyFailed):
+            proved()
+
+
 def test_other_bytes_than_came_are_rejected_although_their_sum_was_recorded(tmp_path: Path) -> None:
     """A fault of compressing itself: the checksum was taken of what came."""
     artifact = _packed(tmp_path)

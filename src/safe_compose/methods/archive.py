@@ -15,7 +15,19 @@ from safe_compose.artifacts import Artifact, Evidence, hide_secrets, slug
 from safe_compose.engine import PIPE, Engine, Helper, HelperFailed
 from safe_compose.errors import BackupFailed, LookAgain, VerifyFailed
 from safe_compose.methods.members import BadTar, Member, compare, listed, members, resolved
-from safe_compose.methods.stream import blocks_of, check, evidence, new_folder, nothing, pack, sync_folder, unpack, unproved, whole
+from safe_compose.methods.stream import (
+    blocks_of,
+    check,
+    checking,
+    evidence,
+    new_folder,
+    nothing,
+    pack,
+    sync_folder,
+    unpack,
+    unproved,
+    whole,
+)
 from safe_compose.observed import Volume
 
 MOUNT = "/volume"
@@ -143,20 +155,20 @@ def extract(
     """
     artifact, listing = _both(artifacts)
     _require_empty(engine, volume_name)
-    check(folder, artifact)
-    check(folder, listing)
-    offer = _offer(engine, image_ids)
+    blocks = unpack(folder, artifact, progress=progress, checked=True)
     try:
-        if offer is not None:
-            argv, piped = ((*_EXTRACT, *file, "-C", "/") for file in (("--file=-",), _PIPED))
-            helper = replace(_writing(offer, argv, volume_name), piped=piped)
-            with _fault(volume_name, "extract"), engine.stream(helper, stdin=subprocess.PIPE) as filled:
-                feed(unpack(folder, artifact, progress=progress), filled.stdin)
-        else:
-            with _fault(volume_name, "extract"):
-                engine.archive_in(
-                    volume_name, _any_image(engine, image_ids, volume_name), unpack(folder, artifact, progress=progress)
-                )
+        with checking(folder, artifact, listing) as proved:
+            offer = _offer(engine, image_ids)
+            if offer is not None:
+                argv, piped = ((*_EXTRACT, *file, "-C", "/") for file in (("--file=-",), _PIPED))
+                helper = replace(_writing(offer, argv, volume_name), piped=piped)
+                with _fault(volume_name, "extract"), engine.stream(helper, stdin=subprocess.PIPE) as filled:
+                    proved()  # no byte is given before; where it raises, the helper is killed before its input ends
+                    feed(blocks, filled.stdin)
+            else:
+                proved()
+                with _fault(volume_name, "extract"):
+                    engine.archive_in(volume_name, _any_image(engine, image_ids, volume_name), blocks)
 
         # The list, not the archive again: it came from the volume that was archived, and L2 held the two against each other.
         compare(lambda: _storable(folder, listing), lambda: _entries(engine, offer, volume_name, image_ids))

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,7 +71,7 @@ class Sums:
     uncompressed_bytes: int
 
 
-def nothing(_: int) -> None:
+def nothing(_: object) -> None:
     """A progress callback that shows nothing."""
 
 
@@ -294,12 +295,12 @@ def sync_folder(path: Path, *, subject: str, stage: str) -> None:
         raise _unwritten(error, path, subject, stage) from error
 
 
-def check(folder: Path, artifact: Artifact) -> None:
+def check(folder: Path, artifact: Artifact, given_up: Callable[[], bool] = lambda: False) -> None:
     """L1: the file on disk has the size and sha256 that were measured while it was written; raises VerifyFailed."""
     digest = sha256()
     with _open(folder, artifact) as file:
         try:
-            while block := file.read(BLOCK):
+            while not given_up() and (block := file.read(BLOCK)):
                 digest.update(block)
         except OSError as error:
             raise unproved(artifact, error.strerror or str(error)) from error
@@ -307,15 +308,35 @@ def check(folder: Path, artifact: Artifact) -> None:
         raise unproved(artifact, "its sha256 is not the one measured when it was written: the file was changed or is damaged")
 
 
-def unpack(folder: Path, artifact: Artifact, *, progress: Callable[[int], None] = nothing) -> Iterator[bytes]:
+@contextmanager
+def checking(folder: Path, *artifacts: Artifact) -> Iterator[Callable[[], None]]:
+    """`check` files while the block prepares something else; what is yielded waits for the end of that and raises VerifyFailed."""
+    left = threading.Event()
+
+    def run() -> None:
+        for artifact in artifacts:
+            check(folder, artifact, left.is_set)
+
+    with _lane() as reading:
+        checked = reading.submit(run)
+        try:
+            yield checked.result
+        finally:
+            left.set()
+
+
+def unpack(
+    folder: Path, artifact: Artifact, *, progress: Callable[[int], None] = nothing, checked: bool = False
+) -> Iterator[bytes]:
     """The uncompressed bytes of an artifact; by the last block everything was held against what was measured.
 
     Raises VerifyFailed for a file that is missing, cut, followed by anything, or has another size or sum than recorded, at
-    the latest after its last block: whoever cannot take bytes back calls `check` first. `progress` gets uncompressed bytes.
-    Reads and decompresses ahead of whoever takes the blocks.
+    the latest after its last block: whoever cannot take bytes back calls `check` first, and says so by `checked`: then the sha256
+    is not made a second time, only the size and gzip's own sum. `progress` gets uncompressed bytes. Reads and decompresses ahead
+    of whoever takes the blocks.
     """
     size = 0
-    for block in _ahead(_inflated(folder, artifact)):
+    for block in _ahead(_inflated(folder, artifact, checked)):
         size += len(block)
         progress(size)
         yield block
@@ -339,12 +360,13 @@ def _some(blocks: Iterator[bytes]) -> tuple[bytes, ...]:
     return tuple(islice(blocks, AHEAD))
 
 
-def _inflated(folder: Path, artifact: Artifact) -> Generator[bytes, None, None]:
+def _inflated(folder: Path, artifact: Artifact, checked: bool) -> Generator[bytes, None, None]:
     """The blocks of an artifact; by the last one its file was held against what was measured. Raises VerifyFailed."""
     packed = sha256()
+    measure: Callable[[bytes], object] = nothing if checked else packed.update
     size = 0
     decompressor = zlib.decompressobj(_GZIP)
-    with _open(folder, artifact) as file, closing(_compressed(folder, artifact, file, packed.update)) as pieces:
+    with _open(folder, artifact) as file, closing(_compressed(folder, artifact, file, measure)) as pieces:
         while not decompressor.eof:
             piece = next(pieces, b"")
             if not piece:
@@ -362,12 +384,12 @@ def _inflated(folder: Path, artifact: Artifact) -> Generator[bytes, None, None]:
                     yield block
         if decompressor.unused_data or next(pieces, b""):
             raise unproved(artifact, "something follows the gzip stream")
-    if packed.hexdigest() != artifact.sha256:
+    if not checked and packed.hexdigest() != artifact.sha256:
         raise unproved(artifact, "its sha256 is not the one measured when it was written: the file was changed or is damaged")
 
 
 def _compressed(
-    folder: Path, artifact: Artifact, file: IO[bytes], measure: Callable[[bytes], None]
+    folder: Path, artifact: Artifact, file: IO[bytes], measure: Callable[[bytes], object]
 ) -> Generator[bytes, None, None]:
     """The gzip stream of a file, opened where it is sealed; `measure` sees what lies on the disk."""
 
