@@ -25,7 +25,7 @@ from lab.terminal import Person
 from safe_compose import doctor, upkeep
 from safe_compose.artifacts import Backup, Listed
 from safe_compose.catalogue import Catalogue, index
-from safe_compose.errors import BackupFailed, LookAgain, UsageError
+from safe_compose.errors import BackupFailed, LookAgain, UsageError, VerifyFailed
 
 DAY = timedelta(days=1)
 
@@ -198,6 +198,18 @@ def test_a_backup_that_is_in_use_is_not_forgotten(safe_compose: SafeCompose, cat
         answer = safe_compose("forget", "--keep-last", "1", "--yes", "--wait", "0")
         assert answer.returncode == 75 and f"process {os.getpid()}" in answer.stderr
     assert ids(catalogue) == [b.id for b in made]
+
+
+def test_before_it_is_used_a_proved_backup_is_held_against_its_sums_and_another_is_read_to_its_end(catalogue: Catalogue) -> None:
+    read, unread = keep(catalogue), keep(catalogue, verify=False)
+    for kept in (read, unread):
+        upkeep.backup.check_before_use(kept, kept.volumes[0])
+    lies = replace(unread.volumes[0], artifacts=tuple(replace(a, uncompressed_bytes=1) for a in unread.volumes[0].artifacts))
+    with pytest.raises(VerifyFailed, match="holds more bytes than were written"):
+        upkeep.backup.check_before_use(unread, lies)
+    flip_a_bit(read)
+    with pytest.raises(VerifyFailed, match="its sha256 is not the one"):
+        upkeep.backup.check_before_use(read, read.volumes[0])
 
 
 def test_what_changed_between_plan_and_act_is_looked_at_again(catalogue: Catalogue, clock: Clock) -> None:

@@ -576,6 +576,23 @@ def check_files(
     return evidence
 
 
+def check_before_use(kept: Backup, record: VolumeRecord, progress: Callable[[int], None] = lambda read: None) -> None:
+    """A record of a backup before a byte of it goes anywhere. Raises VerifyFailed.
+
+    Where every file was read to its end before, only whether they still are those bytes (sha256): what was proved of them is true
+    of them now. Else all of it is read. `progress` gets bytes.
+    """
+    folder = Path(kept.path)
+    proved = {e.subject for e in kept.evidence if e.level > "L1"}
+    if not all(a.file in proved for a in record.artifacts if a.kind != "list"):
+        check_files(folder, record, progress)
+        return
+    done = 0
+    for artifact in record.artifacts:
+        stream.check(folder, artifact, progress=lambda read, before=done: progress(before + read))  # type: ignore[misc]
+        done += artifact.bytes
+
+
 def _as_written(folder: Path, artifact: Artifact) -> Evidence:
     stream.check(folder, artifact)
     return stream.evidence("L1", artifact.file, "size and sha256; encrypted, not opened")

@@ -104,7 +104,7 @@ def _read(world: World, kept: Backup, record: VolumeRecord, path: str) -> int:
         if (locked := stream.locked(folder, record)) is not None:
             raise locked
         with prompts.progress(f"verify {kept.id}") as report:
-            backup.check_files(folder, record, report)
+            backup.check_before_use(kept, record, report)
     except VerifyFailed as fault:
         world.catalogue.mark_broken(kept, fault.message)
         raise VerifyFailed(f"{fault.message}; nothing was touched", next_step=fault.next_step) from fault

@@ -245,7 +245,7 @@ def _read_whole(world: World, way: Way) -> None:
             try:
                 if (locked := stream.locked(folder, target.record)) is not None:
                     raise locked
-                backup.check_files(folder, target.record, report)
+                backup.check_before_use(way.kept, target.record, report)
             except VerifyFailed as fault:
                 world.catalogue.mark_broken(way.kept, fault.message)
                 raise VerifyFailed(f"{fault.message}; nothing was touched", next_step=fault.next_step) from fault

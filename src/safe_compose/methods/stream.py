@@ -295,13 +295,19 @@ def sync_folder(path: Path, *, subject: str, stage: str) -> None:
         raise _unwritten(error, path, subject, stage) from error
 
 
-def check(folder: Path, artifact: Artifact, given_up: Callable[[], bool] = lambda: False) -> None:
-    """L1: the file on disk has the size and sha256 that were measured while it was written; raises VerifyFailed."""
+def check(
+    folder: Path, artifact: Artifact, *, progress: Callable[[int], None] = nothing, given_up: Callable[[], bool] = lambda: False
+) -> None:
+    """L1: the file on disk has the size and sha256 that were measured while it was written; raises VerifyFailed. `progress` gets
+    bytes of the file."""
     digest = sha256()
+    done = 0
     with _open(folder, artifact) as file:
         try:
             while not given_up() and (block := file.read(BLOCK)):
                 digest.update(block)
+                done += len(block)
+                progress(done)
         except OSError as error:
             raise unproved(artifact, error.strerror or str(error)) from error
     if digest.hexdigest() != artifact.sha256:
@@ -315,7 +321,7 @@ def checking(folder: Path, *artifacts: Artifact) -> Iterator[Callable[[], None]]
 
     def run() -> None:
         for artifact in artifacts:
-            check(folder, artifact, left.is_set)
+            check(folder, artifact, given_up=left.is_set)
 
     with _lane() as reading:
         checked = reading.submit(run)
