@@ -8,12 +8,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from lab.projects import ROOT, Completed, ComposeProject, example_project
+from lab.projects import ROOT, Completed, ComposeProject, example_project, unique
 from lab.projects import compose_project as make_project
+
+if TYPE_CHECKING:
+    from safe_compose.engine import Engine
 
 OUTSIDE: Mapping[str, str] = dict(os.environ)
 """The environment that pytest was started in; only the lab's own script still sees it."""
@@ -215,3 +218,13 @@ def real_docker(lab: None) -> str:
     docker = shutil.which("docker")
     assert docker
     return docker
+
+
+@pytest.fixture(scope="module")
+def engine(real_docker: str) -> "Iterator[Engine]":
+    """The engine as our own code sees it, for one module; no helper of it may be left."""
+    from safe_compose.engine import connect
+
+    with connect(real_docker, (), environ=os.environ, run_id=unique("test")) as opened:
+        yield opened
+        assert opened.leftovers() == ()

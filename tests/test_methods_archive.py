@@ -1,7 +1,6 @@
 """Archives of real volumes: everything comes back as it was, and nothing that is damaged passes."""
 
 import io
-import os
 import stat
 import subprocess
 import tarfile
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from safe_compose.artifacts import Artifact
-from safe_compose.engine import Engine, Helper, connect
+from safe_compose.engine import Engine, Helper
 from safe_compose.errors import BackupFailed, LookAgain, VerifyFailed
 from safe_compose.methods import archive, stream
 
@@ -22,13 +21,6 @@ DATABASE = "postgres:15"
 """An image with GNU tar and find."""
 BARE = "busybox:latest"
 """One without."""
-
-
-@pytest.fixture(scope="module")
-def engine(real_docker: str) -> Iterator[Engine]:
-    with connect(real_docker, (), environ=os.environ, run_id=f"test-{uuid.uuid4().hex[:10]}") as opened:
-        yield opened
-        assert opened.leftovers() == ()
 
 
 @pytest.fixture

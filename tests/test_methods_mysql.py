@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from lab.projects import ComposeProject, docker, unique, wait_until
 from lab.watch import command_lines
 from safe_compose.artifacts import Artifact, Backup, DatabaseStatistics, ServerStatistics, TableCount, VolumeRecord
 from safe_compose.catalogue.recipe import recipe
-from safe_compose.engine import Engine, connect
+from safe_compose.engine import Engine
 from safe_compose.errors import LookAgain, Refused, VerifyFailed
 from safe_compose.methods import archive, mysql, stream
 from safe_compose.methods.database import Silent
@@ -276,13 +275,6 @@ SAME = (
     "SELECT EVENT_NAME, EVENT_DEFINITION, STATUS FROM information_schema.EVENTS",
     "SELECT TRIGGER_NAME, ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = 'app'",
 )
-
-
-@pytest.fixture(scope="module")
-def engine(real_docker: str) -> Iterator[Engine]:
-    with connect(real_docker, (), environ=os.environ, run_id=f"test-{uuid.uuid4().hex[:10]}") as opened:
-        yield opened
-        assert opened.leftovers() == ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Postgres, found, dumped, counted, proved, tried and brought back, with everything that dumps are known to stumble over."""
 
-import os
 import subprocess
 import time
 import uuid
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistics, TableCount, VolumeRecord
-from safe_compose.engine import Engine, HelperFailed, connect
+from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import BackupFailed, LookAgain, Refused, VerifyFailed
 from safe_compose.methods import archive, postgres, stream
 from safe_compose.methods.database import NoCopy, Silent
@@ -118,13 +117,6 @@ def test_a_backup_that_lacks_a_counted_database_or_the_globals_is_rejected(tmp_p
 
 
 # -- with an engine ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def engine(real_docker: str) -> Iterator[Engine]:
-    with connect(real_docker, (), environ=os.environ, run_id=f"test-{uuid.uuid4().hex[:10]}") as opened:
-        yield opened
-        assert opened.leftovers() == ()
 
 
 @dataclass(frozen=True)

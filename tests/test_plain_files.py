@@ -1,7 +1,6 @@
 """Archives of volumes that are large in some way: one file of many GiB with nothing in it, a hundred thousand small ones."""
 
 import json
-import os
 import subprocess
 import sys
 import uuid
@@ -10,19 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from safe_compose.engine import Engine, Helper, connect
+from safe_compose.engine import Engine, Helper
 from safe_compose.methods import archive
 
 pytestmark = pytest.mark.engine
 IMAGE = "postgres:15"
 """An image with GNU tar, find and perl."""
-
-
-@pytest.fixture(scope="module")
-def engine(real_docker: str) -> Iterator[Engine]:
-    with connect(real_docker, (), environ=os.environ, run_id=f"test-{uuid.uuid4().hex[:10]}") as opened:
-        yield opened
-        assert opened.leftovers() == ()
 
 
 @pytest.fixture

@@ -1,20 +1,18 @@
 """Redis in its three ways of keeping data: saved hot, settled before a stop, proved, tried, and brought back."""
 
 import json
-import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import ProjectFactory, SafeCompose
-from lab.projects import ComposeProject, docker, good, in_volume, real_docker, unique, wait_until
+from lab.projects import ComposeProject, docker, good, in_volume, real_docker, wait_until
 from lab.recipe import type_recipe
 from lab.stacks import JOB
-from safe_compose.engine import Engine, Private, connect
+from safe_compose.engine import Engine, Private
 from safe_compose.methods import redis
 from safe_compose.methods.redis.rdb import BadRdb, read
 from safe_compose.methods.redis.server import visibly_memory_only
@@ -208,13 +206,6 @@ def test_hot_cold_and_back_with_rdb_with_aof_and_with_neither(
 
     written = [p.read_bytes() for p in (sealed_environment / "safe-compose").rglob("*") if p.suffix in (".json", ".jsonl", ".md")]
     assert PASSWORD.encode() not in b"".join(written)
-
-
-@pytest.fixture
-def engine(real_docker: str) -> Iterator[Engine]:
-    with connect(real_docker, (), environ=os.environ, run_id=unique("test")) as opened:
-        yield opened
-        assert opened.leftovers() == ()
 
 
 LOCKED = """

@@ -2,10 +2,8 @@
 
 import gzip
 import json
-import os
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from lab.projects import ComposeProject, docker, good, real_docker, unique, wait
 from lab.recipe import type_recipe
 from lab.stacks import JOB
 from safe_compose.artifacts import Artifact
-from safe_compose.engine import Engine, connect
+from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods import archive, sqlite, stream
 from safe_compose.methods.members import members
@@ -262,13 +260,6 @@ def test_hot_cold_and_back_while_an_application_writes(app: ComposeProject, safe
     assert from_volume(volume, tmp_path / "typed") == tuple(kept[place] for place in PLACES)
     names = {p.name for p in (tmp_path / "restored").rglob("*") if p.is_file()}
     assert names == {"state", "Ünï.log"}, "a stale log beside a restored database"
-
-
-@pytest.fixture
-def engine(real_docker: str) -> Iterator[Engine]:
-    with connect(real_docker, (), environ=os.environ, run_id=unique("test")) as opened:
-        yield opened
-        assert opened.leftovers() == ()
 
 
 @pytest.mark.engine
