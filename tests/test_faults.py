@@ -16,7 +16,7 @@ from conftest import ProjectFactory, SafeCompose
 from lab.disks import small_disk
 from lab.projects import LAB, ComposeProject, docker, real_docker, unique, wait_until
 from lab.runs import at_step, kept, leavings, manifest, runs, start, steps, store
-from lab.stacks import FILES, JOB
+from lab.stacks import FILES, JOB, NO_TRIALS
 from lab.tcp_door import tcp_door
 from lab.terminal import PROGRAM, Person
 from lab.watch import command_lines
@@ -149,7 +149,7 @@ volumes: {deep: , crashed: , mute: }
 def test_databases_that_are_deep_dead_or_mute_all_come_back_with_their_rows_and_no_secret_is_seen(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
-    project = compose_project(DATABASES)
+    project = compose_project(DATABASES, files=NO_TRIALS)
     project.up()
     rows = "CREATE TABLE t AS SELECT g, md5(g::text) FROM generate_series(1, 2000) g"
     for service in ("deep", "crashed", "mute"):

@@ -27,7 +27,7 @@ CANARY = "canary-7f3b-password"
 @pytest.fixture
 def shop(compose_project: ProjectFactory) -> ComposeProject:
     """A database with rows and an app with a file, running."""
-    project = compose_project(stacks.shop(CANARY))
+    project = compose_project(stacks.shop(CANARY), files=stacks.NO_TRIALS)
     project.up()
     project.psql(
         "CREATE TABLE orders (id serial PRIMARY KEY, what text); INSERT INTO orders (what) SELECT 'order ' || g "
@@ -63,21 +63,22 @@ def backups(safe_compose: SafeCompose, project: ComposeProject) -> list[dict[str
 
 
 def test_without_a_terminal_the_command_is_refused_at_once_and_nothing_changes(
-    shop: ComposeProject, safe_compose: SafeCompose
+    files: ComposeProject, safe_compose: SafeCompose
 ) -> None:
-    before = shop.running(), shop.volumes(), orders(shop)
-    answer = safe_compose("compose", "down", "-v", cwd=shop.folder)
+    before = files.running(), files.volumes(), read_file(files)
+    answer = safe_compose("compose", "down", "-v", cwd=files.folder)
     assert answer.returncode == 77
     assert "--non-interactive --backup-first" in answer.stderr
     assert answer.stderr.rstrip().endswith("safe-compose: docker was not run (77)")
     assert answer.stdout == ""
-    assert (shop.running(), shop.volumes(), orders(shop)) == before
+    assert (files.running(), files.volumes(), read_file(files)) == before
 
 
 def test_a_person_types_the_name_and_undo_brings_rows_files_and_services_back(
     shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
     before, labels = orders(shop), shop.docker("volume", "inspect", *shop.volumes(), "--format", "{{json .Labels}}").stdout
+    (shop.folder / "safe-compose.toml").unlink()  # with a trial, as where nobody says otherwise
     person = Person("compose", "down", "-v", cwd=shop.folder)
     card = person.sees(f"type '{shop.name}'")
     assert f"{shop.name}_data" in card and "critical" in card

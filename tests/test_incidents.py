@@ -92,8 +92,7 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(module_compose_project: ProjectFactory, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     name, folder = unique("incident"), tmp_path_factory.mktemp("shop")
-    settings = {"safe-compose.toml": "[backup]\ntrial_limit = 0\n"}  # trials are proved elsewhere, and take their time
-    project = module_compose_project(compose_file(name), name, settings)
+    project = module_compose_project(compose_file(name), name, stacks.NO_TRIALS)
     project.up()
     project.psql(ROWS, user="shop", database="shop")
     project.exec("app", "sh", "-c", "cd /app/uploads && mkdir a && echo one > a/1 && echo two > 2")

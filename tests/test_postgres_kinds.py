@@ -8,7 +8,7 @@ import pytest
 
 from conftest import ProjectFactory, SafeCompose
 from lab.projects import ComposeProject, docker, unique
-from lab.stacks import JOB
+from lab.stacks import JOB, NO_TRIALS
 
 pytestmark = pytest.mark.engine
 
@@ -161,7 +161,7 @@ def test_a_dump_follows_its_service_to_newer_servers_and_never_to_older_ones(
     """The story of a major upgrade: `down -v`, because the new server does not start on the old files."""
     for major in (17, 18):
         postgres_image(major)
-    shop = compose_project(compose(15))
+    shop = compose_project(compose(15), files=NO_TRIALS)
     shop.up()
     psql(
         shop,

@@ -4,6 +4,8 @@ from lab.projects import ComposeProject
 
 JOB = ("--non-interactive", "--backup-first")
 """The flags of a deploy job."""
+NO_TRIALS = {"safe-compose.toml": "[backup]\ntrial_limit = 0\n"}
+"""For `files`: databases are not tried out before a deletion. Tests about that do, and it takes a server each time."""
 FILES = """
 services:
   app:
