@@ -16,7 +16,7 @@ from conftest import ProjectFactory, SafeCompose
 from lab.disks import small_disk
 from lab.projects import LAB, ComposeProject, docker, real_docker, unique, wait_until
 from lab.runs import at_step, kept, leavings, manifest, runs, start, steps, store
-from lab.stacks import FILES, JOB, NO_TRIALS
+from lab.stacks import FILES, JOB
 from lab.tcp_door import tcp_door
 from lab.terminal import PROGRAM, Person
 from lab.watch import command_lines
@@ -149,7 +149,7 @@ volumes: {deep: , crashed: , mute: }
 def test_databases_that_are_deep_dead_or_mute_all_come_back_with_their_rows_and_no_secret_is_seen(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
-    project = compose_project(DATABASES, files=NO_TRIALS)
+    project = compose_project(DATABASES)
     project.up()
     rows = "CREATE TABLE t AS SELECT g, md5(g::text) FROM generate_series(1, 2000) g"
     for service in ("deep", "crashed", "mute"):
@@ -538,8 +538,10 @@ def test_closed_and_full_descriptors_change_nothing_but_what_is_heard(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
     """Also under a umask of 000 and without HOME. A broken pipe as stderr ends Compose 2.40 itself with 255, after our backup."""
+    projects = []
     for redirection, code in (("2>&-", 0), (">&-", 0), ("<&- >&- 2>&-", 0), ("2>/dev/full", 0), ("2> >(exec true)", 255)):
         project = compose_project(FILES)
+        projects.append(project.name)
         project.docker("compose", "create", "--pull", "never")
         fill(f"{project.name}_uploads", "a photo")
         line = f"umask 000; unset HOME; {PROGRAM} {' '.join(JOB)} compose down -v {redirection}"
@@ -549,9 +551,10 @@ def test_closed_and_full_descriptors_change_nothing_but_what_is_heard(
         assert done.returncode == code, (redirection, done)
         assert done.stdout == "", redirection
         assert bool(project.volumes()) == bool(code)
-        [backup] = kept(safe_compose, project)
-        verified = safe_compose("verify", str(backup["id"]))
-        assert verified.returncode == 0, verified.stderr
+    backups = json.loads(safe_compose("list", "--json").stdout)["backups"]
+    assert sorted(b["project"] for b in backups if b["verified"]) == sorted(projects)
+    verified = safe_compose("verify", "--all")
+    assert verified.returncode == 0, verified.stderr
     modes = {p.stat().st_mode & 0o077 for p in store(sealed_environment).rglob("*")}
     assert modes == {0}
 

@@ -121,7 +121,7 @@ def test_a_dump_comes_back_over_a_living_database_and_into_a_volume_that_is_gone
     compose_project: ProjectFactory, safe_compose: SafeCompose, image: Image, sealed_environment: Path
 ) -> None:
     name = image("postgres:15", unique("lab-pg"))
-    shop = compose_project(stacks.shop(PASSWORD, name), files=stacks.NO_TRIALS)
+    shop = compose_project(stacks.shop(PASSWORD, name))
     shop.up()
     psql(shop, ROWS)
     write_file(shop, "a photo")

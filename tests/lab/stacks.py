@@ -5,7 +5,7 @@ from lab.projects import ComposeProject
 JOB = ("--non-interactive", "--backup-first")
 """The flags of a deploy job."""
 NO_TRIALS = {"safe-compose.toml": "[backup]\ntrial_limit = 0\n"}
-"""For `files`: databases are not tried out before a deletion. Tests about that do, and it takes a server each time."""
+"""For `files`: no server is started to try a database out before a deletion, none on a copy of what crashed, and none to count."""
 FILES = """
 services:
   app:
