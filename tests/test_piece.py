@@ -94,29 +94,32 @@ def test_one_file_of_an_encrypted_copy_elsewhere_comes_back_with_the_key_alone(
     assert sh(project, "cat a/1") == "one\n"
 
 
-@pytest.mark.parametrize(
-    ("state", "existed", "done"),
-    [
-        ("echo old > f", True, False),
-        ("echo old > f; mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", True, False),
-        ("echo old > f.before-t; mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", True, False),
-        ("echo old > f.before-t; echo new > f; mkdir .safe-compose-t", True, True),
-        ("mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", False, False),
-        ("echo new > f; mkdir .safe-compose-t", False, True),
-    ],
-)
-def test_wherever_it_was_cut_off_it_is_brought_to_one_of_two_ends(state: str, existed: bool, done: bool) -> None:
+STATES = [
+    ("echo old > f", True, False),
+    ("echo old > f; mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", True, False),
+    ("echo old > f.before-t; mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", True, False),
+    ("echo old > f.before-t; echo new > f; mkdir .safe-compose-t", True, True),
+    ("mkdir -p .safe-compose-t/volume; echo new > .safe-compose-t/volume/f", False, False),
+    ("echo new > f; mkdir .safe-compose-t", False, True),
+]
+"""What a cut leaves, whether something was there before, and whether the new one is then in its place."""
+
+
+def test_wherever_it_was_cut_off_it_is_brought_to_one_of_two_ends() -> None:
     volume = unique("piece")
     docker("volume", "create", volume)
     try:
         run = ("run", "--rm", "--network", "none", "-v", f"{volume}:/v", "-w", "/v", "busybox:latest", "sh", "-c")
-        docker(*run, state)
+        docker(*run, "; ".join(f"mkdir {n}; cd {n}; {state}; cd .." for n, (state, _, _) in enumerate(STATES)))
         with connect(real_docker(), (), environ=os.environ, run_id=unique("test")) as engine:
             image = engine.image("busybox:latest")
             assert image is not None
-            piece = archive.Piece(volume, "f", ".safe-compose-t", "f.before-t", image.id)
-            assert archive.settle(engine, piece, existed=existed) is done
-        left = docker(*run, "for f in $(ls -A); do echo $f $(cat $f); done").stdout.splitlines()
-        assert left == (["f new"] * done + ["f.before-t old"] * existed if done else ["f old"] * existed)
+            for n, (state, existed, done) in enumerate(STATES):
+                piece = archive.Piece(volume, f"{n}/f", f"{n}/.safe-compose-t", f"{n}/f.before-t", image.id)
+                assert archive.settle(engine, piece, existed=existed) is done, state
+        left = docker(*run, "for f in $(find . -mindepth 2); do echo $f $(cat $f); done | sort").stdout.splitlines()
+        for n, (state, existed, done) in enumerate(STATES):
+            ends = [f"./{n}/f new"] * done + [f"./{n}/f{'.before-t' * done} old"] * existed
+            assert [line for line in left if line.startswith(f"./{n}/")] == ends, state
     finally:
         docker("volume", "rm", "-f", volume)
