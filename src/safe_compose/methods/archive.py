@@ -47,6 +47,8 @@ _PIPED = (f"--file={PIPE}", "--blocking-factor=128", "--read-full-records")
 """64 KiB at a time: a sixth of the calls of tar's own 10 KiB; the archive is padded to a multiple of it. A read from a pipe may
 bring less, at any byte: without the last word tar gives up then ("Unaligned block", run)."""
 _LIST = ("find", MOUNT, "-xdev", "-printf", r"%y %s %m %U %G %P\0")
+_BOTH = ("find", "/", "-maxdepth", "0", "-printf", "%y", "-exec", "tar", "--version", ";")
+"""Fails where find does not know `-printf`, as hardly any but GNU's does."""
 _ENGINE_LOSES = (
     "extended attributes (capabilities of programs are kept), ACLs, fractions of a second in times, holes in sparse files, sockets"
 )
@@ -344,17 +346,23 @@ def _offer(engine: Engine, image_ids: Sequence[str]) -> _Offer | None:
     for image in _at_hand(engine, [*known, *image_ids]):
         key = (engine.run_id, image)
         if key not in _offers:
-            gnu = _is_gnu(engine, image, "tar")
-            _offers[key] = _Offer(image, find=_is_gnu(engine, image, "find")) if gnu else None
+            _offers[key] = _probed(engine, image)
         if (offer := _offers[key]) is not None:
             return offer
     return None
 
 
-def _is_gnu(engine: Engine, image: str, program: str) -> bool:
-    """Whether the image can run `PROGRAM --version` and it names GNU. An image that cannot even start counts as a no."""
+def _probed(engine: Engine, image: str) -> _Offer | None:
+    """What an image offers: by one container where it has both programs, else by another one for tar alone."""
+    if _says_gnu(engine, image, _BOTH):
+        return _Offer(image, find=True)
+    return _Offer(image, find=False) if _says_gnu(engine, image, ("tar", "--version")) else None
+
+
+def _says_gnu(engine: Engine, image: str, argv: tuple[str, ...]) -> bool:
+    """Whether the image can run that and names GNU tar. An image that cannot even start counts as a no."""
     try:
-        return b"GNU" in engine.run(Helper(image=image, argv=(program, "--version"), user="0:0"), timeout=60)
+        return b"GNU tar" in engine.run(Helper(image=image, argv=argv, user="0:0"), timeout=60)
     except HelperFailed:
         return False
 
