@@ -14,6 +14,7 @@ from lab.faults import failing
 from lab.projects import ComposeProject, docker
 from lab.stacks import FILES, JOB
 from lab.terminal import PROGRAM
+from safe_compose.journal import Journal
 
 pytestmark = pytest.mark.engine
 
@@ -136,3 +137,20 @@ def test_a_kill_at_any_step_leaves_all_as_it_was_or_all_restored_and_the_next_tr
         if restored and at < end:
             words = prepare(site)
     assert restored, "the last of the tries was to come to its end"
+
+
+def test_what_a_killed_run_left_is_not_backed_up_nor_taken_back_once_a_later_run_has_put_something_there(site: Site) -> None:
+    words = changed(site)
+    killed = site.run(*words, at=8)
+    assert killed.returncode == -9 and site.steps()[-1] == "putting-back", site.steps()
+    was = site.files()
+    torn = site.run("backup")
+    assert torn.returncode == 73 and "was cut off" in torn.stderr and "safe-compose recover" in torn.stderr, torn.stderr
+    journal, volume = Journal(site.store), f"{site.project.name}_uploads"
+    later = journal.begin(journal.new_id(), command=("restore", "x"), engine_id=journal.runs()[0].engine_id)
+    later.step("putting-back", volume=volume)
+    later.step("restored", backup="x")
+    later.step("ended", outcome="restored")
+    told = site.good("recover")
+    assert f"run {later.id} has written to it since" in told and f"--volume {volume}" in told
+    assert site.files() == was

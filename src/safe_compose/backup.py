@@ -716,6 +716,12 @@ def _kept_by_hand(
     engine, catalogue = world.engine, world.catalogue
     catalogue.ensure()
     with catalogue.lock(engine.id, request.project, wait=wait, command=("safe-compose", "backup")):
+        half = {name for run in world.journal.unfinished() if run.engine_id == engine.id for name in run.half}
+        if torn := sorted(half.intersection(v.name for v, _ in request.volumes)):
+            raise BackupFailed(
+                f"a restore of {', '.join(torn)} was cut off, and a part of it may be there; no backup was made",
+                next_step="safe-compose recover, then run it again",
+            )
         run = world.journal.begin(
             world.run_id,
             command=("backup",),

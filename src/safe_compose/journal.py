@@ -72,6 +72,15 @@ class RunRecord:
         return (self.last("restored") or self.last("undid")) is not None
 
     @property
+    def half(self) -> dict[str, Mapping[str, Any]]:
+        """Volume -> the step with which content began to be put into it, of all that were neither settled nor taken back."""
+        if self.restored:
+            return {}
+        begun = {str(step["volume"]): step for step in self.steps if step["step"] == "putting-back"}
+        rolled_back = {str(step["volume"]) for step in self.steps if step["step"] == "rolled-back"}
+        return {volume: step for volume, step in begun.items() if volume not in rolled_back}
+
+    @property
     def undid(self) -> str | None:
         """The run that this one undid."""
         step = self.last("undid")

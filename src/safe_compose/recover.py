@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safe_compose import backup, prompts, volume_trash
 from safe_compose.artifacts import VolumeRecord
@@ -140,7 +140,7 @@ def _taken_back(
 ) -> tuple[list[str], bool]:
     """Take back what a dead `undo` or `restore` has half put back, the last first: what was done, in words, and whether
     nothing of it has to wait. What cannot be taken back for good is told by `_half_put_back`."""
-    waiting = list(_open(run).values())
+    waiting = list(run.half.values())
     if not waiting:
         return [], True
     told: list[str] = []
@@ -151,7 +151,8 @@ def _taken_back(
                 begun = Begun(*(step.get(name) for name in Begun._fields))
                 if begun.users is None:  # written by an older release, which kept less
                     continue
-                if (why := _obstacle(engine, catalogue, begun)) is not None:
+                why = _written_since(journal, run, begun.volume) or _obstacle(engine, catalogue, begun)
+                if why is not None:
                     told.append(f"volume {begun.volume}: what was there was not put back: {why}")
                     continue
                 with prompts.progress(f"put back what was in {begun.volume}"):
@@ -172,6 +173,18 @@ def _locked(catalogue: Catalogue, engine: Engine, projects: Collection[str]) -> 
         for project in sorted(projects):
             locks.enter_context(catalogue.lock(engine.id, project, command=("safe-compose", "recover")))
         yield
+
+
+def _written_since(journal: Journal, run: RunRecord, volume: str) -> str | None:
+    """The later run that put content into the volume or deleted it: then what is there now is not what `run` left."""
+    for later in journal.runs():
+        if later.seq <= run.seq or later.engine_id != run.engine_id:
+            continue
+        doomed = {str(v["name"]) for step in later.steps if step["step"] == "running" for v in step.get("volumes", ())}
+        filled = {str(step["volume"]) for step in later.steps if step["step"] == "putting-back"}
+        if volume in doomed | filled:
+            return f"run {later.id} has written to it since"
+    return None
 
 
 def _obstacle(engine: Engine, catalogue: Catalogue, begun: Begun) -> str | None:
@@ -200,18 +213,9 @@ def _images(engine: Engine, catalogue: Catalogue, begun: Begun) -> tuple[str, ..
     return tuple(dict.fromkeys([*recorded, *backup.image_candidates(engine, engine.look(_LOOK), begun.volume)]))
 
 
-def _open(run: RunRecord) -> dict[str, Mapping[str, Any]]:
-    """Volume -> the step with which the putting back began, of all that were neither settled nor taken back."""
-    if run.restored:
-        return {}
-    begun = {str(step["volume"]): step for step in run.steps if step["step"] == "putting-back"}
-    rolled_back = {str(step["volume"]) for step in run.steps if step["step"] == "rolled-back"}
-    return {volume: step for volume, step in begun.items() if volume not in rolled_back}
-
-
 def _half_put_back(run: RunRecord) -> list[str]:
     """What a killed `undo` or `restore` left half: which volumes, and where what was there is. Empty for every other run."""
-    waiting = _open(run)
+    waiting = run.half
     taken_out = {str(step["volume"]) for step in run.steps if step["step"] == "taken-out"}
     done = {str(step["volume"]) for step in run.steps if step["step"] == "put-back"}
     words = []
