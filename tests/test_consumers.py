@@ -408,8 +408,9 @@ def test_an_account_of_mysql_with_the_usual_hash_is_taken() -> None:
 
 
 def test_refused_logins_are_counted_from_a_servers_log() -> None:
-    access = "[Warning] Access denied for user '{}'@'172.18.0.3' (using password: {})\n"
-    log = access.format("app", "YES") + access.format("app", "NO") + access.format("app2", "YES")
+    access = "[Warning] Access denied for user '{}'@'{}' (using password: {})\n"
+    log = access.format("app", "172.18.0.3", "YES") + access.format("app", "localhost", "YES")  # the second is our own
+    log += access.format("app", "172.18.0.3", "NO") + access.format("app2", "172.18.0.3", "YES")
     assert mysql.password.refused(log, "app") == 1
     failed = 'FATAL:  password authentication failed for user "{}"\nDETAIL:  Connection matched ...\n'
     assert postgres.password.refused(failed.format("shop") * 2 + failed.format("shop2"), "shop") == 2

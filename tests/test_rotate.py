@@ -357,6 +357,7 @@ def test_accounts_of_mariadb_change_and_follow(
     with command_lines() as argvs:
         done = safe_compose("rotate-password", "db", "--stdin", "--yes", cwd=project.folder, input=SECOND)
     assert done.returncode == 0, done.stderr
+    assert "refused" not in done.stderr
     assert mariadb_lets_in(project, "root", SECOND) and not mariadb_lets_in(project, "root", FIRST)
     no_secret_in(sealed_environment, project, done, *argvs)
 
