@@ -16,7 +16,7 @@ import pytest
 from lab.projects import LAB, ComposeProject, docker, unique, wait_until
 from lab.tcp_door import tcp_door
 from safe_compose import grammar
-from safe_compose.engine import Engine, Helper, HelperFailed, connect
+from safe_compose.engine import Engine, Helper, HelperFailed, begin, connect
 from safe_compose.engine.connect import Bridge
 from safe_compose.errors import BackupFailed, DockerNotFound, EngineUnavailable, Refused
 from safe_compose.observed import HELPER_LABEL
@@ -84,7 +84,7 @@ def look_at(
     invocation = grammar.parse(words, program, dialect=dialect)
     with (
         inside(folder or project.folder),
-        connect(
+        begin(
             real,
             invocation.docker_globals,
             environ={**os.environ, **(environ or {})},
@@ -94,6 +94,7 @@ def look_at(
             stdin=stdin,
         ) as engine,
     ):
+        engine.open()
         observed = engine.look(invocation, stdin=stdin)
     return threatened(invocation, observed), observed.project
 

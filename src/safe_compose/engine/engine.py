@@ -33,21 +33,12 @@ from safe_compose.observed import (
 CONFIG_FILES_LABEL = "com.docker.compose.project.config_files"
 
 
-def connect(
-    docker: str,
-    docker_globals: Sequence[str],
-    *,
-    environ: Mapping[str, str],
-    run_id: str,
-    compose: str | None = None,
-    invocation: Invocation | None = None,
-    stdin: bytes | None = None,
-) -> "Engine":
+def connect(docker: str, docker_globals: Sequence[str], *, environ: Mapping[str, str], run_id: str) -> "Engine":
     """The engine that `docker <docker_globals>` reaches under this environment, proved to be the same by its id.
 
-    Parameters and errors as of `begin` and `Engine.open`.
+    Errors as of `begin` and `Engine.open`.
     """
-    engine = begin(docker, docker_globals, environ=environ, run_id=run_id, compose=compose, invocation=invocation, stdin=stdin)
+    engine = begin(docker, docker_globals, environ=environ, run_id=run_id)
     engine.open()
     return engine
 
