@@ -1,10 +1,10 @@
 """What every trial stands on: a scratch volume, what was counted, the comparison, and the last words of a server that died."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from safe_compose.artifacts import ServerStatistics, VolumeRecord, hide_secrets
+from safe_compose.artifacts import DatabaseStatistics, ServerStatistics, VolumeRecord, hide_secrets
 from safe_compose.engine import Engine
 from safe_compose.errors import VerifyFailed
 from safe_compose.observed import HELPER_LABEL
@@ -26,6 +26,11 @@ def statistics_of(record: VolumeRecord) -> ServerStatistics:
     if record.statistics is None:
         raise VerifyFailed(f"volume {record.name}: trial: nothing was counted when it was backed up")
     return record.statistics
+
+
+def counted_words(databases: Sequence[DatabaseStatistics]) -> str:
+    """`3 tables, 4711 rows`"""
+    return f"{sum(len(d.tables) for d in databases)} tables, {sum(d.rows for d in databases)} rows"
 
 
 def require_same(wanted: Mapping[str, int], found: Mapping[str, int], subject: str, stage: str) -> None:

@@ -12,7 +12,7 @@ from safe_compose.methods.mysql.dump import counted, look
 from safe_compose.methods.mysql.restore import Place, own_databases, require_equal, restore_dump, serving_copy, serving_fresh
 from safe_compose.methods.mysql.server import session
 from safe_compose.methods.stream import evidence
-from safe_compose.methods.trials import scratch, statistics_of
+from safe_compose.methods.trials import counted_words, scratch, statistics_of
 
 
 def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> list[Evidence]:
@@ -44,7 +44,7 @@ def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str
     if not record.dump_older_than_archive:
         volatile = {(database, table) for database, table, engine_name in contents.tables if engine_name == "MEMORY"}
         require_equal(_without(statistics.databases, volatile), _without(found, volatile), record.name, "trial of the archive")
-    return evidence("L4", record.name, f"archive restored and started: {_words(found)} counted")
+    return evidence("L4", record.name, f"archive restored and started: {counted_words(found)} counted")
 
 
 def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
@@ -57,7 +57,7 @@ def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -
         except BackupFailed as error:  # the client took offence at it
             raise VerifyFailed(error.message, next_step=error.next_step) from error
     require_equal(statistics.databases, found, record.name, "trial of the dump")
-    return evidence("L4", record.name, f"dump restored into a fresh server: {_words(found)} counted")
+    return evidence("L4", record.name, f"dump restored into a fresh server: {counted_words(found)} counted")
 
 
 def _without(databases: tuple[DatabaseStatistics, ...], names: set[tuple[str, str]]) -> Iterator[DatabaseStatistics]:
@@ -69,7 +69,3 @@ def _without(databases: tuple[DatabaseStatistics, ...], names: set[tuple[str, st
             tables=tuple(t for t in database.tables if (t.schema, t.table) not in names),
             extensions=tuple(what for what in database.extensions if not what.startswith("event ")),
         )
-
-
-def _words(databases: tuple[DatabaseStatistics, ...]) -> str:
-    return f"{sum(len(d.tables) for d in databases)} tables, {sum(d.rows for d in databases)} rows"

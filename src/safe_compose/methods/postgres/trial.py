@@ -10,7 +10,7 @@ from safe_compose.methods.postgres.dump import measure
 from safe_compose.methods.postgres.physical import base_of
 from safe_compose.methods.postgres.restore import Place, require_equal, restore_dump, revive, serving
 from safe_compose.methods.stream import evidence
-from safe_compose.methods.trials import scratch, statistics_of
+from safe_compose.methods.trials import counted_words, scratch, statistics_of
 
 
 def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> list[Evidence]:
@@ -41,16 +41,14 @@ def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str
                 raise VerifyFailed(f"volume {record.name}: trial: the tables cannot be counted: {last_words(error)}") from error
     if not record.dump_older_than_archive:
         require_equal(statistics.databases, counted, record.name, "trial of the archive")
-    tables, rows = sum(len(d.tables) for d in counted), sum(d.rows for d in counted)
-    return evidence("L4", record.name, f"archive restored and started: {tables} tables, {rows} rows counted")
+    return evidence("L4", record.name, f"archive restored and started: {counted_words(counted)} counted")
 
 
 def trial_base(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
     """Put a physical copy back, let pg_verifybackup look at it, start, count."""
     with scratch(engine) as volume:
         counted = revive(engine, folder, record, Place.of(record, image), volume)
-    tables, rows = sum(len(d.tables) for d in counted), sum(d.rows for d in counted)
-    return evidence("L4", record.name, f"physical copy restored and started: {tables} tables, {rows} rows counted")
+    return evidence("L4", record.name, f"physical copy restored and started: {counted_words(counted)} counted")
 
 
 def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> Evidence:
@@ -66,5 +64,4 @@ def trial_dump(engine: Engine, folder: Path, record: VolumeRecord, image: str) -
         except BackupFailed as error:  # psql took offence at it
             raise VerifyFailed(error.message, next_step=error.next_step) from error
     require_equal(statistics.databases, counted, record.name, "trial of the dump")
-    tables, rows = sum(len(d.tables) for d in counted), sum(d.rows for d in counted)
-    return evidence("L4", record.name, f"dump restored into a fresh server: {tables} tables, {rows} rows counted")
+    return evidence("L4", record.name, f"dump restored into a fresh server: {counted_words(counted)} counted")
