@@ -49,8 +49,8 @@ def test_output_comes_whole_whatever_is_said_beside_it(engine: Engine) -> None:
 
 
 def test_what_is_not_read_is_no_fault_and_a_long_silence_is_none(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attached, "READ_TIMEOUT", 0.5)
-    with engine.stream(_much(engine, "sh", "-c", "echo first; sleep 2; head -c 10000000 /dev/zero")) as made:
+    monkeypatch.setattr(attached, "READ_TIMEOUT", 6)
+    with engine.stream(_much(engine, "sh", "-c", "echo first; sleep 7; head -c 10000000 /dev/zero")) as made:
         assert made.stdout.readline() == b"first\n"
         assert made.stdout.read(1) == b"\0"
 
