@@ -32,10 +32,11 @@ def dump_stopped(
             continue
         try:
             found = find_data(engine, volume, image)
-            if found is not None:
+            if found is None:
+                cause = "it holds no data directory"
+            else:
                 said = engine.run(reading_helper(volume, image, ("cat", f"{PurePosixPath(MOUNT, found)}/PG_VERSION")), timeout=60)
-                break
-            cause = "it holds no data directory"
+            break
         except HelperFailed as error:
             cause = last_words(error)
     if found is None:
