@@ -154,3 +154,16 @@ def test_what_a_killed_run_left_is_not_backed_up_nor_taken_back_once_a_later_run
     told = site.good("recover")
     assert f"run {later.id} has written to it since" in told and f"--volume {volume}" in told
     assert site.files() == was
+
+
+def test_what_somebody_wrote_after_a_kill_is_not_taken_back_though_no_container_tells_of_it(site: Site) -> None:
+    words = changed(site)
+    killed = site.run(*words, at=8)
+    assert killed.returncode == -9 and site.steps()[-1] == "putting-back", site.steps()
+    site.project.up()
+    site.sh("echo precious > p && touch -d '2037-01-01 00:00' p")  # by the clock that is long after the kill
+    site.project.docker("compose", "down")
+    was = site.files()
+    told = site.good("recover")
+    assert "something was written to it since, at 2037-01-01" in told and "safe-compose restore" in told
+    assert site.files() == was

@@ -1,7 +1,8 @@
 """Content put back into volumes: kept safe before, stopped, emptied, filled, started again; from any point of it all can be
 as it was."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from safe_compose.methods import archive, database_of, sqlite
 from safe_compose.methods.database import Database
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier, Verdict
-from safe_compose.recover import Begun, take_back
+from safe_compose.recover import BEAT_SECONDS, Begun, take_back
 from safe_compose.targets import Target, Way, archive_of, look, possible
 from safe_compose.world import World
 
@@ -163,14 +164,27 @@ class Act:
         tar = archive_of(record)
         if tar is not None:
             with prompts.progress(f"restore {into}", total=tar.uncompressed_bytes) as report:
-                archive.extract(engine, folder, record.artifacts, into, images, report)
+                archive.extract(engine, folder, record.artifacts, into, images, self._beating(into, report))
             if count := sqlite.put_copies(engine, folder, record.artifacts, into, images):
                 prompts.say(f"safe-compose: {into}: {count} SQLite databases are the consistent copies, not the archive's")
             return "archive"
         size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
         with prompts.progress(f"restore {into} from its {target.source}", total=size) as report:
-            database_of_dump(record).rebuild(engine, folder, _at_hand(engine, record), into, report)
+            database_of_dump(record).rebuild(engine, folder, _at_hand(engine, record), into, self._beating(into, report))
         return target.source
+
+    def _beating(self, into: str, report: Callable[[int], None]) -> Callable[[int], None]:
+        """`report`, with a line in the journal now and then: `recover` must know until when we wrote."""
+        last = time.monotonic()
+
+        def told(done: int) -> None:
+            nonlocal last
+            report(done)
+            if time.monotonic() - last >= BEAT_SECONDS:
+                last = time.monotonic()
+                self.run.step("filling", volume=into)
+
+        return told
 
     def _images(self, record: VolumeRecord) -> tuple[str, ...]:
         """Local images to run helpers from: those that used the volume then, its users now, the others."""

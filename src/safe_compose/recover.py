@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,17 @@ from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.grammar import parse
 from safe_compose.journal import Journal, RunRecord
-from safe_compose.methods import archive, postgres, rename, stream
+from safe_compose.methods import archive, postgres, rename, stream, written
 
 _LOOK = parse(["volume", "ls"])
+
+BEAT_SECONDS = 10.0
+"""While content goes into a volume the journal gets a line at least so often: nothing that a dead run wrote is much younger than
+its last one."""
+_AFTERWARDS = timedelta(seconds=5)
+"""What a helper may still write when its run is dead."""
+_SEARCH_SECONDS = 120.0
+"""How long it may take to find the youngest file of a volume."""
 
 
 def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str, holding: Collection[str] = ()) -> list[str]:
@@ -151,7 +160,7 @@ def _taken_back(
                 begun = Begun(*(step.get(name) for name in Begun._fields))
                 if begun.users is None:  # written by an older release, which kept less
                     continue
-                why = _written_since(journal, run, begun.volume) or _obstacle(engine, catalogue, begun)
+                why = _another_run(journal, run, begun.volume) or _obstacle(engine, catalogue, run, begun)
                 if why is not None:
                     told.append(f"volume {begun.volume}: what was there was not put back: {why}")
                     continue
@@ -175,7 +184,7 @@ def _locked(catalogue: Catalogue, engine: Engine, projects: Collection[str]) -> 
         yield
 
 
-def _written_since(journal: Journal, run: RunRecord, volume: str) -> str | None:
+def _another_run(journal: Journal, run: RunRecord, volume: str) -> str | None:
     """The later run that put content into the volume or deleted it: then what is there now is not what `run` left."""
     for later in journal.runs():
         if later.seq <= run.seq or later.engine_id != run.engine_id:
@@ -187,8 +196,10 @@ def _written_since(journal: Journal, run: RunRecord, volume: str) -> str | None:
     return None
 
 
-def _obstacle(engine: Engine, catalogue: Catalogue, begun: Begun) -> str | None:
+def _obstacle(engine: Engine, catalogue: Catalogue, run: RunRecord, begun: Begun) -> str | None:
     """Why what is in the volume now must stay, or what was there cannot come back; None when nothing speaks against it."""
+    if begun.trash is None and (why := _written_since(engine, run, begun, _images(engine, catalogue, begun))) is not None:
+        return why
     for user in engine.look(_LOOK).users(begun.volume):
         now = engine.container(user.id)
         if now is None or now.started_at.startswith("0001-"):
@@ -205,6 +216,17 @@ def _obstacle(engine: Engine, catalogue: Catalogue, begun: Begun) -> str | None:
     except (UsageError, VerifyFailed) as fault:
         return fault.message
     return None
+
+
+def _written_since(engine: Engine, run: RunRecord, begun: Begun, images: Sequence[str]) -> str | None:
+    """Whether somebody else wrote to it, by the youngest file: `compose up` and `down` leave no container that would tell."""
+    if engine.volume(begun.volume) is None:
+        return None
+    dead = datetime.fromisoformat(str(run.steps[-1]["at"])) + timedelta(seconds=BEAT_SECONDS) + _AFTERWARDS
+    youngest = written.last_written(engine, [begun.volume], images, timeout=_SEARCH_SECONDS).get(begun.volume)
+    if youngest is None:
+        return "nobody can tell whether something was written to it since"
+    return f"something was written to it since, at {youngest:%Y-%m-%d %H:%M:%S} UTC" if youngest > dead else None
 
 
 def _images(engine: Engine, catalogue: Catalogue, begun: Begun) -> tuple[str, ...]:
