@@ -229,10 +229,15 @@ def test_a_helper_that_is_killed_amid_the_bytes_leaves_no_archive(engine: Engine
     assert found is not None
     killed = []
 
+    def kill_tar() -> bool:
+        lines = docker("ps", "--no-trunc", "--format", "{{.ID}} {{.Command}}", "--filter", f"volume={volume}").stdout.splitlines()
+        names = [line.split()[0] for line in lines if line.split()[1].strip('"') == "tar"]
+        killed.extend(name for name in names if docker("kill", name, check=False).returncode == 0)
+        return bool(killed)
+
     def kill(size: int) -> None:
-        if size and not killed:
-            killed.extend(docker("ps", "-q", "--no-trunc", "--filter", f"volume={volume}").stdout.split())
-            docker("kill", *killed, check=False)
+        if size and not killed:  # the daemon may not know yet that it runs; meanwhile the full pipe holds it
+            wait_until("tar was killed", kill_tar)
 
     with pytest.raises(BackupFailed, match=f"volume {volume}"):
         archive.archive(engine, found, image_ids=[image], into=tmp_path / "store", progress=kill)

@@ -87,13 +87,14 @@ def test_a_real_engine_tells_which_containers_take_volumes_along(lab: None, monk
     anonymous = ("--volume", "/x")
     names = {"plain": unique("sc"), "anonymous": unique("sc"), "leaving": unique("sc"), "both": unique("sc")}
     options = {"plain": (), "anonymous": anonymous, "leaving": ("--rm",), "both": ("--rm", *anonymous)}
+    odd = ("--label", 'AutoRemove=true', "--label", 'x="AutoRemove":true,"Type":"volume"')
 
     def nothing(*argv: str) -> bool:
         return shim.takes_nothing(grammar.parse(argv))
 
     try:
         for which, name in names.items():
-            docker(*words, "--name", name, *options[which], "busybox:latest")
+            docker(*words, "--name", name, *options[which], *odd, "busybox:latest")
         found = {(verb, which): nothing(*verb.split(), name) for verb in ("stop", "rm -fv") for which, name in names.items()}
         assert found == {
             ("stop", "plain"): True, ("stop", "anonymous"): True, ("stop", "leaving"): True, ("stop", "both"): False,
@@ -102,8 +103,8 @@ def test_a_real_engine_tells_which_containers_take_volumes_along(lab: None, monk
         assert not nothing("stop", names["plain"], unique("unknown"))
         assert not nothing("--explain", "stop", names["plain"])
         here = {which: nearby.container(name) for which, name in names.items()}
-        assert {which: (one.removes_itself, list(one.mounts)) for which, one in here.items() if one} == {
-            "plain": (False, []), "anonymous": (False, ["volume"]), "leaving": (True, []), "both": (True, ["volume"]),
+        assert {which: (one.removes_itself, one.volumes) for which, one in here.items() if one} == {
+            "plain": (False, False), "anonymous": (False, True), "leaving": (True, False), "both": (True, True),
         }  # fmt: skip
         assert nearby.container(unique("unknown")) is None
         assert nearby.container(f"../containers/{names['plain']}") is None
@@ -135,8 +136,9 @@ def test_only_where_docker_goes_by_itself_is_the_engine_asked_past_it(tmp_path: 
     "answer",
     [
         b"", b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 404 Not Found\r\n\r\n{}", b"HTTP/1.0 200 OK\r\n\r\n[]",
-        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig": {"AutoRemove": "no"}, "Mounts": []}', b"\xff\r\n\r\n",
-        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig": {"AutoRemove": false}, "Mounts": [{}]}', b"HTTP/1.0 200",
+        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig":{"AutoRemove":"no"},"Mounts":[]}', b"\xff\r\n\r\n", b"HTTP/1.0 200",
+        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig":{"AutoRemove":false},"Mounts":null}',
+        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig":{"AutoRemove":false},"AutoRemove":true,"Mounts":[]}',
     ],
 )  # fmt: skip
 def test_an_engine_that_answers_oddly_has_not_answered(answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,7 +348,7 @@ def takes_nothing(invocation: "Invocation") -> bool:
         if nearby.is_dockers_choice():
             found = [nearby.container(name) for name in invocation.operands]
             if None not in found:
-                return not any(one and "volume" in one.mounts and (removes or one.removes_itself) for one in found)
+                return not any(one and one.volumes and (removes or one.removes_itself) for one in found)
     words = [*invocation.docker_globals, "container", "inspect", "--format", MOUNTS, "--", *invocation.operands]
     answers = answer_of(path, words).splitlines()
     return len(answers) == len(invocation.operands) and all(
