@@ -324,7 +324,7 @@ def test_compose_rm_without_stop_leaves_running_containers_and_asks_nothing(shop
 
 
 @pytest.mark.parametrize(
-    ("words", "orphans"), [(("kill",), None), (("down", "--remove-orphans"), None), (("down",), "shell"), (("down",), ".env")]
+    ("words", "orphans"), [(("kill",), None), (("down", "--remove-orphans"), None), (("down",), "true")]
 )
 def test_what_a_one_off_container_with_rm_held_is_kept_when_compose_ends_it(
     words: tuple[str, ...], orphans: str | None, shop: Shop, safe_compose: SafeCompose, box: Box
@@ -333,13 +333,20 @@ def test_what_a_one_off_container_with_rm_held_is_kept_when_compose_ends_it(
     shop.compose("run", "--rm", "-d", "app", "sh", "-c", "echo kept >/hidden/f; exec sleep 1000")
     [made] = [v for v in box.engine.volumes() - before if len(v) == 64]
     wait_until("the one-off container has written", lambda: box.read(made).strip() == "kept")
-    env = {**shop.env, **({"COMPOSE_REMOVE_ORPHANS": "true"} if orphans == "shell" else {})}
-    if orphans == ".env":
-        (shop.folder / ".env").write_text("# ours\nCOMPOSE_REMOVE_ORPHANS=true # no strangers\n")
+    env = {**shop.env, **({"COMPOSE_REMOVE_ORPHANS": orphans} if orphans else {})}
     done = safe_compose("compose", *words, cwd=shop.folder, env=env)
     assert done.returncode == 0, done.stderr
     assert made in done.stderr
     assert box.read(made).strip() == "kept"
+
+
+def test_orphans_that_only_the_env_file_gives_up_are_spared_by_compose_and_no_matter(shop: Shop, safe_compose: SafeCompose) -> None:
+    shop.compose("run", "--rm", "-d", "app", "sleep", "1000")
+    (shop.folder / ".env").write_text("COMPOSE_REMOVE_ORPHANS=true\n")
+    done = safe_compose("compose", "down", cwd=shop.folder, env=shop.env)
+    assert (done.returncode, "safe-compose" in done.stderr) == (0, False), done.stderr
+    left = shop.compose("ps", "--all", "--orphans", "--format", "{{.Name}} {{.State}}").stdout
+    assert "app-run" in left and "running" in left, left
 
 
 def test_compose_kill_without_a_one_off_container_is_no_matter(shop: Shop, safe_compose: SafeCompose) -> None:

@@ -184,7 +184,8 @@ def stand(words: "Sequence[str]", program: str, *, shim: bool) -> int:
         from safe_compose import grammar
 
         invocation = grammar.answered(invocation)
-    if invocation.verb == ("compose", "down") and orphans_may_go(invocation):
+    # The shell's alone: compose makes its flags before it reads `.env` (run with 2.26.1 and 2.40.3).
+    if invocation.verb == ("compose", "down") and os.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in ("1", "t", "true"):
         from safe_compose import grammar
 
         invocation = grammar.orphans_go(invocation)
@@ -355,32 +356,6 @@ def takes_nothing(invocation: "Invocation") -> bool:
         words[:1] in ([b"false"], [b"true"]) and (b"volume" not in words or (words[0] == b"false" and not removes))
         for words in map(bytes.split, answers)
     )
-
-
-def orphans_may_go(invocation: "Invocation") -> bool:
-    """Whether COMPOSE_REMOVE_ORPHANS makes `down` end one-off containers: in the environment, or in an env file that compose
-    may read. The guard then reads the same files as compose does.
-    """
-    name = "COMPOSE_REMOVE_ORPHANS"
-    if name in os.environ:
-        return os.environ[name].lower() in ("1", "t", "true")
-    given = invocation.compose_flags
-    files = [value for flag, value in given if flag == "env-file"] + os.environ.get("COMPOSE_ENV_FILES", "").split(",")
-    folders = [value for flag, value in given if flag in ("project-directory", "workdir")]
-    folders += [os.path.dirname(value) for flag, value in given if flag == "file"]
-    folders += map(os.path.dirname, os.environ.get("COMPOSE_FILE", "").split(os.environ.get("COMPOSE_PATH_SEPARATOR") or ":"))
-    above = [os.path.abspath(".")] if stands_somewhere() else []
-    while above and above[-1] != os.path.dirname(above[-1]):
-        above.append(os.path.dirname(above[-1]))
-    for path in files + [os.path.join(folder, ".env") for folder in (*folders, *above)]:
-        if os.path.isfile(path):
-            try:
-                with open(path, "rb") as file:
-                    if name.encode() in file.read():
-                        return True
-            except OSError:
-                return True  # compose may run as somebody who can read it
-    return False
 
 
 def may_be_answered(invocation: "Invocation") -> bool:

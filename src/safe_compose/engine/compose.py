@@ -262,10 +262,7 @@ class Files:
         first = self.files[0].parent if self.files else base
         self.working_dir = Path(base if directory else first).resolve()
         self._base = base
-        orphans = self.setting("COMPOSE_REMOVE_ORPHANS")
-        if orphans is None and not named:
-            orphans = dict(_settings([self.working_dir / ".env"])).get("COMPOSE_REMOVE_ORPHANS")
-        self.removes_orphans = (orphans or "").lower() in ("1", "t", "true")
+        self.removes_orphans = (self.setting("COMPOSE_REMOVE_ORPHANS") or "").lower() in ("1", "t", "true")
 
     def setting(self, key: str) -> str | None:
         """A COMPOSE_* variable: the shell's first, then the env file's."""
