@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lab.faults import failing
 from lab.projects import ComposeProject, docker
 from lab.stacks import FILES, JOB
 from lab.terminal import PROGRAM
+from safe_compose import putting_back
 from safe_compose.journal import Journal
 
 pytestmark = pytest.mark.engine
@@ -167,3 +169,26 @@ def test_what_somebody_wrote_after_a_kill_is_not_taken_back_though_no_container_
     told = site.good("recover")
     assert "something was written to it since, at 2037-01-01" in told and "safe-compose restore" in told
     assert site.files() == was
+
+
+def test_a_safety_backup_that_is_gone_is_told_and_ends_the_matter(site: Site) -> None:
+    words = changed(site)
+    killed = site.run(*words, at=8)
+    assert killed.returncode == -9 and site.steps()[-1] == "putting-back", site.steps()
+    newest = json.loads(site.good("list", "--json"))["backups"][0]
+    assert newest["reason"] == "pre-restore"
+    shutil.rmtree(next(site.store.rglob(newest["id"])))
+    was = site.files()
+    assert "there is no backup" in site.good("recover")
+    assert site.files() == was and site.good("recover") == "nothing to recover\n"
+
+
+def test_the_journal_tells_until_when_content_went_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, shown = Journal(tmp_path), [0]
+    run = journal.begin(journal.new_id())
+    told = putting_back.beating(run, "v", shown.append)
+    told(1)
+    monkeypatch.setattr(putting_back, "BEAT_SECONDS", 0)
+    told(2)
+    [found] = journal.runs()
+    assert shown == [0, 1, 2] and [(s["step"], s["volume"]) for s in found.steps] == [("filling", "v")]

@@ -64,6 +64,20 @@ def acting(world: World, way: Way, command: tuple[str, ...], *, undoes: str | No
             act.leave()
 
 
+def beating(run: Run, into: str, report: Callable[[int], None]) -> Callable[[int], None]:
+    """`report`, with a line in the journal now and then: `recover` must know until when we wrote."""
+    last = time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal last
+        report(done)
+        if time.monotonic() - last >= BEAT_SECONDS:
+            last = time.monotonic()
+            run.step("filling", volume=into)
+
+    return told
+
+
 class Act:
     """One restore under way, and the way back from any point of it."""
 
@@ -164,27 +178,14 @@ class Act:
         tar = archive_of(record)
         if tar is not None:
             with prompts.progress(f"restore {into}", total=tar.uncompressed_bytes) as report:
-                archive.extract(engine, folder, record.artifacts, into, images, self._beating(into, report))
+                archive.extract(engine, folder, record.artifacts, into, images, beating(self.run, into, report))
             if count := sqlite.put_copies(engine, folder, record.artifacts, into, images):
                 prompts.say(f"safe-compose: {into}: {count} SQLite databases are the consistent copies, not the archive's")
             return "archive"
         size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
         with prompts.progress(f"restore {into} from its {target.source}", total=size) as report:
-            database_of_dump(record).rebuild(engine, folder, _at_hand(engine, record), into, self._beating(into, report))
+            database_of_dump(record).rebuild(engine, folder, _at_hand(engine, record), into, beating(self.run, into, report))
         return target.source
-
-    def _beating(self, into: str, report: Callable[[int], None]) -> Callable[[int], None]:
-        """`report`, with a line in the journal now and then: `recover` must know until when we wrote."""
-        last = time.monotonic()
-
-        def told(done: int) -> None:
-            nonlocal last
-            report(done)
-            if time.monotonic() - last >= BEAT_SECONDS:
-                last = time.monotonic()
-                self.run.step("filling", volume=into)
-
-        return told
 
     def _images(self, record: VolumeRecord) -> tuple[str, ...]:
         """Local images to run helpers from: those that used the volume then, its users now, the others."""

@@ -164,6 +164,7 @@ def _taken_back(
                 if why is not None:
                     told.append(f"volume {begun.volume}: what was there was not put back: {why}")
                     continue
+                journal.reopen(run.id).step("taking-back", volume=begun.volume)  # what is written from here on is ours again
                 with prompts.progress(f"put back what was in {begun.volume}"):
                     take_back(engine, catalogue, begun, _images(engine, catalogue, begun))
                 journal.reopen(run.id).step("rolled-back", volume=begun.volume)
@@ -198,24 +199,21 @@ def _another_run(journal: Journal, run: RunRecord, volume: str) -> str | None:
 
 def _obstacle(engine: Engine, catalogue: Catalogue, run: RunRecord, begun: Begun) -> str | None:
     """Why what is in the volume now must stay, or what was there cannot come back; None when nothing speaks against it."""
-    if begun.trash is None and (why := _written_since(engine, run, begun, _images(engine, catalogue, begun))) is not None:
-        return why
     for user in engine.look(_LOOK).users(begun.volume):
         now = engine.container(user.id)
         if now is None or now.started_at.startswith("0001-"):
             continue
         if now.lively or now.started_at != begun.users.get(now.id):
             return f"container {now.name} has run on it since"
-    if begun.safety is None or not begun.existed:
-        return None
     try:
-        folder, old = _old(catalogue, begun.safety, begun.volume)
-        if (locked := stream.locked(folder, old)) is not None:
-            raise locked
-        backup.check_files(folder, old)
+        if begun.safety is not None:
+            folder, old = _old(catalogue, begun.safety, begun.volume)
+            if (locked := stream.locked(folder, old)) is not None:
+                raise locked
+            backup.check_files(folder, old)
     except (UsageError, VerifyFailed) as fault:
         return fault.message
-    return None
+    return _written_since(engine, run, begun, _images(engine, catalogue, begun)) if begun.trash is None else None
 
 
 def _written_since(engine: Engine, run: RunRecord, begun: Begun, images: Sequence[str]) -> str | None:
