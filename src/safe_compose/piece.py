@@ -114,17 +114,8 @@ def _read(world: World, kept: Backup, record: VolumeRecord, path: str) -> int:
 
 
 def _consent(path: str, confirm: str | None, ask: bool) -> None:
-    if confirm is not None:
-        if confirm != path:
-            raise Refused("--confirm does not match; nothing was restored", next_step=f"--confirm '{path}'")
-        return
-    terminal = prompts.Terminal.open() if ask else None
-    if terminal is None:
-        raise Refused(
-            f"{path} would be replaced, and nobody can be asked; nothing was restored", next_step=f"add --confirm '{path}'"
-        )
-    if terminal.ask(f"To put it in the place of what is there, type '{path}': ") != path:
-        raise Refused(f"the phrase was not '{path}'; nothing was restored")
+    question = "To put it in the place of what is there"
+    prompts.ask_phrase(question, path, confirm, ask=ask, nothing="nothing was restored", why=f"{path} would be replaced")
 
 
 def _act(world: World, kept: Backup, record: VolumeRecord, piece: archive.Piece, folder: Path, *, existed: bool) -> None:

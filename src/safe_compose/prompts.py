@@ -151,6 +151,20 @@ class Terminal:
                 termios.tcsetattr(self.fd, termios.TCSANOW, before)
 
 
+def ask_phrase(question: str, phrase: str, confirm: str | None, *, ask: bool, nothing: str, why: str = "") -> None:
+    """Have a phrase typed, or given as `confirm`. `nothing` says what was not done, `why` what nobody could be asked about. Raises
+    Refused."""
+    if confirm is not None:
+        if confirm != phrase:
+            raise Refused(f"--confirm does not match; {nothing}", next_step=f"--confirm '{phrase}'")
+        return
+    terminal = Terminal.open() if ask else None
+    if terminal is None:
+        raise Refused(f"{f'{why}, and ' if why else ''}nobody can be asked; {nothing}", next_step=f"add --confirm '{phrase}'")
+    if terminal.ask(f"{question}, type '{phrase}': ") != phrase:
+        raise Refused(f"the phrase was not '{phrase}'; {nothing}")
+
+
 def card(plan: Plan, doomed: Sequence[Doomed], *, measuring: bool, width: int) -> RenderableType:
     """Everything that a person must see before the question. Values that are still being measured show as `...`."""
     unknown = "..." if measuring else "not measured"

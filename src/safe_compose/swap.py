@@ -460,19 +460,9 @@ def _possible(found: Swap) -> None:
 
 
 def _consent(found: Swap, confirm: str | None, ask: bool) -> None:
-    phrase = found.database
-    if confirm is not None:
-        if confirm != phrase:
-            raise Refused("--confirm does not match; nothing was restored", next_step=f"--confirm '{phrase}'")
-        return
-    terminal = prompts.Terminal.open() if ask else None
-    if terminal is None:
-        raise Refused(
-            f"database {phrase} would be replaced, and nobody can be asked; nothing was restored",
-            next_step=f"add --confirm '{phrase}'",
-        )
-    if terminal.ask(f"To put it in the place of the living one, type '{phrase}': ") != phrase:
-        raise Refused(f"the phrase was not '{phrase}'; nothing was restored")
+    why = f"database {found.database} would be replaced"
+    question = "To put it in the place of the living one"
+    prompts.ask_phrase(question, found.database, confirm, ask=ask, nothing="nothing was restored", why=why)
 
 
 # -- act ---------------------------------------------------------------------------------------------------------------

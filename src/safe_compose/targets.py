@@ -254,16 +254,5 @@ def _read_whole(world: World, way: Way) -> None:
 def _consent(way: Way, confirm: str | None, ask: bool) -> None:
     names = ", ".join(t.into for t in way.occupied)
     what = f"the content of {names} would be replaced" if names else f"backup {way.kept.id} was made on another engine"
-    if confirm is not None:
-        if confirm != way.phrase:
-            raise Refused("--confirm does not match; nothing was restored", next_step=f"--confirm '{way.phrase}'")
-        return
-    terminal = prompts.Terminal.open() if ask else None
-    if terminal is None:
-        raise Refused(
-            f"{what}, and nobody can be asked; nothing was restored",
-            next_step=f"add --confirm '{way.phrase}'",
-        )
     question = f"To replace the content of {names}" if names else "To restore it to this engine"
-    if terminal.ask(f"{question}, type '{way.phrase}': ") != way.phrase:
-        raise Refused(f"the phrase was not '{way.phrase}'; nothing was restored")
+    prompts.ask_phrase(question, way.phrase, confirm, ask=ask, nothing="nothing was restored", why=what)

@@ -30,7 +30,6 @@ from safe_compose.cli.words import (
     Wait,
     Yes,
     app,
-    ask_phrase,
     ask_yes,
     check_wait,
     down_of,
@@ -281,7 +280,7 @@ def _agree_to_empty(going: Sequence[volume_trash.Item], *, yes: bool, confirm: s
         ask_yes(f"Delete these {len(going)} items for good?", yes=yes)
         return
     phrase = f"delete {len(going)} items"
-    ask_phrase("To delete them for good", phrase, confirm, ask=ask, nothing="nothing was deleted")
+    prompts.ask_phrase("To delete them for good", phrase, confirm, ask=ask, nothing="nothing was deleted")
 
 
 def _sides(row: dict[str, Any]) -> list[str]:

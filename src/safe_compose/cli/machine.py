@@ -30,7 +30,6 @@ from safe_compose.cli.words import (
     Silent,
     Yes,
     app,
-    ask_phrase,
     ask_yes,
     catalogue_here,
     down_of,
@@ -197,7 +196,7 @@ def unprotect(
     catalogue.require_protected([name for name in names if name not in locked])
     if locked:
         phrase = locked[0] if len(locked) == 1 else f"unlock {len(locked)} volumes"
-        ask_phrase(
+        prompts.ask_phrase(
             f"To let docker delete {', '.join(locked)} again", phrase, confirm, ask=not silent, nothing="nothing was changed"
         )
     else:

@@ -86,19 +86,6 @@ def verbs() -> dict[str, str]:
     return {name or call.__name__: (call.__doc__ or "").strip().splitlines()[0] for name, call in found}
 
 
-def ask_phrase(question: str, phrase: str, confirm: str | None, *, ask: bool, nothing: str) -> None:
-    """Have a phrase typed, or given. Raises Refused."""
-    if confirm is not None:
-        if confirm != phrase:
-            raise Refused(f"--confirm does not match; {nothing}", next_step=f"--confirm '{phrase}'")
-        return
-    terminal = prompts.Terminal.open() if ask else None
-    if terminal is None:
-        raise Refused(f"nobody can be asked; {nothing}", next_step=f"add --confirm '{phrase}'")
-    if terminal.ask(f"{question}, type '{phrase}': ") != phrase:
-        raise Refused(f"the phrase was not '{phrase}'; {nothing}")
-
-
 def ask_yes(question: str, *, yes: bool) -> None:
     if yes:
         return
