@@ -37,13 +37,14 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         return timed([program, *words], cwd=cwd, environ=stage.environ)
 
     found = []
-    shim = _shim(stage)
+    shim, script = _shim(stage, "shims"), _shim(stage, "scripts", compiler=False)
     for words in HARMLESS:
         name = f"docker {' '.join(words)}"
         docker = partial(run, bare, words)
         found.append(table.pair(alternate(f"{name}: A/A control", docker, docker, rounds)))
         found.append(table.pair(alternate(f"{name}: safe-compose", docker, partial(run, PROGRAM, words), rounds)))
         found.append(table.pair(alternate(f"{name}: PATH shim", docker, partial(run, shim, words), rounds)))
+        found.append(table.pair(alternate(f"{name}: PATH shim, no compiler", docker, partial(run, script, words), rounds)))
         found.append(table.pair(_function(stage, f"{name}: bash function", words, rounds)))
     suspicious: tuple[tuple[tuple[str, ...], Path], ...] = (
         (("compose", "down"), stage.idle),
@@ -58,13 +59,17 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
     return found
 
 
-def _shim(stage: Stage) -> str:
-    """The `docker` that `--install shims` writes, in a home of its own."""
-    home, folder = stage.scratch / "home", stage.scratch / "shims"
+def _shim(stage: Stage, name: str, *, compiler: bool = True) -> str:
+    """The `docker` that `--install shims` writes, in a home of its own; a script where no compiler is on PATH."""
+    home, folder = stage.scratch / f"home of {name}", stage.scratch / name
     home.mkdir()
     environ = {name: value for name, value in stage.environ.items() if not name.startswith("XDG_")} | {"HOME": str(home)}
+    if not compiler:
+        environ["PATH"] = str(home)
     argv = [PROGRAM, "shell", "--install", "shims", "--dir", str(folder), "--yes"]
     subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, check=True, capture_output=True)
+    if (folder / "closer").exists() != compiler:
+        raise SystemExit("bench: the PATH shim needs a C compiler (cc)")
     return str(folder / "docker")
 
 

@@ -129,12 +129,13 @@ def got(done: subprocess.CompletedProcess[bytes]) -> tuple[list[str], dict[bytes
 # -- what is in the wheel ----------------------------------------------------------------------------------------------
 
 
-def test_the_wheel_holds_all_modules_the_shell_folder_the_type_marker_and_the_licence(wheel: Path) -> None:
+def test_the_wheel_holds_all_modules_the_native_program_the_shell_folder_the_type_marker_and_the_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
         (metadata,) = (packed.read(name).decode() for name in names if name.endswith("/METADATA"))
     source = ROOT / "src"
-    expected = {str(path.relative_to(source)) for path in source.rglob("*") if path.suffix == ".py" or path.name == "py.typed"}
+    kinds = {".py", ".c", ".words", ".typed"}
+    expected = {str(path.relative_to(source)) for path in source.rglob("*") if path.suffix in kinds}
     expected |= {f"safe_compose/shell/{path.name}" for path in (ROOT / "shell").iterdir()}
     assert {name for name in names if name.startswith("safe_compose/")} == expected
     assert "License-Expression: MIT\n" in metadata

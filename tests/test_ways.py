@@ -19,7 +19,7 @@ from lab.stacks import write_file
 from lab.ways import examined, log_in, markdown, verdicts
 from safe_compose import harmless, shim
 from safe_compose.errors import Refused
-from safe_compose.ways import install, texts
+from safe_compose.ways import install, native, texts
 from test_shim import ODD_ENVIRONMENT, RECORDER, FakeDocker, script
 
 PROGRAM = plain_program()
@@ -218,27 +218,112 @@ def test_everything_is_shown_before_and_nothing_is_written_unasked(machine: Mach
     assert contents(machine.home) == before
     for change in plan["changes"]:
         assert change["path"] in asked.stdout
-        for line in change["text"].splitlines():
+        shown = str(native.SOURCE) if change["packed"] else change["text"]
+        for line in shown.splitlines():
             assert line in asked.stdout
+    assert asked.stdout.replace("\n", "").isprintable()
+    assert [change["packed"] for change in plan["changes"]].count(True) == 2
 
 
 def test_lines_that_somebody_edited_are_left_and_named(machine: Machine) -> None:
     machine.shell("--install", "shims", "--yes")
     profile, program = machine.home / ".profile", machine.shims / "docker"
     profile.write_text(profile.read_text().replace("export PATH", "export PATH # mine"))
-    program.write_text(program.read_text() + "# mine\n")
-    edited = profile.read_text(), program.read_text()
+    program.write_bytes(program.read_bytes() + b"# mine\n")
+    edited = profile.read_text(), program.read_bytes()
     gone = machine.shell("--uninstall", "--yes")
     assert gone.returncode == 77
     assert str(profile) in gone.stderr
     assert str(program) in gone.stderr
-    assert (profile.read_text(), program.read_text()) == edited
+    assert (profile.read_text(), program.read_bytes()) == edited
     assert not (machine.shims / "docker-compose").exists()
     assert machine.shell("--install", "shims", "--yes").returncode == 77, "nor are they written over"
     profile.unlink()
     program.unlink()
     assert machine.shell("--uninstall", "--yes").returncode == 0
     assert not machine.shims.exists()
+
+
+# -- programs that a compiler makes ------------------------------------------------------------------------------------
+
+NO_COMPILER = "there is none"
+COMPILERS = {
+    "fails": 'echo "<stdin>:1:1: error: \a no" >&2; exit 1',
+    "has no headers": 'exec /usr/bin/cc -nostdinc "$@"',
+    "makes nothing": "exit 0",
+    "makes a script": "{ echo '#!/bin/sh'; echo '# safe_compose.shim'; } >made",
+    "makes another program": "cp /bin/cat made",
+    "makes what does not start": "printf '\\177ELF safe_compose.shim' >made",
+    "is killed": "kill -9 $$",
+}
+
+
+def compiler(folder: Path, body: str) -> str:
+    """A PATH with that compiler first. Its `made` is the file that it is to write, its words are kept from it."""
+    into = 'while [ "$1" != -o ]; do set -- "$@" "$1"; shift; done; cd "${2%/*}" || exit; shift 2; set -- "$@" -o made\n'
+    script(folder / "cc", f"#!/bin/sh\n{into}{body}\n")
+    return str(folder)
+
+
+def kinds(machine: Machine) -> list[str]:
+    """What stands in the shims' folder: `program`, `script` or `closer`, sorted."""
+    found = []
+    for path in sorted(machine.shims.iterdir()):
+        found.append("closer" if path.is_dir() else "program" if path.read_bytes()[:4] == harmless.ELF else "script")
+    return found
+
+
+def test_without_a_compiler_scripts_are_written_and_nothing_is_said(machine: Machine) -> None:
+    done = machine.shell("--install", "shims", "--yes", PATH=str(machine.fake.folder))
+    assert (done.returncode, kinds(machine)) == (0, ["script", "script"])
+    assert done.stderr == "safe-compose: done. In a new login shell, `safe-compose doctor` tries it\n"
+
+
+@pytest.mark.parametrize("body", COMPILERS.values(), ids=COMPILERS)
+def test_a_compiler_that_makes_no_program_is_told_and_scripts_are_written(machine: Machine, tmp_path: Path, body: str) -> None:
+    path = f"{compiler(tmp_path / 'compiler', body)}:{machine.environ()['PATH']}"
+    done = machine.shell("--install", "shims", "--yes", PATH=path)
+    assert (done.returncode, kinds(machine)) == (0, ["script", "script"])
+    told, _ = done.stderr.splitlines()
+    assert "makes no programs here" in told and told.isprintable()
+    assert machine.through_shims("docker", "ps").stdout == "docker speaks\n"
+
+
+def test_a_compiler_that_does_not_end_is_killed_with_all_its_children(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(native, "SECONDS", 1)
+    path = compiler(tmp_path / "compiler", "sleep 100000 & sleep 100000")
+    assert native.programs({"docker": "/x"}, sys.executable, {"PATH": f"{path}:/usr/bin:/bin"}) == {}
+    assert "cc takes longer than 1 s" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("first", [None, NO_COMPILER], ids=["program", "script"])
+def test_programs_and_scripts_take_each_others_place(machine: Machine, first: str | None) -> None:
+    lived_in(machine.home)
+    before = contents(machine.home)
+    paths = [machine.environ()["PATH"], str(machine.fake.folder)]
+    stand = [["closer", "program", "program"], ["script", "script"]]
+    if first:
+        paths.reverse()
+        stand.reverse()
+    assert machine.shell("--install", "shims", "--yes", PATH=paths[0]).returncode == 0
+    assert kinds(machine) == stand[0]
+    assert machine.shell("--install", "shims", "--yes", PATH=paths[1]).returncode == 0
+    assert kinds(machine)[-2:] == stand[1][-2:]
+    assert machine.through_shims("docker", "ps").stdout == "docker speaks\n"
+    assert machine.shell("--uninstall", "--yes").returncode == 0
+    assert contents(machine.home) == before
+
+
+def test_a_record_of_a_program_that_does_not_read_changes_nothing(machine: Machine) -> None:
+    machine.shell("--install", "shims", "--yes")
+    record = machine.home / ".local/state/safe-compose/ways.json"
+    assert record.stat().st_size < 30_000
+    body = json.loads(record.read_text())
+    next(change for change in body["changes"] if change["packed"])["text"] = "eJz="
+    record.write_text(json.dumps(body))
+    assert "does not read" in machine.shell("--uninstall", "--yes").stderr
 
 
 def test_somebody_elses_program_is_never_written_over(machine: Machine, tmp_path: Path) -> None:
@@ -307,10 +392,13 @@ def test_a_record_that_does_not_read_changes_nothing(machine: Machine) -> None:
 # -- programs on PATH --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def shims(machine: Machine) -> Machine:
-    done = machine.shell("--install", "shims", "--yes")
+@pytest.fixture(params=["program", "script"])
+def shims(machine: Machine, request: pytest.FixtureRequest) -> Machine:
+    """With what is installed where there is a compiler, and where there is none."""
+    path = machine.environ()["PATH"] if request.param == "program" else str(machine.fake.folder)
+    done = machine.shell("--install", "shims", "--yes", PATH=path)
     assert done.returncode == 0, done.stderr
+    assert kinds(machine)[-2:] == [request.param] * 2
     return machine
 
 
@@ -372,13 +460,15 @@ def test_no_docker_besides_the_shims_is_127(shims: Machine) -> None:
 
 
 def test_without_safe_compose_a_shim_lets_harmless_commands_through_and_no_others(shims: Machine) -> None:
-    for name in ("docker", "docker-compose"):
-        path = shims.shims / name
+    written = [path for path in shims.shims.rglob("docker*") if path.read_bytes()[:2] == b"#!"]
+    assert len(written) == 2
+    for path in written:
         path.write_text(path.read_text().replace(repr(str(ROOT / "src")), repr("/nonexistent")))
     assert shims.through_shims("docker", "ps", "-a").returncode == 0
     assert shims.fake.words == ["ps", "-a"]
     done = shims.through_shims("docker", "compose", "down", "-v")
     assert done.returncode == 127
+    assert f"or remove {shims.shims}/docker\n" in done.stderr
     assert done.stderr.endswith("safe-compose: docker was not run (127)\n")
     assert shims.fake.words == ["ps", "-a"]
 

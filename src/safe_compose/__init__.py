@@ -6,7 +6,8 @@ The map of the house. A command travels as data through small pure steps; effect
          --prompts--> confirmed --methods--> artifacts --verify--> evidence --catalogue--> backup --> docker
 
 - `shim`       the `docker` you type: harmless commands are exec'd at once; imports nothing heavy; for the programs on PATH
-  `harmless` does so before even `os` is imported, and what a look at one container can tell `nearby` asks the engine itself
+  `harmless` does so before even `os` is imported (`harmless.c` before Python starts, with the words of `harmless.words`), and
+  what a look at one container can tell `nearby` asks the engine itself
 - `errors`     what can go wrong, one exit code each
 - pure rooms:  `grammar` (docker's command line as tables), `observed` (what the engine said), `threat` (which volumes a
   command may delete), `policy` (which of them matter), `plan` (what will be done, and how it reads), `artifacts` (what a

@@ -3,6 +3,9 @@
 Only what is built into Python is used here, which halves what is left of the cost beside the interpreter's own start. It
 decides nothing that `shim` would decide otherwise: whatever is unusual (a docker that is a script or a link, a relative PATH,
 a repeated variable, SAFE_COMPOSE_DOCKER) returns, and `shim` looks at everything again.
+
+Where a C compiler was at hand, `harmless.c` does the same without Python's start, and the script is what it wakes. It reads
+the words below from `harmless.words`, which a test holds to them (`ways.texts.waking_words` writes it).
 """
 
 import _signal  # type: ignore[import-not-found]  # the builtin under `signal`
@@ -27,11 +30,24 @@ PROBE = "safe-compose-probe"
 """A command that docker does not have. `doctor` runs it to see which ways to docker pass by here: while the variable PROBED
 of `shim` holds a word of its choice we answer with that word. Nothing else ever comes of either."""
 MARKER = b"safe_compose.shim"
-"""Stands in every script of ours (installers write it into the console script), so that one copy knows another."""
-
-_ELF = b"\x7fELF"
+"""Stands in every program of ours (installers write it into the console script), so that one copy knows another."""
+ELF = b"\x7fELF"
+LARGEST = 1 << 20
+"""Bytes: what `harmless.c` becomes has 15 kB (70 on arm64), docker some tens of MB."""
+_HEAD = 4096
+"""Bytes of a script in which the marker counts."""
 _REGULAR, _KIND = 0o100000, 0o170000
 """S_IFREG and S_IFMT of a mode: `stat` would have to be imported."""
+
+
+def is_copy(head: bytes, size: int) -> bool:
+    """Whether a program of `size` bytes is one of ours. `head` has as many of them as `size_of_head` says."""
+    return MARKER in (head[:_HEAD] if head[:2] == b"#!" else head if head[:4] == ELF and size <= LARGEST else b"")
+
+
+def size_of_head(size: int) -> int:
+    """How much of a file of that size has to be read to know whether it is ours: docker itself is not read to its end."""
+    return LARGEST if size <= LARGEST else _HEAD
 
 
 def own_flags(words: "Sequence[str]") -> bool:
@@ -96,10 +112,10 @@ def _docker(name: bytes, environment: "dict[bytes, bytes]") -> "bytes | None":
             continue
         try:
             found = posix.fstat(file)
-            head = posix.read(file, 4096) if found.st_mode & _KIND == _REGULAR else b""
+            head = posix.read(file, size_of_head(found.st_size)) if found.st_mode & _KIND == _REGULAR else b""
         finally:
             posix.close(file)
-        if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) or (head[:2] == b"#!" and MARKER in head):
+        if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) or is_copy(head, found.st_size):
             continue
-        return path if head[:4] == _ELF and posix.access(path, posix.X_OK) else None
+        return path if head[:4] == ELF and posix.access(path, posix.X_OK) else None
     return None

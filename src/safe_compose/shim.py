@@ -9,7 +9,7 @@ comes lazily, inside functions.
 import os
 import sys
 
-from safe_compose.harmless import MARKER, OWN_FLAGS, PROBE, SUSPECT, own_flags
+from safe_compose.harmless import OWN_FLAGS, PROBE, SUSPECT, is_copy, own_flags, size_of_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -479,14 +479,14 @@ def is_program(path: str) -> bool:
 
 
 def is_ourselves(path: str) -> bool:
-    """The file we were started from, by whatever name or link, or any script that carries our marker."""
+    """The file we were started from, by whatever name or link, or any program that carries our marker."""
     try:
         there = os.stat(path)
         with open(path, "rb") as file:
-            head = file.read(4096)
+            head = file.read(size_of_head(there.st_size))
     except OSError:
-        return False  # execute-only: no script of ours
-    if head[:2] == b"#!" and MARKER in head:
+        return False  # execute-only: no program of ours
+    if is_copy(head, there.st_size):
         return True
     try:
         here = os.stat(sys.argv[0])

@@ -262,7 +262,7 @@ def _put_ways_in(changes: Sequence[ways_in.Change], places: ways_in.Places, *, y
             if (same := shown.setdefault(change.text, change.path)) != change.path:
                 sys.stdout.write(f": as in {same}\n")
             else:
-                sys.stdout.write("\n" + "".join(f"    {line}\n" for line in change.text.strip("\n").split("\n")))
+                sys.stdout.write("\n" + "".join(f"    {line}\n" for line in change.shown.strip("\n").split("\n")))
     if changes and (yes or not as_json):
         sys.stdout.flush()
         ask_yes(f"Make these {len(changes)} changes?", yes=yes)

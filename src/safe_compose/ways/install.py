@@ -4,12 +4,14 @@ What is written stands in a record below `$XDG_STATE_HOME/safe-compose` before i
 leaves nothing that `uninstall` does not know. What somebody edited since is never removed: it is named, and stays.
 """
 
+import base64
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +20,7 @@ from pathlib import Path
 from safe_compose import durable, shim
 from safe_compose.durable import Access
 from safe_compose.errors import Refused, UsageError
-from safe_compose.ways import texts
+from safe_compose.ways import native, texts
 
 KINDS = ("shims", "plugin", "rc")
 PLUGIN_NAME = "docker-compose"
@@ -45,6 +47,20 @@ class Change:
     """The file was not there before."""
     folders: tuple[str, ...] = ()
     """Folders that were not there before, outermost first."""
+    packed: bool = False
+    """The file is a native program, and `text` the base64 of what zlib makes of it."""
+
+    @property
+    def content(self) -> bytes:
+        """What stands in a whole file. Raises ValueError and zlib.error when a packed one does not read."""
+        if self.packed:
+            return zlib.decompress(base64.b64decode(self.text, validate=True))
+        return self.text.encode("utf-8", "surrogateescape")
+
+    @property
+    def shown(self) -> str:
+        """What a person is shown of it."""
+        return f"(a program of {len(self.content)} bytes, made of {native.SOURCE})" if self.packed else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +138,14 @@ def _shims(folder: Path, places: Places) -> Iterator[Change]:
         raise UsageError(f"PATH cannot hold a folder with a colon or a new line in its name: {str(folder)!r}")
     interpreter, links = find_interpreter(folder, "shims")
     yield from links
-    for name in ("docker", "docker-compose"):
-        yield Change("shims", "file", str(folder / name), _script(interpreter, plugin=False), mode=0o755)
+    script = _script(interpreter, plugin=False)
+    closer = {name: str(folder / texts.CLOSER / name) for name in ("docker", "docker-compose")}
+    programs = native.programs(closer, interpreter, places.environ)
+    if programs:  # the scripts first, since the programs call them
+        yield from (Change("shims", "file", path, script, mode=0o755) for path in closer.values())
+    for name in closer:
+        text = base64.b64encode(zlib.compress(programs[name])).decode() if programs else script
+        yield Change("shims", "file", str(folder / name), text, mode=0o755, packed=bool(programs))
     lines = texts.path_lines(str(folder), "sh")
     home, zsh = places.home, places.zsh
     spots = [(home / ".profile", "tail")]
@@ -227,24 +249,24 @@ def _todo(change: Change, known: Sequence[Change], *, whole_lines: bool) -> Chan
     path = Path(change.path)
     before = next((k for k in known if (k.path, k.how, k.name) == (change.path, change.how, change.name)), None)
     if change.how in ("head", "tail"):
-        return _todo_block(change, before, whole_lines=whole_lines)
+        return _todo_block(change, before, known, whole_lines=whole_lines)
     if change.how == "aside":
         if os.path.lexists(change.text):
             raise Refused(f"{change.text} is in the way of {change.path}; nothing was written", next_step="look at both")
         return change
     if not os.path.lexists(path):
-        return _made(change)
+        return _made(change, known)
     if change.how == "link":
         if path.is_symlink() and str(path.readlink()) in (change.text, before.text if before else None):
             return None if str(path.readlink()) == change.text else change
         raise Refused(f"{path} is there and not ours; nothing was written", next_step="choose another folder with --dir")
-    text = _read(path)
-    if text == change.text and before is not None and stat.S_IMODE(path.stat().st_mode) == change.mode:
+    there = path.read_bytes()
+    if there == change.content and before is not None and stat.S_IMODE(path.stat().st_mode) == change.mode:
         return None
-    if text == change.text or (before is not None and text == before.text) or (before is None and _is_ours(path)):
+    if there == change.content or (before is not None and there == before.content) or (before is None and _is_ours(path)):
         return replace(change, created=True, folders=before.folders if before else ())
     if _will_move(change):
-        return _made(change)
+        return _made(change, known)
     what = "was edited since safe-compose wrote it" if before else "is there and not ours"
     raise Refused(f"{path} {what}; nothing was written", next_step=f"move it away: mv {path} {path}.before")
 
@@ -253,7 +275,7 @@ def _will_move(change: Change) -> bool:
     return change.way == "plugin" and change.path.endswith(PLUGIN_NAME) and _other(Path(change.path))
 
 
-def _todo_block(change: Change, before: Change | None, *, whole_lines: bool) -> Change | None:
+def _todo_block(change: Change, before: Change | None, known: Sequence[Change], *, whole_lines: bool) -> Change | None:
     path = Path(change.path)
     text = _read(path) if path.exists() else ""
     if before is not None and before.text in text:
@@ -270,12 +292,14 @@ def _todo_block(change: Change, before: Change | None, *, whole_lines: bool) -> 
         )
     if change.how == "tail" and text and not text.endswith("\n") and not whole_lines:
         change = replace(change, text="\n" + change.text)
-    return change if path.exists() else _made(change)
+    return change if path.exists() else _made(change, known)
 
 
-def _made(change: Change) -> Change:
-    missing = [str(p) for p in Path(change.path).parents if not p.exists()]
-    return replace(change, created=True, folders=tuple(reversed(missing)))
+def _made(change: Change, known: Sequence[Change]) -> Change:
+    """With the folders that are ours to take away again: the missing ones, and those that were missing before."""
+    ours = {folder for one in known for folder in one.folders}
+    folders = [str(p) for p in Path(change.path).parents if not p.exists() or str(p) in ours]
+    return replace(change, created=True, folders=tuple(reversed(folders)))
 
 
 # -- doing it ----------------------------------------------------------------------------------------------------------
@@ -307,7 +331,7 @@ def _write(change: Change, before: Change | None) -> None:
             draft.symlink_to(change.text)
             draft.rename(path)
         case "file":
-            durable.replace(path, change.text.encode("utf-8", "surrogateescape"), Access(files=change.mode))
+            durable.replace(path, change.content, Access(files=change.mode))
         case _:
             text = _read(path) if path.exists() else ""
             if before is not None and before.text in text:
@@ -352,7 +376,7 @@ def _take_away(change: Change) -> tuple[str, bool]:
                 return "leads somewhere else now, left", False
             said = _unlink(path, there=path.is_symlink())
         case "file":
-            if path.is_file() and _read(path) != change.text:
+            if path.is_file() and path.read_bytes() != change.content:
                 return "was edited since, left", False
             said = _unlink(path, there=path.is_file())
         case _:
@@ -412,8 +436,11 @@ def recorded(places: Places) -> list[Change]:
         return []
     try:
         body = json.loads(places.record.read_text("utf-8"))
-        return [Change(**{**entry, "folders": tuple(entry["folders"])}) for entry in body["changes"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        changes = [Change(**{**entry, "folders": tuple(entry["folders"])}) for entry in body["changes"]]
+        for change in changes:
+            _ = change.content
+        return changes
+    except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise Refused(
             f"the record of what safe-compose wrote does not read ({places.record}); nothing was changed",
             next_step="remove the lines marked `safe-compose` by hand, then that file",

@@ -12,6 +12,8 @@ from safe_compose import harmless, shim
 
 OPEN, CLOSE = "# >>> safe-compose: {} >>>", "# <<< safe-compose: {} <<<"
 """The first and the last line of every block in a file that is not ours."""
+CLOSER = "closer"
+"""The folder beside our native programs on PATH, itself not there: with the scripts that take the closer look."""
 
 
 def print_function(shell: str) -> int:
@@ -32,6 +34,13 @@ def filter_words(*, verbs: bool) -> list[str]:
     """The shells' part of the filter, as `case` patterns: words that wake safe-compose wherever they stand."""
     words = {*harmless.SUSPECT, harmless.PROBE, *(shim.OWN_VERBS if verbs else ())}
     return sorted(words) + sorted(f"{flag}*" for flag in harmless.OWN_FLAGS)
+
+
+def waking_words() -> str:
+    """The file `harmless.words`, which `harmless.c` reads at every call: what wakes the grammar, one a line; the first line
+    says how to understand it, and without the last it was cut."""
+    words = sorted({*harmless.SUSPECT, harmless.PROBE, *harmless.OWN_FLAGS})
+    return "\n".join(["safe-compose words 1", *words, "end of words", ""])
 
 
 def function(shell: str, program: str) -> str:
@@ -77,7 +86,7 @@ def function_lines(program: str, shell: str) -> str:
 
 
 def script(interpreter: str, package: str, python: str, *, plugin: bool) -> str:
-    """The script that stands in docker's place: on PATH, or among docker's CLI plugins.
+    """The script that stands in docker's place: on PATH (or behind a native program there), or among docker's CLI plugins.
 
     `interpreter`: absolute, without blanks, any Python that can read `safe_compose.shim` below the folder `package`.
     `python`: the one that finds all of our packages; needed for guarded commands only.
@@ -93,6 +102,8 @@ def script(interpreter: str, package: str, python: str, *, plugin: bool) -> str:
         call=call,
         folders=where,
         words=sorted(harmless.SUSPECT),
+        largest=harmless.LARGEST,
+        closer=f"/{CLOSER}/",
     )
 
 
@@ -118,13 +129,14 @@ for folder in {folders}:
     path = os.path.join(os.path.abspath(folder), os.path.basename(sys.argv[0]))
     try:
         with open(path, "rb") as file:
-            ours = b"{marker}" in file.read(4096)
+            ours = b"{marker}" in file.read({largest})
     except OSError:
         continue
     if not ours and os.access(path, os.X_OK) and not set(sys.argv) & set({words}):
         os.execv(path, [path, *sys.argv[1:]])
 sys.stderr.write("safe-compose is no longer installed, and this may delete volumes (or there is no docker besides it).\\n")
-sys.stderr.write("  next: install safe-compose again, or remove " + os.path.abspath(sys.argv[0]) + "\\n")
+path = os.path.abspath(sys.argv[0]).replace("{closer}docker", "/docker")
+sys.stderr.write("  next: install safe-compose again, or remove " + path + "\\n")
 sys.stderr.write("safe-compose: docker was not run (127)\\n")
 sys.exit(127)
 ''')
