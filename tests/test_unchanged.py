@@ -26,9 +26,13 @@ services:
 """
 
 
-@pytest.fixture(params=["bare", "ours"])
-def program(request: pytest.FixtureRequest) -> str:
-    """The docker that is typed: the real one, then us. What is asserted holds for both."""
+@pytest.fixture(params=["bare", "ours", "shim"])
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The docker that is typed: the real one, then us by both our programs. What is asserted holds for all."""
+    if request.param == "shim":
+        words = ["shell", "--install", "shims", "--dir", tmp_path / "shims", "--yes"]
+        subprocess.run([PROGRAM, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=True)
+        return str(tmp_path / "shims" / "docker")
     return real_docker() if request.param == "bare" else PROGRAM
 
 

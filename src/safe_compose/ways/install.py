@@ -60,7 +60,7 @@ class Change:
     @property
     def shown(self) -> str:
         """What a person is shown of it."""
-        return f"(a program of {len(self.content)} bytes, made of {native.SOURCE})" if self.packed else self.text
+        return f"(a native program of {len(self.content)} bytes, compiled from {native.SOURCE})" if self.packed else self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,11 @@ def filter_words(*, verbs: bool) -> list[str]:
 
 def waking_words() -> str:
     """The file `harmless.words`, which `harmless.c` reads at every call: what wakes the grammar, one a line; the first line
-    says how to understand it, and without the last it was cut."""
+    says how to understand it, and without the last it was cut.
+
+    Should `harmless.pass_on` ever look at more than words, PATH and SAFE_COMPOSE_DOCKER, the number goes up here and in the C:
+    programs that were compiled before then leave everything to Python.
+    """
     words = sorted({*harmless.SUSPECT, harmless.PROBE, *harmless.OWN_FLAGS})
     return "\n".join(["safe-compose words 1", *words, "end of words", ""])
 
