@@ -40,13 +40,18 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
     proofs: list[float] = []
 
     def load() -> float:
-        for statement in ("DROP DATABASE IF EXISTS bench_copy", "CREATE DATABASE bench_copy"):
-            stage.project.psql(statement, database="postgres")
+        stage.project.psql("CREATE DATABASE bench_copy", database="postgres")
         return here(back)
+
+    def unloaded() -> None:
+        stage.project.psql("DROP DATABASE IF EXISTS bench_copy", database="postgres")  # and so no autovacuum of it
+        stage.project.psql("CHECKPOINT", database="postgres")
+        os.sync()
 
     with connect(real_docker(), (), environ=stage.environ, run_id=unique("bench")) as engine:
         dump, pack = partial(_dump, stage, engine, proofs), partial(_archive, stage, engine, proofs)
-        naive, floor, piped, far = by_turns((partial(here, gzip), partial(here, nowhere), dump, _far(engine, dump)), rounds)
+        ways = [_after(os.sync, way) for way in (partial(here, gzip), partial(here, nowhere), dump, _far(engine, dump))]
+        naive, floor, piped, far = by_turns(ways, rounds)
         found = [
             table.pair(Pairs("dump / exec pg_dump | gzip", naive, piped), speed=True),
             table.pair(Pairs("dump / pg_dump to /dev/null, side container", floor, piped)),
@@ -55,7 +60,8 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         ]
         proofs.clear()
         stage.project.docker("compose", "stop", "db")
-        naive, piped, far = by_turns((partial(here, tar), pack, _far(engine, pack)), rounds)
+        ways = [_after(os.sync, way) for way in (partial(here, tar), pack, _far(engine, pack))]
+        naive, piped, far = by_turns(ways, rounds)
         found += [
             table.pair(Pairs("cold archive / docker run tar czf", naive, piped), speed=True),
             table.pair(Pairs("cold archive through the daemon / docker run tar czf", naive, far), speed=True),
@@ -66,12 +72,13 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
             assert source is not None
             fill = partial(_extract, engine, kept, archive.archive(engine, source, image_ids=_images(engine), into=kept))
             stage.project.up("db")
-            naive, piped, far = by_turns((load, fill, _far(engine, fill)), rounds, warm=False)
+            ways = [_after(unloaded, way) for way in (load, fill, _far(engine, fill))]
+            naive, piped, far = by_turns(ways, rounds, warm=False)
         found += [
             table.pair(Pairs("archive put back / zcat | psql", naive, piped), speed=True),
             table.pair(Pairs("archive put back through the daemon / zcat | psql", naive, far), speed=True),
         ]
-        stage.project.psql("DROP DATABASE bench_copy", database="postgres")
+        stage.project.psql("DROP DATABASE IF EXISTS bench_copy", database="postgres")
     found.append(table.single("peak memory of ours, this bench included", [high_mark(os.getpid()) / (1 << 20)], "MiB"))
     return found
 
@@ -85,6 +92,16 @@ def _far(engine: Engine, way: Callable[[], float]) -> Callable[[], float]:
             return way()
         finally:
             engine.pipes_work = before
+
+    return run
+
+
+def _after(settled: Callable[[], None], way: Callable[[], float]) -> Callable[[], float]:
+    """The same way, once what the one before it has left to do (pages to write, tables to vacuum) is done."""
+
+    def run() -> float:
+        settled()
+        return way()
 
     return run
 
@@ -117,11 +134,12 @@ def _archive(stage: Stage, engine: Engine, proofs: list[float]) -> float:
 
 
 def _extract(engine: Engine, kept: Path, artifacts: Sequence[Artifact]) -> float:
-    """A new volume filled from an archive, and compared with it."""
+    """A new volume filled from an archive, compared with it, and on the disk."""
     target = engine.create_volume(unique("scback"))
     try:
         begun = time.perf_counter()
         archive.extract(engine, kept, artifacts, target.name, _images(engine))
+        archive.sync(engine, target.name, _images(engine))
         return time.perf_counter() - begun
     finally:
         docker("volume", "rm", target.name)

@@ -1,6 +1,7 @@
 """Archives of real volumes: everything comes back as it was, and nothing that is damaged passes."""
 
 import io
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.disks import mounted
 from safe_compose.artifacts import Artifact
 from safe_compose.engine import Engine, Helper
 from safe_compose.errors import BackupFailed, LookAgain, VerifyFailed
@@ -143,6 +145,27 @@ def test_everything_in_a_volume_comes_back_byte_for_byte(engine: Engine, make_vo
     for witness in (b"user.note=kept", b"user:77:r--", b"mtime=1600000000.987654321", b"mtime=1234567890.123456789"):
         assert witness in before
     assert stat.S_IMODE((tmp_path / listing.file).stat().st_mode) == 0o600
+
+
+def test_what_is_back_outlives_a_power_cut(engine: Engine, make_volume: Maker, tmp_path: Path) -> None:
+    artifacts = _archived(engine, make_volume(_content()), tmp_path, DATABASE)
+    names = [f"test-disk-{uuid.uuid4().hex[:10]}" for _ in range(2)]
+
+    def on(path: Path, name: str) -> str:
+        return engine.create_volume(name, options={"type": "none", "o": "bind", "device": str(path)}).name
+
+    try:
+        with mounted(tmp_path / "disk", tmp_path / "before") as before:
+            (before / "lost+found").rmdir()
+            images = [_id(engine, DATABASE)]
+            archive.extract(engine, tmp_path, artifacts, on(before, names[0]), images)
+            archive.sync(engine, names[0], images)
+            shutil.copy(tmp_path / "disk", tmp_path / "copy")
+            with mounted(tmp_path / "copy", tmp_path / "after") as after:
+                assert _fingerprint(engine, on(after, names[1])) == _fingerprint(engine, names[0])
+    finally:
+        for name in names:
+            engine.remove_volume(name)
 
 
 def test_without_gnu_tar_the_engine_archives_and_says_what_it_loses(engine: Engine, make_volume: Maker, tmp_path: Path) -> None:

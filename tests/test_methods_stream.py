@@ -81,7 +81,7 @@ def test_memory_does_not_grow_with_the_stream(tmp_path: Path) -> None:
     script = (
         "import re, sys; from pathlib import Path\n"
         "from safe_compose.artifacts import Artifact; from safe_compose.methods import stream\n"
-        "folder, blocks = Path(sys.argv[1]), (bytes([n & 255]) * stream.BLOCK for n in range(400))\n"
+        "folder, blocks = Path(sys.argv[1]), (bytes([n & 255]) * stream.BLOCK for n in range(200))\n"
         "sums = stream.pack(blocks, folder / 'x.gz', subject='v', stage='s')\n"
         "artifact = Artifact('x.gz', 'list', sums.bytes, sums.sha256, sums.uncompressed_bytes, 'v')\n"
         "size = sum(map(len, stream.unpack(folder, artifact)))\n"

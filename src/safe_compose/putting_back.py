@@ -181,11 +181,12 @@ class Act:
                 archive.extract(engine, folder, record.artifacts, into, images, beating(self.run, into, report))
             if count := sqlite.put_copies(engine, folder, record.artifacts, into, images):
                 prompts.say(f"safe-compose: {into}: {count} SQLite databases are the consistent copies, not the archive's")
-            return "archive"
-        size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
-        with prompts.progress(f"restore {into} from its {target.source}", total=size) as report:
-            database_of_dump(record).rebuild(engine, folder, _at_hand(engine, record), into, beating(self.run, into, report))
-        return target.source
+        else:
+            size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
+            with prompts.progress(f"restore {into} from its {target.source}", total=size) as report:
+                database_of_dump(record).rebuild(engine, folder, _at_hand(engine, record), into, beating(self.run, into, report))
+        archive.sync(engine, into, images)
+        return "archive" if tar is not None else target.source
 
     def _images(self, record: VolumeRecord) -> tuple[str, ...]:
         """Local images to run helpers from: those that used the volume then, its users now, the others."""

@@ -136,6 +136,7 @@ def take_back(engine: Engine, catalogue: Catalogue, begun: Begun, images: Sequen
     elif begun.safety is not None:
         folder, old = _old(catalogue, begun.safety, begun.volume)
         archive.extract(engine, folder, old.artifacts, begun.volume, images)
+        archive.sync(engine, begun.volume, images)
 
 
 def _old(catalogue: Catalogue, safety: str, volume: str) -> tuple[Path, VolumeRecord]:

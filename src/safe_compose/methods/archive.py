@@ -43,7 +43,7 @@ _PAX = "--pax-option=delete=atime,delete=ctime"
 """No extraction brings these back, and whoever looks at a folder (the engine's own `system df`) changes its atime."""
 _CREATE = ("tar", "--create", "--format=posix", _PAX, "--numeric-owner", "--sparse", *_ATTRIBUTES, "--one-file-system")
 _EXTRACT = ("tar", "--extract", "--numeric-owner", "--same-owner", "--preserve-permissions", *_ATTRIBUTES)
-_PIPED = (f"--file={PIPE}", "--blocking-factor=128", "--read-full-records")
+_LARGE = ("--blocking-factor=128", "--read-full-records")
 """64 KiB at a time: a sixth of the calls of tar's own 10 KiB; the archive is padded to a multiple of it. A read from a pipe may
 bring less, at any byte: without the last word tar gives up then ("Unaligned block", run)."""
 _LIST = ("find", MOUNT, "-xdev", "-printf", r"%y %s %m %U %G %P\0")
@@ -162,7 +162,7 @@ def extract(
         with checking(folder, artifact, listing) as proved:
             offer = _offer(engine, image_ids)
             if offer is not None:
-                argv, piped = ((*_EXTRACT, *file, "-C", "/") for file in (("--file=-",), _PIPED))
+                argv, piped = ((*_EXTRACT, f"--file={file}", *_LARGE, "-C", "/") for file in ("-", PIPE))
                 helper = replace(_writing(offer, argv, volume_name), piped=piped)
                 with _fault(volume_name, "extract"), engine.stream(helper, stdin=subprocess.PIPE) as filled:
                     proved()  # no byte is given before; where it raises, the helper is killed before its input ends
@@ -179,6 +179,23 @@ def extract(
             f"volume {volume_name}: extract: it does not hold what {artifact.file} does: {error}",
             next_step="restore again into an empty volume",
         ) from error
+
+
+def sync(engine: Engine, volume: str, image_ids: Sequence[str]) -> None:
+    """Bring what was written to the disk: what is told to be back must be there after a power cut. Raises BackupFailed.
+
+    Only the volume's file system (syncfs): a sync of all of them may wait for a dead network. Where no image has GNU's programs,
+    or its `sync` does not know the option (coreutils before 8.24), it is left to the kernel.
+    """
+    offer = _offer(engine, image_ids)
+    if offer is None:
+        return
+    with _fault(volume, "sync"):
+        try:
+            engine.run(_reading(offer, ("sync", "--file-system", MOUNT), volume))
+        except HelperFailed as error:
+            if error.returncode not in _NOT_THERE and "option" not in error.stderr:
+                raise
 
 
 class Piece(NamedTuple):
@@ -297,7 +314,7 @@ def empty(engine: Engine, volume_name: str, image_ids: Sequence[str]) -> None:
 def _gnu_tar(
     engine: Engine, offer: _Offer, volume: Volume, folder: Path, into: Path, progress: Callable[[int], None], *, live: bool
 ) -> tuple[Artifact, str]:
-    argv, piped = ((*_CREATE, *file, "-C", "/", MOUNT.removeprefix("/")) for file in (("--file=-",), _PIPED))
+    argv, piped = ((*_CREATE, f"--file={file}", *_LARGE, "-C", "/", MOUNT.removeprefix("/")) for file in ("-", PIPE))
     helper = replace(_reading(offer, argv, volume.name), piped=piped)
     path = folder / ARCHIVE_FILE
     tar: Artifact | None = None
