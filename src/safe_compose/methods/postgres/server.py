@@ -9,8 +9,9 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -142,10 +143,12 @@ def server(engine: Engine, container: Container) -> Server:
     directory = str(facts["data_directory"])
     mount = lasting(container, data_mount(container, directory), directory)
     volume = mount.name or mount.source
-    _refuse_outside(engine, container, volume, directory, facts)
+    with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:  # a container starts meanwhile
+        beside = pool.submit(_beside, engine, address, facts, maintenance)
+        _refuse_outside(engine, container, volume, directory, facts)
     return Server(
         container=container,
-        address=_beside(engine, address, facts, maintenance),
+        address=beside.result(),
         volume=volume,
         in_folder=mount.type == "bind",
         pgdata=str(PurePosixPath(directory).relative_to(mount.destination)),
@@ -409,23 +412,28 @@ def _found(
         raise Silent(f"container {container.name}: the database does not run ({container.state})")
     cause = ""
     users = dict.fromkeys([container.environment.get("POSTGRES_USER") or "postgres", "postgres"])
-    first = locate(engine, container, next(iter(users)), timeout=timeout())
-    for user in users:
-        for database in ("postgres", "template1"):
-            address = Address(first.container, first.image, user, first.port, first.socket)
-            try:
-                facts: dict[str, Any] = json.loads(ask(engine, address, database, _FACTS, timeout=timeout()))
-            except HelperFailed as error:
-                cause = last_words(error)
-                continue
-            bootstrap = facts["bootstrap"]
-            if bootstrap and bootstrap != user:
-                address = Address(first.container, first.image, bootstrap, first.port, first.socket)
-            return address, facts, database
+    for place in _places(engine, container, next(iter(users)), timeout):
+        for user in users:
+            for database in ("postgres", "template1"):
+                address = replace(place, user=user)
+                try:
+                    facts: dict[str, Any] = json.loads(ask(engine, address, database, _FACTS, timeout=timeout()))
+                except HelperFailed as error:
+                    cause = last_words(error)
+                    continue
+                return replace(address, user=facts["bootstrap"] or user), facts, database
     raise Silent(
         f"container {container.name}: the database server does not answer: {cause}; it was not dumped",
         next_step=f"docker logs --tail 20 {container.name}",
     )
+
+
+def _places(engine: Engine, container: Container, user: str, timeout: Callable[[], float]) -> Iterator[Address]:
+    """Where a server may listen: the usual place first, since asking there costs no more than looking where it is."""
+    usual = Address(container.id, container.image_id, user)
+    yield usual
+    if (located := locate(engine, container, user, timeout=timeout())) != usual:
+        yield located
 
 
 def _beside(engine: Engine, address: Address, facts: dict[str, Any], maintenance: str) -> Address:
@@ -433,7 +441,7 @@ def _beside(engine: Engine, address: Address, facts: dict[str, Any], maintenance
 
     The identifier alone does not tell a server from a clone of it: the moment at which it started does.
     """
-    side = Address(address.container, address.image, address.user, address.port, address.socket, side=True)
+    side = replace(address, side=True)
     try:
         seen = json.loads(ask(engine, side, maintenance, _FACTS))
     except HelperFailed:
