@@ -23,9 +23,10 @@ from safe_compose.engine import Engine
 from safe_compose.errors import LookAgain, Refused, VerifyFailed
 from safe_compose.methods import archive, mysql, stream
 from safe_compose.methods.database import Silent
+from safe_compose.methods.lexer import BadDump
 from safe_compose.methods.mysql import foreign
 from safe_compose.methods.mysql.restore import require_equal
-from safe_compose.methods.mysql.scan import ACCOUNTS_TRAILER, BadDump, Scanner
+from safe_compose.methods.mysql.scan import ACCOUNTS_TRAILER, Scanner
 from safe_compose.methods.mysql.server import reading, session
 from safe_compose.observed import HELPER_LABEL, Container, Mount
 

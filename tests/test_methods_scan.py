@@ -2,8 +2,9 @@
 
 import pytest
 
+from safe_compose.methods.lexer import BadDump
 from safe_compose.methods.postgres.restore import idempotent
-from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, BadDump, Scanner, top_level_lines
+from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, Scanner, top_level_lines
 
 DUMP = rb"""--
 -- PostgreSQL database dump

@@ -16,11 +16,11 @@ from lab.faults import failing
 from lab.projects import ComposeProject, docker, unique
 from lab.terminal import PROGRAM
 from safe_compose.errors import SafeComposeError
+from safe_compose.methods.lexer import BadDump
 from safe_compose.methods.postgres import bare
 from safe_compose.methods.postgres.beside import knows_restrict, roles_script
 from safe_compose.methods.postgres.cluster import one, survey
 from safe_compose.methods.postgres.said import Said, elsewhere, said
-from safe_compose.methods.postgres.scan import BadDump
 
 PASSWORD = "canary-9d27-password"
 SHOP = f"""

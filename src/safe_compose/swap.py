@@ -21,11 +21,11 @@ from safe_compose.errors import BackupFailed, Interrupted, LookAgain, Refused, S
 from safe_compose.grammar import parse
 from safe_compose.journal import Run
 from safe_compose.methods import mysql, postgres, stream
+from safe_compose.methods.lexer import BadDump
 from safe_compose.methods.mysql import foreign
 from safe_compose.methods.postgres import bare, beside
 from safe_compose.methods.postgres.dump import differences, measure
 from safe_compose.methods.postgres.said import NotOne, Said, elsewhere, said
-from safe_compose.methods.postgres.scan import BadDump
 from safe_compose.methods.trials import require_same
 from safe_compose.observed import Container, Observed
 from safe_compose.plan import size_text

@@ -15,7 +15,8 @@ from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, Serve
 from safe_compose.engine import Engine, Stream
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.database import LeftBehind
-from safe_compose.methods.mysql.scan import ACCOUNTS_TRAILER, BadDump, Scanner
+from safe_compose.methods.lexer import BadDump
+from safe_compose.methods.mysql.scan import ACCOUNTS_TRAILER, Scanner
 from safe_compose.methods.mysql.server import (
     Reading,
     Server,

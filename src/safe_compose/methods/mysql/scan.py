@@ -10,12 +10,12 @@ stand between its LOCK TABLES and UNLOCK TABLES; stored programs stand between `
 
 import re
 
+from safe_compose.methods.lexer import BadDump, Lexer
+
 _NAME = rb"`(?:[^`]|``)*+`"
 _USE = re.compile(rb"USE (" + _NAME + rb");\n")
 _LOCK = re.compile(rb"LOCK TABLES (" + _NAME + rb") WRITE;\n")
 _INSERT = re.compile(rb"INSERT INTO (" + _NAME + rb")(?: \(" + _NAME + rb"(?:, ?" + _NAME + rb")*+\))? VALUES(?= |\n)")
-_HEADER_LIMIT = 1 << 20
-"""Bytes: 4096 columns with names of 64 characters are less."""
 
 _TOKEN = re.compile(rb"(?<=\n)(?:INSERT INTO |LOCK TABLES |UNLOCK TABLES;|USE `|DELIMITER ;;[0-9]*\n)|/\*M?!|/\*|--[ \n]|#|['\"`]")
 _TOKEN_LIMIT = 24
@@ -34,49 +34,25 @@ TRAILER = re.compile(rb"-- Dump completed(?: on [0-9]{4}-[0-9]{2}-[0-9]{2} {1,2}
 ACCOUNTS_TRAILER = re.compile(rb"-- accounts end here")
 
 
-class BadDump(Exception):
-    """The stream is not one whole dump; the text says why."""
-
-
-class Scanner:
-    """Fed with a dump block by block, wherever the blocks are cut; `finish` judges the end.
-
-    Memory: a block and what is unfinished at its end; a value of any size passes in pieces.
-    """
+class Scanner(Lexer):
+    """Of the dump of all databases, or of that of the accounts. A value of any size passes in pieces."""
 
     def __init__(self, trailer: re.Pattern[bytes] = TRAILER) -> None:
-        self.rows: dict[tuple[str, str], int] = {}
-        """(database, table) -> tuples of its INSERTs."""
+        super().__init__(trailer)
         self.databases: set[str] = set()
         self.programs = 0
         """Procedures, functions, triggers and events."""
-        self._state = self._top
-        self._data = b"\n"
-        """What is not consumed; the byte before `_at` is kept, because what a token is depends on it."""
-        self._at = 1
-        self._until = b""
         self._quote = b"'"
         self._in_string = False
         self._opened = self._closed = 0
         self._database = ""
         self._table: tuple[str, str] | None = None
-        self._trailer = trailer
-
-    def feed(self, block: bytes) -> None:
-        """Take the next bytes. Raises BadDump."""
-        self._data = self._data[self._at - 1 :] + block
-        self._at = 1
-        while self._state():
-            pass
 
     def finish(self) -> None:
-        """No more bytes come: raises BadDump unless the dump is whole."""
         if self._state == self._values:
             raise BadDump(f"it ends within the rows of {'.'.join(self._table or ())}")
         if self._state != self._tail:
             raise BadDump("it does not end with the line that completes a dump")
-
-    # Each state consumes from `_at`; True: go on (perhaps in another state), False: more bytes are needed.
 
     def _top(self) -> bool:
         found = _TOKEN.search(self._data, self._at)
@@ -111,16 +87,6 @@ class Scanner:
             self._state = self._header
         return True
 
-    def _inside(self) -> bool:
-        """Skip to what ends a quoted name, a comment or a stored program."""
-        end = self._data.find(self._until, self._at)
-        if end < 0:
-            self._at = max(self._at, len(self._data) - len(self._until) + 1)
-            return False
-        self._at = end + len(self._until)
-        self._state = self._top
-        return True
-
     def _string(self) -> bool:
         found = _IN_QUOTES[self._quote].search(self._data, self._at)
         if found is None:
@@ -136,23 +102,10 @@ class Scanner:
             self._state = self._top
         return True
 
-    def _comment(self) -> bool:
-        end = self._data.find(b"\n", self._at)
-        if end < 0:
-            if len(self._data) - self._at > _HEADER_LIMIT:
-                raise BadDump("a comment has no end")
-            return False
-        whole = self._data[self._at - 1] == 0x0A and self._trailer.fullmatch(self._data, self._at, end)
-        self._at = end + 1 if whole else end  # else the end of the line stays: the next token may have to begin a line
-        self._state = self._tail if whole else self._top
-        return True
-
     def _header(self) -> bool:
         found = next(filter(None, (form.match(self._data, self._at) for form in (_INSERT, _LOCK, _USE))), None)
         if found is None:
-            if len(self._data) - self._at > _HEADER_LIMIT:
-                raise BadDump("an INSERT, a LOCK TABLES or a USE does not read")
-            return False
+            return self._unfinished("an INSERT, a LOCK TABLES or a USE does not read")
         name = _name(found.group(1))
         if found.re is _USE:
             self._database = name

@@ -13,9 +13,9 @@ from typing import IO, cast
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import LookAgain, Refused, UsageError, VerifyFailed
 from safe_compose.methods.archive import last_words
+from safe_compose.methods.lexer import BadDump
 from safe_compose.methods.postgres import cluster
 from safe_compose.methods.postgres.said import NotOne, Said, elsewhere, said
-from safe_compose.methods.postgres.scan import BadDump
 from safe_compose.methods.stream import blocks_of
 
 _PACKED = {

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from safe_compose.methods.lexer import BadDump
 from safe_compose.methods.postgres.said import BEGINS_CLUSTER, NotOne, Said, pieces, said
-from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, DATABASE_TRAILER, BadDump, Scanner, text
+from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, DATABASE_TRAILER, Scanner, text
 
 _DATABASE = re.compile(rb'-- Database "(.*)" dump\n', re.S)
 """What pg_dumpall writes before each database since release 12 (pg_dumpall.c: dumpDatabases)."""

@@ -15,8 +15,9 @@ from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, Serve
 from safe_compose.engine import PIPE, Engine
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.database import LeftBehind
+from safe_compose.methods.lexer import BadDump
 from safe_compose.methods.postgres.manifest import verify_base
-from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, BadDump, Scanner
+from safe_compose.methods.postgres.scan import CLUSTER_TRAILER, Scanner
 from safe_compose.methods.postgres.server import (
     Address,
     Reading,

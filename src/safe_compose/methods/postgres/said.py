@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from safe_compose.methods.postgres.scan import BadDump, Scanner, text
+from safe_compose.methods.lexer import BadDump
+from safe_compose.methods.postgres.scan import Scanner, text
 
 _IDENT = rb'(?:"(?:[^"]|"")*+"|[^\s";,()]+)'
 _ON_DATABASE = re.compile(

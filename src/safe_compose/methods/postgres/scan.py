@@ -7,13 +7,13 @@ through here to the end first. The text is lexed as psql lexes it, so a function
 import re
 from collections.abc import Iterator
 
+from safe_compose.methods.lexer import BadDump, Lexer
+
 _IDENTIFIER = rb'(?:"(?:[^"]|"")*+"|[a-z0-9_\x80-\xff]++)'
 _HEADER = re.compile(
     rb"COPY (" + _IDENTIFIER + rb")\.(" + _IDENTIFIER + rb") (?:\(" + _IDENTIFIER + rb"(?:, " + _IDENTIFIER + rb")*+\))?"
     rb" ?FROM stdin;\n"
 )
-_HEADER_LIMIT = 1 << 20
-"""Bytes: 1600 columns with names of 63 bytes, quoted, are a tenth of it."""
 
 _TOKEN = re.compile(
     rb"(?<=\n)COPY |(?<=\n)\\|(?<=\n)SELECT pg_catalog\.lo_create\('|--|(?<![A-Za-z0-9_$\x80-\xff])[eE]'|'|\""
@@ -30,27 +30,13 @@ _AFTER_TRAILER = re.compile(rb"--\n\s*(?:\\unrestrict [A-Za-z0-9]+\s*)?")
 """The frame of the trailer's comment; releases from August 2025 on close `\\restrict` behind it."""
 
 
-class BadDump(Exception):
-    """The stream is not one whole plain dump; the text says why."""
-
-
-class Scanner:
-    """Fed with a dump block by block, wherever the blocks are cut; `finish` judges the end.
-
-    Memory: a block and what is unfinished at its end.
-    """
+class Scanner(Lexer):
+    """Of one database's dump, or of that of the globals: the trailer tells."""
 
     def __init__(self, trailer: bytes = DATABASE_TRAILER) -> None:
-        self.rows: dict[tuple[str, str], int] = {}
-        """(schema, table) -> rows of its COPY."""
+        super().__init__(re.compile(re.escape(trailer)))
         self.large_objects = 0
-        self._state = self._top
-        self._data = b"\n"
-        """What is not consumed; the byte before `_at` is kept, because what a token is depends on it."""
-        self._at = 1
-        self._until = b""
         self._table = ("", "")
-        self._trailer = trailer
 
     @property
     def at_top(self) -> bool:
@@ -62,21 +48,11 @@ class Scanner:
         """Within the rows of a COPY, at their beginning or after any of them."""
         return self._state == self._data_rows
 
-    def feed(self, block: bytes) -> None:
-        """Take the next bytes. Raises BadDump."""
-        self._data = self._data[self._at - 1 :] + block
-        self._at = 1
-        while self._state():
-            pass
-
     def finish(self) -> None:
-        """No more bytes come: raises BadDump unless the dump is whole."""
         if self._state == self._data_rows:
             raise BadDump(f"it ends within the rows of {'.'.join(self._table)}")
         if self._state != self._tail or not _AFTER_TRAILER.fullmatch(self._data, self._at):
             raise BadDump("it does not end with pg_dump's last line")
-
-    # Each state consumes from `_at`; True: go on (perhaps in another state), False: more bytes are needed.
 
     def _top(self) -> bool:
         found = _TOKEN.search(self._data, self._at)
@@ -104,17 +80,6 @@ class Scanner:
             self._until, self._state = (token if token[:1] == b"$" else token[-1:]), self._inside
         return True
 
-    def _inside(self) -> bool:
-        """Skip to what ends a string, a quoted name, a dollar-quoted body or a line of psql's own."""
-        end = self._data.find(self._until, self._at)
-        if end < 0:
-            self._at = max(self._at, len(self._data) - len(self._until) + 1)
-            return False
-        # A line's end is left standing: the next token may have to stand at the beginning of a line.
-        self._at = end + len(self._until) if self._until != b"\n" else end
-        self._state = self._top
-        return True
-
     def _escaped(self) -> bool:
         found = _IN_ESCAPED.search(self._data, self._at)
         if found is None:
@@ -130,23 +95,10 @@ class Scanner:
             self._state = self._top
         return True
 
-    def _comment(self) -> bool:
-        end = self._data.find(b"\n", self._at)
-        if end < 0:
-            if len(self._data) - self._at > _HEADER_LIMIT:
-                raise BadDump("a comment has no end")
-            return False
-        whole = self._data[self._at - 1] == 0x0A and self._data[self._at : end] == self._trailer
-        self._at = end + 1 if whole else end
-        self._state = self._tail if whole else self._top
-        return True
-
     def _header(self) -> bool:
         found = _HEADER.match(self._data, self._at)
         if found is None:
-            if len(self._data) - self._at > _HEADER_LIMIT:
-                raise BadDump("a COPY line does not read")
-            return False
+            return self._unfinished("a COPY line does not read")
         self._table = (_name(found.group(1)), _name(found.group(2)))
         if self._table in self.rows:
             raise BadDump(f"the rows of {'.'.join(self._table)} come twice")
