@@ -1,6 +1,7 @@
 """Much output of a helper from the daemon's own socket: the same bytes, ends and faults as through the docker client."""
 
 import hashlib
+import itertools
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lab.projects import unique, wait_until
 from safe_compose.engine import Engine, Helper, HelperFailed, attached, connect
@@ -76,6 +79,39 @@ def test_ctrl_c_amid_the_bytes_leaves_nothing(engine: Engine) -> None:
         while made.stdout.read(1 << 20):
             reading.set()
     assert engine.leftovers() == ()
+
+
+FRAME = st.tuples(st.sampled_from([1, 2]), st.binary(max_size=40))
+
+
+@settings(deadline=None)
+@given(st.lists(FRAME, max_size=12), st.integers(1, 60), st.integers(1, 60), st.integers(0, 20))
+def test_frames_may_be_cut_and_read_anywhere_but_may_not_end_too_early(
+    frames: list[tuple[int, bytes]], sent: int, asked: int, short: int
+) -> None:
+    framed = b"".join(bytes([kind, 0, 0, 0]) + len(data).to_bytes(4, "big") + data for kind, data in frames)
+    ends = list(itertools.accumulate((8 + len(data) for _, data in frames), initial=0))
+    framed = framed[: len(framed) - short] if short < len(framed) else framed
+    near, far = socket.socketpair()
+    with near, far:
+        tail = bytearray()
+        output = attached._Output("it", near, tail)
+        got, broke = b"", False
+        room = bytearray(asked)
+        for at in range(0, len(framed), sent):
+            far.sendall(framed[at : at + sent])
+        far.close()
+        try:
+            while count := output.readinto(room):
+                got += room[:count]
+        except BackupFailed:
+            broke = True
+    whole = b"".join(data for kind, data in frames if kind == 1)
+    assert broke == (len(framed) not in ends)
+    assert whole.startswith(got)
+    if len(framed) == ends[-1]:
+        assert got == whole
+        assert bytes(tail) == b"".join(data for kind, data in frames if kind == 2)
 
 
 @contextmanager

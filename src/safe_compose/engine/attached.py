@@ -148,6 +148,8 @@ class _Output(io.RawIOBase):
                     break
                 self._kind, self._left = _HEAD.unpack_from(self._taken, self._begin)
                 self._begin += _HEAD.size
+            elif self._begin == self._end:
+                break
             some = self._taken[self._begin : min(self._begin + self._left, self._end)]
             if self._kind == _STDOUT:
                 some = some[: len(room) - given]
@@ -158,8 +160,6 @@ class _Output(io.RawIOBase):
                 del self._tail[:-TAIL]
             self._begin += len(some)
             self._left -= len(some)
-            if not some:
-                break
         return given
 
     def _take(self) -> bool:
