@@ -22,7 +22,7 @@ from lab.disks import small_disk
 from lab.faults import failing
 from lab.projects import ROOT, docker, wait_until
 from lab.terminal import Person
-from safe_compose import doctor, upkeep
+from safe_compose import doctor, proof, upkeep
 from safe_compose.artifacts import Backup, Listed
 from safe_compose.catalogue import Catalogue, index
 from safe_compose.errors import BackupFailed, LookAgain, UsageError, VerifyFailed
@@ -203,13 +203,13 @@ def test_a_backup_that_is_in_use_is_not_forgotten(safe_compose: SafeCompose, cat
 def test_before_it_is_used_a_proved_backup_is_held_against_its_sums_and_another_is_read_to_its_end(catalogue: Catalogue) -> None:
     read, unread = keep(catalogue), keep(catalogue, verify=False)
     for kept in (read, unread):
-        upkeep.backup.check_before_use(kept, kept.volumes[0])
+        proof.check_before_use(kept, kept.volumes[0])
     lies = replace(unread.volumes[0], artifacts=tuple(replace(a, uncompressed_bytes=1) for a in unread.volumes[0].artifacts))
     with pytest.raises(VerifyFailed, match="holds more bytes than were written"):
-        upkeep.backup.check_before_use(unread, lies)
+        proof.check_before_use(unread, lies)
     flip_a_bit(read)
     with pytest.raises(VerifyFailed, match="its sha256 is not the one"):
-        upkeep.backup.check_before_use(read, read.volumes[0])
+        proof.check_before_use(read, read.volumes[0])
 
 
 def test_what_changed_between_plan_and_act_is_looked_at_again(catalogue: Catalogue, clock: Clock) -> None:
@@ -218,7 +218,7 @@ def test_what_changed_between_plan_and_act_is_looked_at_again(catalogue: Catalog
     going = upkeep.by_policy(catalogue, upkeep.Policy(last=1), datetime.now(UTC), None)
     assert [j.backup.id for j in going.doomed] == [older.id]
     flip_a_bit(newest)
-    assert upkeep.backup.verify_again(catalogue, newest, None).fault
+    assert proof.verify_again(catalogue, newest, None).fault
     with pytest.raises(LookAgain, match=older.id):
         upkeep.forget(catalogue, upkeep.Journal(catalogue.root), going, ("forget",), wait=0)
     assert ids(catalogue) == [older.id, newest.id]
@@ -345,7 +345,7 @@ def test_files_that_are_none_are_broken_and_nothing_waits_for_them(trick: str, c
     else:
         folder.symlink_to(folder.rename(tmp_path / "elsewhere"))
     (found,) = catalogue.backups()
-    assert upkeep.backup.verify_again(catalogue, found, None).fault
+    assert proof.verify_again(catalogue, found, None).fault
     assert [b.broken is not None for b in (*catalogue.backups(), *catalogue.listed())] == [True, True]
 
 

@@ -23,14 +23,16 @@ The map of the house. A command travels as data through small pure steps; effect
   bucket of S3), `timetable` (what is known of schedules), `timer` (systemd, cron), `webhook` (a web
   address), `prompts` (the terminal)
 - roads, the only modules that join rooms: `guard` (a guarded command), `measure` (what its card fills in), `hold` (keeps the
-  anonymous volumes of --rm containers from going with them), `lock` (has docker itself refuse a deletion), `backup` (the story of
-  one backup), `volume_trash` (content moved aside instead of copied), `copies` (a backup elsewhere), `recover` (what a run that
-  was killed left half), `restore` (the way back, of which `targets` is the plan, `putting_back` the act, and `services` starts
-  what ran), `swap` (that of one database, into a server that lives), `piece` (that of one file), `rotate/` (a database's password,
-  changed everywhere at once), `upkeep` (backups forgotten, and read again), `schedule` (all of that each day, by itself), `setup`
-  (what a project's files should say), `consent` (a refusal, and a person's consent to it), `hook` (a coding agent's line, judged
-  before it runs by what `shell_line` reads in it and `doors` asks of the grammar), `audit/` (the same for the files of a project),
-  `doctor` (what is not in order), `cli/` (our own verbs, a module for each chapter); `world` is what they hold in their hands
+  anonymous volumes of --rm containers from going with them), `lock` (has docker itself refuse a deletion), `backup` (the story
+  of one backup: `halted` are the containers that stop for it, and come back; `proof` reads it back and tries it),
+  `volume_trash` (content moved aside instead of copied), `copies` (a backup elsewhere), `recover` (what a run that was killed
+  left half), `restore` (the way back, of which `targets` is the plan, `putting_back` the act, and `services` starts what ran),
+  `swap` (that of one database, into a server that lives), `piece` (that of one file), `rotate/` (a database's password,
+  changed everywhere at once), `upkeep` (backups forgotten, and read again), `schedule` (all of that each day, by itself),
+  `setup` (what a project's files should say), `consent` (a refusal, and a person's consent to it), `hook` (a coding agent's
+  line, judged before it runs by what `shell_line` reads in it and `doors` asks of the grammar), `audit/` (the same for the
+  files of a project), `doctor` (what is not in order), `cli/` (our own verbs, a module for each chapter); `world` is what they
+  hold in their hands
 - `ways/`      how we come to stand before docker: functions for shells, programs on PATH, the compose plugin
 """
 

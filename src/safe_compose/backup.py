@@ -4,22 +4,22 @@ Before a deletion the order loses nothing (design, section 7); by hand nothing i
 """
 
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from safe_compose import plan, prompts, threat
-from safe_compose.artifacts import Artifact, Backup, Evidence, VolumeRecord, shrunk, slug
+from safe_compose import plan, prompts, proof, threat
+from safe_compose.artifacts import Artifact, Backup, VolumeRecord, shrunk, slug
 from safe_compose.catalogue import Catalogue, Draft
 from safe_compose.engine import Engine
-from safe_compose.errors import BackupFailed, LookAgain, SafeComposeError, VerifyFailed
+from safe_compose.errors import BackupFailed, LookAgain, VerifyFailed
 from safe_compose.grammar import Invocation
+from safe_compose.halted import Halted
 from safe_compose.journal import Run
-from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, database_of, seal, sqlite, stream
+from safe_compose.methods import DATABASES, PHYSICAL, STOPPED, archive, seal, sqlite, stream
 from safe_compose.methods.database import Database, Dump, NoCopy, Silent, Stopped
 from safe_compose.observed import Container, Observed, Volume
 from safe_compose.policy import Tier, Verdict
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _PLAIN = frozenset({"files", "certificates", "metrics", "cache", "logs", "secrets", "unknown"})
 """Kinds whose files mean something one by one; a copy of any other kind while it runs would be silently wrong."""
 
-DEFAULT_STOP_SECONDS = 30
-"""For containers that are no database servers."""
 
 SMALLEST_WITH_TAR = 20 << 20
 """Bytes of an image below which it is hardly more than busybox (alpine's base has 8 MB, the smallest of Debian 70)."""
@@ -46,9 +44,6 @@ ANEW_SECONDS = 60.0
 
 NOTICED_SECONDS = 2.0
 """How long the engine may take to notice that a container has ended."""
-
-HEALTH_SECONDS = 60.0
-"""How long one that is started again may take to be healthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,127 +60,6 @@ class Request:
     """What the command itself stops or removes. Nothing else is ever stopped."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Bytes of the volumes, as far as the engine tells: for progress only."""
-
-
-class Was(NamedTuple):
-    """A container as it was before we touched it: what the journal keeps of it, and what it is brought back to."""
-
-    id: str
-    name: str
-    state: str
-    started_at: str
-    health: str | None = None
-
-    @classmethod
-    def of(cls, container: Container) -> "Was":
-        return cls(container.id, container.name, container.state, container.started_at, container.health)
-
-    def touched(self, now: Container) -> bool:
-        """Somebody else started it since. One that kept restarting did so by itself, until we stopped it."""
-        return self.state != "restarting" and now.started_at != self.started_at
-
-    def bring_back(self, engine: Engine) -> bool:
-        """Start it again, and pause it where it was paused; False when there was nothing to do or it is gone.
-
-        Raises BackupFailed when it does not start.
-        """
-        now = engine.container(self.id)
-        if now is None or now.state == self.state or (now.lively and self.state != "paused"):
-            return False
-        if not now.lively:
-            engine.start(self.id)
-            if self.health is not None:
-                engine.wait_healthy(self.id, timeout=HEALTH_SECONDS)
-        if self.state == "paused":
-            engine.pause(self.id)
-        return True
-
-
-class Halted:
-    """The containers that we stopped, and the way back to the state each of them was in."""
-
-    def __init__(self, engine: Engine, run: Run) -> None:
-        self._engine = engine
-        self._run = run
-        self._before: list[Was] = []
-
-    def stop(self, containers: Iterable[Container], *, timeout: int = DEFAULT_STOP_SECONDS) -> None:
-        """Stop those that are lively, all at once; a paused one is unpaused only to be stopped.
-
-        `timeout` in seconds before SIGKILL. Journaled before the first one is touched.
-        """
-        from concurrent.futures import ThreadPoolExecutor
-
-        lively = [Was.of(c) for c in containers if c.lively]
-        if not lively:
-            return
-        self._run.step("stopping", containers=[was._asdict() for was in lively])
-        self._before += lively
-
-        def stop_one(was: Was) -> None:
-            if was.state == "paused":
-                self._engine.unpause(was.id)
-            self._engine.stop(was.id, timeout=timeout)
-
-        # A Ctrl-C between a thread's start and the pool's knowing of it would leave a stop behind that nobody waits for: it
-        # would come after we found the container still running.
-        names = ", ".join(was.name for was in lively)
-        with prompts.progress(f"stop {names}"), signals_wait(), ThreadPoolExecutor(max_workers=8) as pool:
-            for _ in pool.map(stop_one, lively):
-                continue
-        self._run.step("stopped", containers=[was.name for was in lively])
-
-    def restore(self) -> bool:
-        """Bring every container that still exists back to the state it had, the last stopped first (databases before apps).
-
-        Ctrl-C waits meanwhile: half of a project started again is the worst of both. False when one could not be brought
-        back, which is said; no fault is raised.
-        """
-        before, self._before = self._before, []
-        if not before:
-            return True
-        with undisturbed():
-            started, whole = bring_back(self._engine, reversed(before))
-            if started:
-                prompts.say(f"safe-compose: started again: {', '.join(started)}")
-                with prompts.only_said():
-                    self._run.step("started", containers=started)
-        return whole
-
-
-@contextmanager
-def signals_wait() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP of the block are handled after it, as one: the first that came."""
-    with undisturbed() as came:
-        yield
-    if came:
-        signal.raise_signal(came[0])
-
-
-@contextmanager
-def undisturbed() -> Iterator[list[int]]:
-    """SIGINT, SIGTERM and SIGHUP do nothing in the block; yields those that come."""
-    came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in numbers}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def bring_back(engine: Engine, stopped: Iterable[Was]) -> tuple[list[str], bool]:
-    """Bring containers back one by one; the names of those where that was needed, and whether all of them could be."""
-    started, whole = [], True
-    for was in stopped:
-        try:
-            if was.bring_back(engine):
-                started.append(was.name)
-        except SafeComposeError as fault:
-            whole = False
-            prompts.say(f"safe-compose: {was.name} could not be brought back to '{was.state}': {fault.message}")
-    return started, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +114,7 @@ def before_deletion(engine: Engine, catalogue: Catalogue, run: Run, request: Req
             run.step("archived", volume=volume.name)
         backup = draft.commit(stream.renamed(draft.path, record) for record in _compared(catalogue, engine, records))
     run.step("backed-up", backup=backup.id, path=backup.path)
-    backup = prove(engine, catalogue, backup, trial_limit=settings.trial_limit, run=run)
+    backup = proof.prove(engine, catalogue, backup, trial_limit=settings.trial_limit, run=run)
     if not backup.verified:
         raise VerifyFailed(f"backup {backup.id} lacks evidence for {', '.join(backup.unproved)}; nothing was deleted")
     run.step("verified", backup=backup.id, level=backup.level)
@@ -510,138 +384,6 @@ def seal_for(world: "World", observed: Observed) -> None:
     seal.for_recipients(world.recipients(observed))
 
 
-# -- proof -------------------------------------------------------------------------------------------------------------
-
-
-def prove(engine: Engine | None, catalogue: Catalogue, backup: Backup, *, trial_limit: int, run: Run | None = None) -> Backup:
-    """Read every file of a backup back (L1, L2, L3) and try it out (L4) while it is small enough; record the evidence.
-
-    `trial_limit` in uncompressed bytes; without an engine nothing is tried. `run` is journaled to. Raises VerifyFailed after
-    marking the backup as broken: it is kept and never counted as good.
-    """
-    try:
-        evidence = _proof(engine, backup, trial_limit, run)
-    except VerifyFailed as fault:
-        catalogue.mark_broken(backup, fault.message)
-        raise
-    return catalogue.mark_verified(backup, evidence)
-
-
-def _proof(engine: Engine | None, backup: Backup, trial_limit: int, run: Run | None = None) -> list[Evidence]:
-    """The evidence of `prove`, recorded nowhere. Raises VerifyFailed."""
-    folder = Path(backup.path)
-    evidence: list[Evidence] = []
-    with prompts.progress(f"verify {backup.id}", total=sum(a.uncompressed_bytes for a in _files(backup))) as report:
-        done = 0
-        for record in backup.volumes:
-            onwards: Callable[[int], None] = lambda read, before=done: report(before + read)  # type: ignore[misc]  # noqa: E731
-            evidence += check_files(folder, record, onwards, open_up_to=trial_limit)
-            done += sum(a.uncompressed_bytes for a in record.artifacts)
-            report(done)
-    if run is not None:
-        run.step("read-back", backup=backup.id)
-    for record in backup.volumes:
-        if engine is not None and record.statistics is not None and stream.locked(folder, record) is None:
-            evidence += _tried(engine, folder, record, record.statistics.kind, trial_limit)
-    return evidence
-
-
-def check_files(
-    folder: Path, record: VolumeRecord, progress: Callable[[int], None] = lambda read: None, *, open_up_to: int | None = None
-) -> list[Evidence]:
-    """L2 for the archive, L3 for each dump, from the bytes on disk; `progress` gets bytes. Raises VerifyFailed.
-
-    `open_up_to`: SQLite databases in an archive of a volume at rest are opened too, unless they have more bytes together.
-    Of files that are encrypted for others L1, which is said.
-    """
-    if stream.locked(folder, record) is not None:
-        prompts.say(
-            f"safe-compose: {record.name} is encrypted: only size and sha256 were compared (L1); --identity FILE reads all of it"
-        )
-        return [_as_written(folder, artifact) for artifact in record.artifacts]
-    evidence = []
-    finder = sqlite.Finder() if open_up_to is not None and record.method != "live" else None
-    if any(a.kind == "archive" for a in record.artifacts):
-        evidence.append(archive.verify(folder, record.artifacts, progress, finder))
-    if record.statistics is not None:
-        evidence += database_of(record.statistics.kind).verify_dump(folder, record.artifacts, record.statistics)
-    evidence += sqlite.verify_copies(folder, record.artifacts, record.sqlite)
-    if finder is not None and open_up_to is not None:
-        proofs, words = sqlite.verify_archived(
-            folder, record.artifacts, finder.found, limit=open_up_to, strict=record.data_kind == "sqlite"
-        )
-        evidence += proofs
-        for told in words:
-            prompts.say(f"safe-compose: {record.name}: {told}")
-    return evidence
-
-
-def check_before_use(kept: Backup, record: VolumeRecord, progress: Callable[[int], None] = lambda read: None) -> None:
-    """A record of a backup before a byte of it goes anywhere. Raises VerifyFailed.
-
-    Where every file was read to its end before, only whether they still are those bytes (sha256): what was proved of them is true
-    of them now. Else all of it is read. `progress` gets bytes.
-    """
-    folder = Path(kept.path)
-    proved = {e.subject for e in kept.evidence if e.level > "L1"}
-    if not all(a.file in proved for a in record.artifacts if a.kind != "list"):
-        check_files(folder, record, progress)
-        return
-    done = 0
-    for artifact in record.artifacts:
-        stream.check(folder, artifact, progress=lambda read, before=done: progress(before + read))  # type: ignore[misc]
-        done += artifact.bytes
-
-
-def _as_written(folder: Path, artifact: Artifact) -> Evidence:
-    stream.check(folder, artifact)
-    return stream.evidence("L1", artifact.file, "size and sha256; encrypted, not opened")
-
-
-def _tried(engine: Engine, folder: Path, record: VolumeRecord, kind: str, trial_limit: int) -> list[Evidence]:
-    size = sum(a.uncompressed_bytes for a in record.artifacts)
-    image = next((u["image_id"] for u in record.users if engine.image(u["image_id"]) is not None), None)
-    if size > trial_limit or image is None:
-        why = "its image is not at hand" if image is None else f"larger than trial_limit ({trial_limit >> 20} MiB)"
-        prompts.say(f"safe-compose: {record.name}: no trial restore (L4): {why}")
-        return []
-    with prompts.progress(f"trial restore of {record.name}"):
-        return database_of(kind).trial(engine, folder, record, image)
-
-
-class Judged(NamedTuple):
-    """What a backup turned out to be."""
-
-    backup: Backup
-    """With what was found out, be it recorded or not."""
-    fault: str | None
-    """What is wrong with it, or None."""
-    unrecorded: str | None = None
-    """Why the store does not know it."""
-
-
-def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) -> Judged:
-    """`safe-compose verify`: judge a backup anew. What was found after hours of reading counts where it cannot be written too."""
-    if not backup.volumes:
-        return Judged(backup, backup.broken or "its manifest does not read")
-    lacks = catalogue.lacks(backup)
-    fault = f"{lacks}; this backup is not counted as good" if lacks else None
-    evidence: list[Evidence] = []
-    try:
-        evidence = [] if fault else _proof(engine, backup, 1 << 62)
-    except VerifyFailed as failure:
-        fault = failure.message
-    try:
-        marked = catalogue.mark_broken(backup, fault) if fault else catalogue.mark_verified(backup, evidence)
-    except BackupFailed as unwritten:
-        return Judged(replace(backup, evidence=tuple(evidence), broken=fault), fault, unwritten.message)
-    return Judged(marked, fault)
-
-
-def _files(backup: Backup) -> tuple[Artifact, ...]:
-    return tuple(a for v in backup.volumes for a in v.artifacts)
-
-
 # -- by hand -----------------------------------------------------------------------------------------------------------
 
 
@@ -736,7 +478,7 @@ def _kept_by_hand(
                 made = list(records(request, draft.path))
                 kept = draft.commit(stream.renamed(draft.path, record) for record in _compared(catalogue, engine, made))
             run.step("backed-up", backup=kept.id, path=kept.path)
-            kept = prove(None, catalogue, kept, trial_limit=world.settings.trial_limit)  # without an engine nothing is tried
+            kept = proof.prove(None, catalogue, kept, trial_limit=world.settings.trial_limit)  # without an engine nothing is tried
             run.step("ended", outcome=f"backup {kept.id}")
         except BaseException as fault:
             run.step("ended", outcome=f"no backup: {type(fault).__name__}")

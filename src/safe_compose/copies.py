@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safe_compose import backup as backups
-from safe_compose import destination, offsite, prompts
+from safe_compose import destination, offsite, prompts, proof
 from safe_compose.artifacts import Backup, Copy, Evidence, slug
 from safe_compose.catalogue import Catalogue, read_copy
 from safe_compose.config import Settings
@@ -336,7 +335,7 @@ def _fetch(
         evidence: list[Evidence] = []
         with prompts.progress(f"verify {kept.id}"):
             for record in adoption.backup.volumes:
-                evidence += backups.check_files(adoption.path, record)
+                evidence += proof.check_files(adoption.path, record)
         return adoption.commit(), evidence
 
 

@@ -31,7 +31,8 @@ from safe_compose.process import Process, hold_standard_descriptors
 from safe_compose.world import Begun, World, enter, project_folder
 
 if TYPE_CHECKING:  # imported when a card has been painted or answered: it stands there 40 ms sooner
-    from safe_compose.backup import Halted, Kept, Request
+    from safe_compose.backup import Kept, Request
+    from safe_compose.halted import Halted
     from safe_compose.volume_trash import Thrown
 
 
@@ -198,7 +199,8 @@ def _guarded(world: World, made: Plan, case: consent.Case) -> int:
 
 def _act(world: World, made: Plan, approval: str | None) -> int:
     """Back up, run docker, tell. The lock of the project is held; whatever happens, what was stopped is started again."""
-    from safe_compose import backup, volume_trash
+    from safe_compose import volume_trash
+    from safe_compose.halted import Halted
 
     journal_run = world.journal.begin(
         world.engine.run_id,
@@ -212,7 +214,7 @@ def _act(world: World, made: Plan, approval: str | None) -> int:
         engine_id=world.engine.id,
         approval=approval,
     )
-    halted = backup.Halted(world.engine, journal_run)
+    halted = Halted(world.engine, journal_run)
     thrown = volume_trash.Thrown(world.engine, journal_run)
     code: int | None = None
     try:
@@ -326,7 +328,7 @@ def _leave(world: World, journal_run: Run, halted: "Halted", thrown: "Thrown", c
 
     A run that could not do all of it stays open, so that `recover` and the next run try it once more.
     """
-    from safe_compose.backup import undisturbed
+    from safe_compose.halted import undisturbed
 
     with undisturbed():
         untouched = thrown.settle(docker_ran=code is not None)

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from safe_compose import backup, prompts
+from safe_compose import backup, prompts, proof
 from safe_compose.artifacts import Backup, VolumeRecord
 from safe_compose.errors import Interrupted, LookAgain, Refused, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.grammar import parse
+from safe_compose.halted import undisturbed
 from safe_compose.methods import DATABASES, archive, stream
 from safe_compose.observed import PROJECT_LABEL
 from safe_compose.recover import recover
@@ -104,7 +105,7 @@ def _read(world: World, kept: Backup, record: VolumeRecord, path: str) -> int:
         if (locked := stream.locked(folder, record)) is not None:
             raise locked
         with prompts.progress(f"verify {kept.id}") as report:
-            backup.check_before_use(kept, record, report)
+            proof.check_before_use(kept, record, report)
     except VerifyFailed as fault:
         world.catalogue.mark_broken(kept, fault.message)
         raise VerifyFailed(f"{fault.message}; nothing was touched", next_step=fault.next_step) from fault
@@ -136,7 +137,7 @@ def _act(world: World, kept: Backup, record: VolumeRecord, piece: archive.Piece,
             run.step("placing", **facts, existed=existed)
             with prompts.progress(f"restore {piece.path}") as report:
                 archive.place(engine, folder, record.artifacts, piece, report)
-            with backup.undisturbed():
+            with undisturbed():
                 archive.settle(engine, piece, existed=existed)
         except BaseException as fault:
             outcome = _take_back(world, piece, existed=existed)
@@ -153,7 +154,7 @@ def _act(world: World, kept: Backup, record: VolumeRecord, piece: archive.Piece,
 
 def _take_back(world: World, piece: archive.Piece, *, existed: bool) -> str:
     """Empty when that has to wait for `recover`."""
-    with backup.undisturbed():
+    with undisturbed():
         try:
             done = archive.settle(world.engine, piece, existed=existed)
         except SafeComposeError as fault:

@@ -13,6 +13,7 @@ from safe_compose.artifacts import Backup, VolumeRecord
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, Interrupted, LookAgain, SafeComposeError
 from safe_compose.grammar import parse
+from safe_compose.halted import Halted, undisturbed
 from safe_compose.journal import Run
 from safe_compose.methods import archive, database_of, sqlite
 from safe_compose.methods.database import Database
@@ -94,7 +95,7 @@ class Act:
         self.result = "nothing was changed"
         self._users: dict[str, dict[str, str]] = {}
         """Volume -> id of each container on it -> its `StartedAt`, when the putting back began."""
-        self._halted = backup.Halted(way.engine, run)
+        self._halted = Halted(way.engine, run)
 
     def keep_safe(self) -> None:
         """Back up what the occupied volumes hold now, and stop whatever runs on a target. Raises BackupFailed, LookAgain."""
@@ -199,7 +200,7 @@ class Act:
         if not self.touched:
             return
         failed = []
-        with backup.undisturbed():
+        with undisturbed():
             for target in reversed(self.touched):
                 try:
                     self._roll_back_one(target)

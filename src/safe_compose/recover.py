@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from safe_compose import backup, prompts, volume_trash
+from safe_compose import backup, prompts, proof, volume_trash
 from safe_compose.artifacts import VolumeRecord
 from safe_compose.catalogue import Catalogue
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.grammar import parse
+from safe_compose.halted import Was, bring_back
 from safe_compose.journal import Journal, RunRecord
 from safe_compose.methods import archive, postgres, rename, stream, written
 
@@ -43,10 +44,10 @@ def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str,
         if whole:
             words, whole = _taken_back(engine, catalogue, journal, journal.find(run.id) or run, holding)
             moved += words
-        stopped = [backup.Was(**facts) for step in run.steps if step["step"] == "stopping" for facts in step["containers"]]
+        stopped = [Was(**facts) for step in run.steps if step["step"] == "stopping" for facts in step["containers"]]
         left = [was for was in reversed(stopped) if (now := engine.container(was.id)) is not None and not was.touched(now)]
         half = _half_put_back(journal.find(run.id) or run)
-        revived, _ = backup.bring_back(engine, () if half or not whole else left)
+        revived, _ = bring_back(engine, () if half or not whole else left)
         told.append(f"run {run.id} was cut off" + (f"; started again: {', '.join(revived)}" if revived else ""))
         told += [*moved, *half]
         if not whole:
@@ -211,7 +212,7 @@ def _obstacle(engine: Engine, catalogue: Catalogue, run: RunRecord, begun: Begun
             folder, old = _old(catalogue, begun.safety, begun.volume)
             if (locked := stream.locked(folder, old)) is not None:
                 raise locked
-            backup.check_files(folder, old)
+            proof.check_files(folder, old)
     except (UsageError, VerifyFailed) as fault:
         return fault.message
     return _written_since(engine, run, begun, _images(engine, catalogue, begun)) if begun.trash is None else None

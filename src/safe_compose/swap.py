@@ -14,11 +14,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Protocol
 
-from safe_compose import backup, prompts
+from safe_compose import prompts
 from safe_compose.artifacts import Artifact, Backup, DatabaseStatistics, TableCount, VolumeRecord
 from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, Interrupted, LookAgain, Refused, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.grammar import parse
+from safe_compose.halted import Halted, signals_wait, undisturbed
 from safe_compose.journal import Run
 from safe_compose.methods import mysql, postgres, stream
 from safe_compose.methods.lexer import BadDump
@@ -478,7 +479,7 @@ def _act(world: World, found: Swap) -> dict[str, Any]:
         endpoint=engine.endpoint,
         engine_id=engine.id,
     )
-    halted = backup.Halted(engine, run)
+    halted = Halted(engine, run)
     facts: dict[str, Any] = {
         "container": server.container.id,
         "volume": server.volume,
@@ -510,7 +511,7 @@ def _act(world: World, found: Swap) -> dict[str, Any]:
     return {**found.shape(), "login": words, "statistics": [row]}
 
 
-def _beside_and_in(found: Swap, run: Run, halted: backup.Halted, facts: dict[str, Any]) -> tuple[DatabaseStatistics, str]:
+def _beside_and_in(found: Swap, run: Run, halted: Halted, facts: dict[str, Any]) -> tuple[DatabaseStatistics, str]:
     """Load, compare, stop, swap, log in. Raises; the caller takes back, by `facts`."""
     engine, server, source = found.engine, found.server, found.source
     creates = found.dump.database is not None
@@ -536,7 +537,7 @@ def _beside_and_in(found: Swap, run: Run, halted: backup.Halted, facts: dict[str
     _, strangers = _clients(engine, engine.look(_LOOK), server, found.database)
     if strangers:
         raise LookAgain(f"database {found.database} is in use again ({'; '.join(strangers)})", next_step="run it again")
-    with backup.signals_wait():
+    with signals_wait():
         run.step("swapping", database=found.database, beside=found.new, aside=found.aside)
         beside.swap(engine, server, found.database, found.new, found.aside)
         run.step("swapped", database=found.database)
@@ -560,7 +561,7 @@ def _login(engine: Engine, server: postgres.Server, database: str) -> tuple[bool
 
 def _take_back(found: Swap, facts: Mapping[str, Any]) -> str:
     """After a fault: to one of the two ends, as the server's own names say. Empty when that has to wait for `recover`."""
-    with backup.undisturbed():
+    with undisturbed():
         try:
             done, words = beside.settled(found.engine, found.server, facts)
         except SafeComposeError as fault:

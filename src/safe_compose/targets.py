@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safe_compose import backup, prompts
+from safe_compose import prompts, proof
 from safe_compose.artifacts import HIDDEN, Artifact, Backup, VolumeRecord
 from safe_compose.elsewhere import Elsewhere
 from safe_compose.engine import Engine
@@ -245,7 +245,7 @@ def _read_whole(world: World, way: Way) -> None:
             try:
                 if (locked := stream.locked(folder, target.record)) is not None:
                     raise locked
-                backup.check_before_use(way.kept, target.record, report)
+                proof.check_before_use(way.kept, target.record, report)
             except VerifyFailed as fault:
                 world.catalogue.mark_broken(way.kept, fault.message)
                 raise VerifyFailed(f"{fault.message}; nothing was touched", next_step=fault.next_step) from fault

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 from xml.etree import ElementTree
 
-from safe_compose import backup, prompts, retention
+from safe_compose import prompts, proof, retention
 from safe_compose.artifacts import Backup, Listed
 from safe_compose.catalogue import Catalogue
 from safe_compose.engine import Engine
@@ -219,7 +219,7 @@ def read_again(
         if kept is None:
             yield Reading(listed, "it has gone", clock() - begun)
             continue
-        judged = backup.verify_again(catalogue, kept, engine)
+        judged = proof.verify_again(catalogue, kept, engine)
         if judged.unrecorded is not None:
             prompts.say(f"safe-compose: what was found of {listed.id} is not recorded: {judged.unrecorded}")
         now = judged.backup if judged.unrecorded is not None else catalogue.at(listed.path)

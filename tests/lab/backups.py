@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from safe_compose import backup
+from safe_compose import proof
 from safe_compose.artifacts import Artifact, Backup, DatabaseStatistics, Evidence, ServerStatistics, TableCount, VolumeRecord
 from safe_compose.catalogue import Catalogue
 from safe_compose.catalogue.manifest import as_bytes, write_manifest
@@ -34,7 +34,7 @@ def keep(catalogue: Catalogue, volumes: Sequence[str] = ("shop_data",), *, proje
                 VolumeRecord(name, "local", {}, {}, "", "critical", "files", False, "cold", artifacts=tuple(made))
             )  # fmt: skip
         kept = draft.commit(records)
-    return backup.prove(None, catalogue, kept, trial_limit=0) if verify else kept
+    return proof.prove(None, catalogue, kept, trial_limit=0) if verify else kept
 
 
 def _artifact(file: str, kind: str, volume: str, sums: Sums) -> Artifact:

@@ -13,6 +13,7 @@ from safe_compose import backup, consumers, prompts
 from safe_compose.artifacts import Backup
 from safe_compose.edits import Originals
 from safe_compose.errors import BackupFailed, Interrupted, LookAgain, Refused, SafeComposeError
+from safe_compose.halted import undisturbed
 from safe_compose.methods import PASSWORDS
 from safe_compose.rotate.anew import Way, make_anew, running
 from safe_compose.rotate.back import put_back, recover
@@ -115,7 +116,7 @@ def _act(world: World, rotation: Rotation, backup_id: str) -> None:
         _try_login(world, rotation)
         run.step("rotated")
     except BaseException as fault:
-        with backup.undisturbed():
+        with undisturbed():
             reached = replace(way, first=(), services=()) if not anew else way
             put_back(world, run, originals, reached, invocation, fault)
         if isinstance(fault, KeyboardInterrupt):
