@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _PLAIN = frozenset({"files", "certificates", "metrics", "cache", "logs", "secrets", "unknown"})
 """Kinds whose files mean something one by one; a copy of any other kind while it runs would be silently wrong."""
 
-
 SMALLEST_WITH_TAR = 20 << 20
 """Bytes of an image below which it is hardly more than busybox (alpine's base has 8 MB, the smallest of Debian 70)."""
 
