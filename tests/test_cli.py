@@ -119,6 +119,12 @@ def test_unprotect_asks_a_person(safe_compose: SafeCompose, tmp_path: Path) -> N
         person.sees("for good? [y/N]")
         person.types(answer)
         assert person.leaves_with() == code
+    assert safe_compose("protect", "shop_data").returncode == 0
+    for key, code, words in (("c", 130, "safe-compose: interrupted"), ("d", 77, "end of input at the prompt; nothing was done")):
+        person = Person("unprotect", "shop_data", cwd=tmp_path)
+        person.sees("for good? [y/N]")
+        person.presses(key)
+        assert person.leaves_with() == code and words in person.last_words
 
 
 @pytest.mark.parametrize(

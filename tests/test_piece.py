@@ -71,6 +71,24 @@ def test_one_file_or_folder_comes_back_while_the_service_goes_on(
     assert docker("inspect", f"{project.name}-app-1", "--format", "{{.State.StartedAt}}").stdout == started
 
 
+def test_a_piece_may_have_another_name_elsewhere_and_odd_signs_in_its_own(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(APP)
+    project.up()
+    sh(project, "mkdir a b && echo one > a/1 && ln a/1 b/1 && ln a/1 b/2 && echo odd > 'b/x\\ty[1]*'")
+    kept = json.loads(safe_compose("backup", "--json", cwd=project.folder).stdout)["backup"]["id"]
+    sh(project, "echo newer > a/1 && rm -r b && mkdir b")
+    for path in ("b/1", "b/x\\ty[1]*"):
+        done = safe_compose("restore", kept, "--path", path, cwd=project.folder)
+        assert done.returncode == 0, done.stderr
+    assert sh(project, "cat a/1 b/1 b/x*") == "newer\none\nodd\n"
+    for path in ("b", "a"):  # whichever of them the archive holds as the link
+        done = safe_compose("restore", kept, "--path", path, "--confirm", path, cwd=project.folder)
+        assert done.returncode == 0, done.stderr
+    assert sh(project, "cat a/1 b/1 b/2; stat -c %h a/1 b/1; ls -A | grep -v before") == "one\none\none\n1\n2\na\nb\n"
+
+
 def test_one_file_of_an_encrypted_copy_elsewhere_comes_back_with_the_key_alone(
     compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
 ) -> None:

@@ -443,6 +443,10 @@ def test_a_person_types_the_project_before_content_is_replaced(files: ComposePro
     assert "replaced from its archive" in person.sees(f"type '{files.name}'")
     person.types("no")
     assert person.leaves_with() == 77
+    person = Person("restore", kept["id"], cwd=files.folder)
+    person.sees(f"type '{files.name}'")
+    person.presses("c")
+    assert person.leaves_with() == 130 and "interrupted; nothing was restored" in person.last_words
     assert read_file(files) == "newer"
     person = Person("restore", cwd=files.folder)  # without an id: from a list
     person.sees("Restore which backup?")

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from safe_compose.artifacts import Listed, visible
-from safe_compose.errors import Refused, SafeComposeError, UsageError
+from safe_compose.errors import Interrupted, Refused, SafeComposeError, UsageError
 from safe_compose.plan import TRASH_DAYS, Doomed, Effort, Plan, effort, moment_text, size_text, time_text
 from safe_compose.policy import Tier
 from safe_compose.process import utc_now
@@ -128,12 +128,12 @@ class Terminal:
                 while not line.endswith(b"\n"):
                     more = os.read(self.fd, 4096)
                     if not more:
-                        raise Refused("end of input at the prompt; nothing was deleted")
+                        raise Refused("end of input at the prompt; nothing was done")
                     line += more
                 if hidden:
                     os.write(self.fd, b"\n")
         except (OSError, termios.error) as error:
-            raise Refused("the terminal has gone; nothing was deleted") from error
+            raise Refused("the terminal has gone; nothing was done") from error
         return line[:-1].decode(errors="surrogateescape")
 
     @contextmanager
@@ -153,7 +153,7 @@ class Terminal:
 
 def ask_phrase(question: str, phrase: str, confirm: str | None, *, ask: bool, nothing: str, why: str = "") -> None:
     """Have a phrase typed, or given as `confirm`. `nothing` says what was not done, `why` what nobody could be asked about. Raises
-    Refused."""
+    Refused, Interrupted."""
     if confirm is not None:
         if confirm != phrase:
             raise Refused(f"--confirm does not match; {nothing}", next_step=f"--confirm '{phrase}'")
@@ -161,7 +161,11 @@ def ask_phrase(question: str, phrase: str, confirm: str | None, *, ask: bool, no
     terminal = Terminal.open() if ask else None
     if terminal is None:
         raise Refused(f"{f'{why}, and ' if why else ''}nobody can be asked; {nothing}", next_step=f"add --confirm '{phrase}'")
-    if terminal.ask(f"{question}, type '{phrase}': ") != phrase:
+    try:
+        answer = terminal.ask(f"{question}, type '{phrase}': ")
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"interrupted; {nothing}") from stop
+    if answer != phrase:
         raise Refused(f"the phrase was not '{phrase}'; {nothing}")
 
 

@@ -23,6 +23,9 @@ from safe_compose.errors import SafeComposeError, UsageError
 
 __all__ = ["app", "run", "verbs"]
 
+_CUT_OFF = 130
+"""What typer makes of a Ctrl-C, without a word."""
+
 
 def run(argv: Sequence[str]) -> int:
     """Run one of our own verbs. Returns its exit code; raises SafeComposeError (64 when it was called wrongly)."""
@@ -46,6 +49,8 @@ def run(argv: Sequence[str]) -> int:
             raise
         message = wrong.format_message() if hasattr(wrong, "format_message") else str(wrong)
         raise UsageError(f"{words[0]}: {message}", next_step=f"safe-compose {words[0]} --help") from wrong
+    if result == _CUT_OFF:
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 

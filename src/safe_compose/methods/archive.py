@@ -52,6 +52,8 @@ _BOTH = ("find", "/", "-maxdepth", "0", "-printf", "%y", "-exec", "tar", "--vers
 _ENGINE_LOSES = (
     "extended attributes (capabilities of programs are kept), ACLs, fractions of a second in times, holes in sparse files, sockets"
 )
+_ARGV = 256 << 10
+"""Characters of names that are given to one program; Linux takes 2 MiB, of bytes and pointers."""
 _NOT_THERE = (126, 127)
 """`docker run` ends so when the program cannot be started."""
 
@@ -231,7 +233,7 @@ def holds(folder: Path, artifacts: Sequence[Artifact], path: str) -> int:
     """How many entries of an archive lie at or below a path. Raises VerifyFailed."""
     wanted = path.encode("utf-8", "surrogateescape")
     _, listing = _both(artifacts)
-    return sum(m.path == wanted or m.path.startswith(wanted + b"/") for m in _storable(folder, listing))
+    return sum(_within(m.path, wanted) for m in _storable(folder, listing))
 
 
 def there(engine: Engine, piece: Piece, path: str) -> bool:
@@ -270,12 +272,34 @@ def place(
     staged = f"{MOUNT}/{piece.staging}"
     with _fault(piece.volume, f"extract {piece.path}"):
         engine.run(_in(piece, "mkdir", "-m", "0700", staged), timeout=60)
-        helper = _in(piece, *_EXTRACT, "--file=-", "-C", staged, "--", f"volume/{piece.path}")
+        names = [f"volume/{path}" for path in (piece.path, *_other_names(folder, artifact, piece.path))]
+        helper = _in(piece, *_EXTRACT, "--no-unquote", "--file=-", "-C", staged, "--", *names)
         with engine.stream(helper, stdin=subprocess.PIPE) as filled:
             feed(unpack(folder, artifact, progress=progress), filled.stdin)
         if there(engine, piece, piece.path):
             engine.run(_in(piece, "mv", "-T", "-n", "--", piece.target, f"{MOUNT}/{piece.aside}"), timeout=60)
         engine.run(_in(piece, "mv", "-T", "-n", "--", f"{staged}/volume/{piece.path}", piece.target), timeout=60)
+
+
+def _other_names(folder: Path, artifact: Artifact, path: str) -> list[str]:
+    """The members elsewhere that hold the content of hard links at or below a path: these come out with it, and go with the
+    staging folder. Raises VerifyFailed, and BackupFailed where they are more than an argv takes."""
+    wanted = path.encode("utf-8", "surrogateescape")
+    try:
+        links = {m.link for m in members(unpack(folder, artifact)) if m.link and _within(m.path, wanted)}
+    except BadTar as error:
+        raise unproved(artifact, str(error)) from error
+    others = [link.decode("utf-8", "surrogateescape") for link in sorted(links) if not _within(link, wanted)]
+    if sum(map(len, others)) > _ARGV:
+        raise BackupFailed(
+            f"{path} has hard links to {len(others)} files outside of it, too many to take it out alone; nothing was restored",
+            next_step="restore the whole volume for a look: --into scratch instead of --path",
+        )
+    return others
+
+
+def _within(path: bytes, top: bytes) -> bool:
+    return path == top or path.startswith(top + b"/")
 
 
 def settle(engine: Engine, piece: Piece, *, existed: bool) -> bool:
