@@ -81,7 +81,7 @@ def test_files_go_into_another_project_and_a_scratch_volume_is_looked_at_and_thr
     made = safe_compose("backup", "--json", cwd=shop.folder)
     kept = json.loads(made.stdout)["backup"]["id"]
     moved = safe_compose("restore", kept, "--into", other, cwd=shop.folder)
-    assert moved.returncode == 0, moved.stderr
+    assert moved.returncode == 0 and f"{shop.name}_notes is in {other}_notes now, from its archive" in moved.stderr, moved.stderr
     assert [in_volume(f"{other}_{name}", "cat", "/v/f") for name in ("uploads", "notes")] == ["uploads\n", "notes\n"]
     labels = json.loads(docker("volume", "inspect", f"{other}_notes").stdout)[0]["Labels"]
     assert (labels[PROJECT_LABEL], labels[VOLUME_LABEL]) == (other, "notes")

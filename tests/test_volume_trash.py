@@ -217,6 +217,11 @@ def test_an_item_is_restored_by_itself_and_an_expired_one_goes_with_a_yes(
     restored = json.loads(good(safe_compose("trash", "restore", name, "--json")).stdout)["restored"]
     assert [v["from"] for v in restored["volumes"]] == ["trash"]
     assert facts(name) == before and left(name) == [] and listed(safe_compose, name) == []
+    other = loose()
+    good(safe_compose("volume", "rm", name, other, "--confirm", "trash delete 2 volumes"))
+    good(safe_compose("trash", "restore", name))
+    undone = good(safe_compose("undo")).stderr
+    assert f"not in the trash any more: {name}" in undone and f"{other} is back, from the trash" in undone, undone
     unknown = safe_compose("trash", "restore", item["id"])
     assert unknown.returncode == 64 and "safe-compose trash list" in unknown.stderr
 

@@ -153,7 +153,8 @@ class Act:
         self.run.step("put-back", volume=target.into, source=source)
         self.filled.append({"name": record.name, "into": target.into, "from": source})
         size = size_text(sum(a.bytes for a in record.artifacts))
-        told = f" is back, from its {source} ({size})" if source in ("archive", "physical copy", "dump") else f": {source}"
+        where = "is back" if self.way.away is None else f"is in {target.into} now"
+        told = f" {where}, from its {source} ({size})" if source in ("archive", "physical copy", "dump") else f": {source}"
         told = " is back, from the trash" if source == "trash" else told
         prompts.say(f"safe-compose: {record.name}{told}")
 

@@ -54,8 +54,11 @@ def undo(world: World, *, project: str | None, confirm: str | None, ask: bool = 
     _, declared = declared_mounts(command, dict(os.environ), deletion.cwd) if command else ("", ())
     way = look(engine, kept, [r for r in kept.volumes if r.name in gone], declared, trash=_held_in(trash))
     prompts.say(f"safe-compose: undo of '{deletion.program} {' '.join(deletion.command)}' ({deletion.started})")
-    if lost := sorted(gone - {r.name for r in kept.volumes}):
-        prompts.say(f"safe-compose: not in the backup, because disposable: {', '.join(lost)}")
+    lost = gone - {r.name for r in kept.volumes}
+    thrown = {str(step["volume"]) for step in deletion.steps if step["step"] == "trashed"}
+    for why, names in (("not in the backup, because disposable", lost - thrown), ("not in the trash any more", lost & thrown)):
+        if names:
+            prompts.say(f"safe-compose: {why}: {', '.join(sorted(names))}")
     if dry_run:
         return _only_shown(way)
     agree(world, way, confirm, ask)
