@@ -253,7 +253,7 @@ def test_undo_goes_back_one_deletion_at_a_time_and_says_so(files: ComposeProject
     write_file(files, "a second photo")
     delete(safe_compose, files)
     elsewhere = safe_compose("undo")
-    assert elsewhere.returncode == 64 and "--project NAME" in elsewhere.stderr
+    assert elsewhere.returncode == 64 and f"safe-compose undo --project {files.name}" in elsewhere.stderr
 
     shown = good(safe_compose("undo", "--project", files.name, "--dry-run"))
     assert f"{files.name}_uploads: made again, from its archive" in shown.stdout
@@ -281,6 +281,42 @@ def test_undo_without_the_compose_file_brings_the_volumes_and_prints_the_command
     assert in_volume(f"{files.name}_uploads", "cat", "/v/one.jpg") == "a photo"
     assert "run it yourself: docker compose up -d --no-deps app" in answer.stderr
     assert files.running() == []
+
+
+def test_undo_starts_those_services_that_the_compose_file_still_has(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    still = """
+  app:
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+    volumes: ["uploads:/app/uploads", "/anonymous"]
+volumes:
+  uploads:
+"""
+    other = """
+  other:
+    image: busybox:latest
+    profiles: [sometimes]
+    init: true
+    command: [sleep, "100000"]
+    volumes: ["/anonymous"]
+"""
+    project = compose_project(f"services:{other}{other.replace('other', 'aside')}{still}")
+    project.docker("compose", "up", "-d", "app", "other", "aside")
+    for service in ("app", "other"):
+        project.exec(service, "sh", "-c", f"echo {service} > /anonymous/f")
+    write_file(project)
+    good(safe_compose(*JOB, "compose", "--profile", "sometimes", "down", "-v", cwd=project.folder))
+    (project.folder / "compose.yaml").write_text(f"services:{other.replace('other', 'aside')}{still}")
+    answer = good(safe_compose("undo", cwd=project.folder))
+    assert "not in the compose file any more, so not started: other" in answer.stderr
+    [(place, left)] = re.findall(r"the anonymous volume of (\S+) is back under its old name (\w+)", answer.stderr)
+    assert place == f"{project.name}-other-1:/anonymous" and in_volume(left, "cat", "/v/f") == "other\n"
+    docker("volume", "rm", left)
+    assert project.running() == [f"{project.name}-app-1", f"{project.name}-aside-1"]
+    assert read_file(project) == "a photo" and read_file(project, "../anonymous/f") == "app\n"
 
 
 def test_undo_of_file_volumes_needs_none_of_the_old_images(

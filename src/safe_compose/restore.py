@@ -164,7 +164,7 @@ def _deletion(world: World, project: str | None) -> RunRecord:
         already = f"; that of {newer[0].started} was undone already" if newer else ""
         raise UsageError(
             f"the journal knows no guarded deletion in {where} that could be undone{already}",
-            next_step="safe-compose journal, then safe-compose undo --project NAME or safe-compose restore ID",
+            next_step=f"safe-compose journal, then {_undo_elsewhere(world)} or safe-compose restore ID",
         )
     if newer:
         prompts.say(
@@ -177,6 +177,15 @@ def _deletion(world: World, project: str | None) -> RunRecord:
             next_step="safe-compose list, then safe-compose restore ID for an older state",
         )
     return found
+
+
+def _undo_elsewhere(world: World) -> str:
+    """The command for the newest deletion of all that can be undone."""
+    other = world.journal.last_deletion()
+    if other is None:
+        return "safe-compose undo --project NAME"
+    how = f"safe-compose undo --project {other.project}" if other.project else f"safe-compose undo in {other.cwd}"
+    return f"{how} (it undoes '{other.program} {' '.join(other.command)}' of {other.started})"
 
 
 def _gone(deletion: RunRecord) -> frozenset[str]:
@@ -212,8 +221,8 @@ def _move_in(act: Act, deletion: RunRecord) -> None:
     if not waiting:
         return
     wanted = sorted({s for t in waiting for u in t.record.users if (s := u.get("service"))})
-    if wanted:
-        services.compose(act.world, deletion, "up", "--no-start", "--no-deps", *wanted)
+    for service in wanted:  # each by itself: one of them may have left the compose file
+        services.compose(act.world, deletion, "up", "--no-start", "--no-deps", service)
     observed = act.way.engine.look(_LOOK)
     for target in waiting:
         with prompts.only_said():

@@ -12,6 +12,7 @@ from safe_compose.world import World
 
 HEALTH_SECONDS = 120.0
 """How long those that were started may take to report healthy."""
+_NO_SERVICE = "no such service"
 _DIVERGES = "doesn't match configuration in compose file"
 """In compose's question whether a volume may be deleted and made anew (2.32 and later)."""
 
@@ -26,11 +27,19 @@ def start(world: World, engine: Engine, deletion: RunRecord, way: Way) -> list[s
     if not services:
         return []
     words = ("up", "-d", "--no-deps", *services)
+    said = _dry_run(world, deletion, words)
+    if gone := [s for s in services if _NO_SERVICE in said.lower() and _is_gone(world, deletion, s)]:
+        prompts.say(f"safe-compose: not in the compose file any more, so not started: {', '.join(gone)}")
+        services = [s for s in services if s not in gone]
+        if not services:
+            return []
+        words = ("up", "-d", "--no-deps", *services)
+        said = _dry_run(world, deletion, words)
     shown = " ".join([deletion.program, *_words(deletion, *words)])
     if command_of(world, deletion) is None or "-" in deletion.compose_globals:
         prompts.say(f"safe-compose: the volumes are back; start the services yourself: {shown}")
         return []
-    if name := _diverging(world, deletion, way, words):
+    if name := _diverging(way, said):
         prompts.say(
             f"safe-compose: the volumes are back as they were, but the compose file now defines {name} otherwise and compose "
             f"would delete it to make it anew; nothing was started. Put its definition back, then: {shown}"
@@ -80,14 +89,20 @@ def compose(world: World, deletion: RunRecord, *words: str) -> int:
     return ended.returncode
 
 
-def _diverging(world: World, deletion: RunRecord, way: Way, words: Sequence[str]) -> str | None:
-    """The volumes that compose would want to delete and make anew, as its own dry run says; None when there are none.
+def _dry_run(world: World, deletion: RunRecord, words: Sequence[str]) -> str:
+    """What compose says that it would do. docker-compose 1.x takes `--dry-run` for a mistake and ends."""
+    return _said(world, deletion, "--dry-run", *words)
 
-    docker-compose 1.x takes `--dry-run` for a mistake and ends; it never deletes a changed volume.
-    """
-    command = command_of(world, deletion, "--dry-run", *words)
-    if command is None:
-        return None
+
+def _is_gone(world: World, deletion: RunRecord, service: str) -> bool:
+    """Whether the compose file has no such service, in no profile either."""
+    return _NO_SERVICE in _said(world, deletion, "config", "--quiet", service).lower()
+
+
+def _said(world: World, deletion: RunRecord, *words: str) -> str:
+    command = command_of(world, deletion, *words)
+    if command is None or "-" in deletion.compose_globals:
+        return ""
     ended = subprocess.run(
         command,
         cwd=deletion.cwd,
@@ -97,7 +112,12 @@ def _diverging(world: World, deletion: RunRecord, way: Way, words: Sequence[str]
         env=shim.original_environment(),
         check=False,
     )
-    said = ended.stdout.decode("utf-8", "replace")
+    return ended.stdout.decode("utf-8", "replace")
+
+
+def _diverging(way: Way, said: str) -> str | None:
+    """The volumes that compose would want to delete and make anew, as its own dry run says; None when there are none.
+    docker-compose 1.x never deletes a changed volume."""
     if _DIVERGES not in said:
         return None
     named = [t.record.name for t in way.targets if any(t.record.name in line for line in said.splitlines() if _DIVERGES in line)]
