@@ -197,6 +197,14 @@ def test_signals_that_were_ignored_for_docker_stay_ignored(native: Path, shims: 
     assert not ignored & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1))
 
 
+def test_switched_off_is_said_once(native: Path, shims: Path, tmp_path: Path) -> None:
+    """Although the script starts again with the packages that the journal needs."""
+    environ = {"PATH": f"{shims}:{native}", "HOME": str(tmp_path), "SAFE_COMPOSE": "off"}
+    done = subprocess.run([shims / "docker", "volume", "rm", "x"], env=environ, capture_output=True, timeout=60, check=True)
+    assert done.stdout.startswith(b"argv:" + os.fsencode(native / "docker") + b"\0volume\0rm\0x\0\n")
+    assert done.stderr == b"safe-compose: SAFE_COMPOSE=off, docker runs unguarded\n"
+
+
 # -- the native program ------------------------------------------------------------------------------------------------
 
 

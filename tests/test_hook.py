@@ -227,6 +227,7 @@ HARMLESS = [
     "safe-compose approve --list",
     "docker compose exec db psql -c 'select 1'",
     "tar czf down.tgz volume",
+    "find . -name '*.yml' -exec docker compose -f {} config -q \\;",
 ]
 
 INCIDENTS = [
@@ -402,6 +403,13 @@ def test_the_plan_names_the_volumes_and_a_plan_that_passes_says_nothing() -> Non
         "cd $X && docker compose down -v",
         "docker compose down -v; docker volume rm x",
         "docker volume rm $X",
+        "docker volume rm shop_{data,files}",
+        "docker volume rm shop_{1..3}",
+        "docker volume rm shop_*",
+        "docker volume rm shop_[ab]",
+        "docker compose -f ~/shop/compose.yaml down -v",
+        "find . -name x -exec docker volume rm '{}' ';'",
+        "find . -name x -exec docker volume rm {} +",
         "ssh host docker volume rm x",
         "sudo docker volume rm x",
         ". ./env; docker compose down -v",
@@ -412,6 +420,33 @@ def test_the_engine_is_not_asked_about_something_else_than_what_would_run(line: 
         raise AssertionError((words, here))
 
     assert hook.judge(line, HERE, look=look).decision in ("ask", "deny")
+
+
+@pytest.mark.parametrize(
+    ("line", "folder"),
+    [
+        ("(cd sub; ls); docker compose down -v", ""),
+        ("(cd sub && docker compose down -v)", "sub"),
+        ("cd sub | cat; docker compose down -v", ""),
+        ("cd sub && docker compose down -v 2>&1 | tail -5", "sub"),
+        ("cd sub || exit 1; docker compose down -v", "sub"),
+        ("echo $(cd sub && pwd); docker compose down -v", ""),
+        ("bash -c 'cd sub && make'; docker compose down -v", ""),
+        ("bash -c 'cd sub && docker compose down -v'", "sub"),
+        ("(cd sub && ls) && cd other && docker compose down -v", "other"),
+        ("docker volume rm 'shop_*'", ""),
+        ("docker volume rm {{x}}", ""),
+    ],
+)
+def test_the_engine_is_asked_where_the_command_would_run(line: str, folder: str) -> None:
+    asked = []
+
+    def look(words: object, here: Path) -> dict[str, object]:
+        asked.append(here)
+        return {"verdict": "pass"}
+
+    hook.judge(line, HERE, look=look)
+    assert asked == [HERE / folder]
 
 
 @pytest.mark.engine

@@ -38,6 +38,9 @@ _INPUT_KEYS = ("tool_input", "toolInput", "tool_args", "toolArgs", "input", "arg
 _FOLDER_KEYS = ("cwd", "workdir", "working_directory", "workingDirectory", "Cwd", "directory", "dir")
 _DATA_ROOTS = ("/var/lib/docker", "/var/lib/containers/storage", ".local/share/docker", ".local/share/containers/storage")
 
+_EXPANDS = re.compile(r"^~|[*?\[]|\{.*(,|\.\.).*\}")
+"""An unquoted word of which the shell makes others; of `{}` find does, quoted or not."""
+
 Look = Callable[[Sequence[str], Path], Mapping[str, Any] | None]
 
 
@@ -414,14 +417,16 @@ def _look_for(door: Door, doors: Sequence[Door], line: Line, here: Path, look: L
     words = door.command.words
     if look is None or len(doors) != 1 or door.command.via - {"wrapper"} or door.round_us or not door.sure:
         return None
-    if not all(word.sure for word in words) or door.command.program not in ("docker", "safe-compose"):
+    if not all(word.sure and "{}" not in word.text and not (word.bare and _EXPANDS.search(word.text)) for word in words):
+        return None
+    if door.command.program not in ("docker", "safe-compose"):
         return None
     if line.assignments or line.names or line.unreadable:
         return None
     for command in line.commands:
         if command.program in ("pushd", "popd", "source", ".", "set", "read"):
             return None
-        if command.program == "cd":
+        if command.program == "cd" and "aside" not in command.via:
             if len(command.words) != 2 or not command.words[1].sure:
                 return None
             here = here / Path(command.words[1].text).expanduser()

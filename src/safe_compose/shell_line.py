@@ -51,6 +51,7 @@ _DELETING = frozenset(
 )  # fmt: skip
 _HANDS_ON = frozenset({"--", "run", "exec"})
 """After one of these an unknown program may start another one: `op run -- docker ...`, `poetry run docker ...`."""
+_OWN_SHELL = frozenset({"subshell", "pipeline", "command_substitution", "process_substitution"})
 _SSH_TAKES = frozenset("bBcDEeFIiJLlmOopQRSWw")
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{1,2})|([0-7]{1,3})|[uU]([0-9A-Fa-f]{1,8})|(.))", re.DOTALL)
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "v": "\v"}
@@ -79,7 +80,8 @@ class Simple(NamedTuple):
     words: tuple[Word, ...]
     """At least one."""
     via: frozenset[str] = frozenset()
-    """What stands between the line and it: `sudo`, `path` (another PATH), `ssh`, `container`, `wrapper` (any other)."""
+    """What stands between the line and it: `sudo`, `path` (another PATH), `ssh`, `container`, `wrapper` (any other);
+    `aside` for a `cd` whose shell ends before it comes to a docker."""
 
     @property
     def program(self) -> str | None:
@@ -276,6 +278,8 @@ class _Reader:
                 words += [_word(c, source) for c in child.children] or [Word(_text(child, source), row=_row(child, source))]
             elif not child.type.endswith("redirect") and child.type not in ("comment", "<", ">", "|", "&", "\\"):
                 words.append(_word(child, source))
+        if words and program_of(words[0]) == "cd" and _is_aside(node, source, depth):
+            via = via | {"aside"}
         if words:
             self.simple(tuple(words), via, depth)
 
@@ -408,6 +412,17 @@ def _text(node: "tree_sitter.Node", source: _Source) -> str:
 
 def _row(node: "tree_sitter.Node", source: _Source) -> int:
     return source.row + node.start_point[0]
+
+
+def _is_aside(node: "tree_sitter.Node", source: _Source, depth: int) -> bool:
+    """Whether a command runs in a shell of its own in which no engine is named after it."""
+    around = node.parent
+    while around is not None:
+        own = around.type in _OWN_SHELL or (depth > 0 and around.parent is None)
+        if own and not any(engine in source.text[node.end_byte : around.end_byte] for engine in ENGINES):
+            return True
+        around = around.parent
+    return False
 
 
 def _word(node: "tree_sitter.Node", source: _Source) -> Word:

@@ -177,8 +177,6 @@ def stand(words: "Sequence[str]", program: str, *, shim: bool) -> int:
         if words[at : at + 1] in (["up"], ["down"]):  # docker has neither
             words = [*words[:at], "compose", *words[at:]]
     off = os.environ.get("SAFE_COMPOSE") == "off"
-    if off:
-        say("safe-compose: SAFE_COMPOSE=off, docker runs unguarded")
     invocation = read(words, program)
     if invocation.asks and may_be_answered(invocation):
         from safe_compose import grammar
@@ -191,7 +189,9 @@ def stand(words: "Sequence[str]", program: str, *, shim: bool) -> int:
         invocation = grammar.orphans_go(invocation)
     if off:
         if invocation.kind != "none":
-            wake()
+            wake()  # may start again: what is said before would be said twice
+        say("safe-compose: SAFE_COMPOSE=off, docker runs unguarded")
+        if invocation.kind != "none":
             from safe_compose import guard
 
             guard.note_unguarded(invocation)

@@ -7,6 +7,7 @@ leaves nothing that `uninstall` does not know. What somebody edited since is nev
 import base64
 import json
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -268,7 +269,7 @@ def _todo(change: Change, known: Sequence[Change], *, whole_lines: bool) -> Chan
     if _will_move(change):
         return _made(change, known)
     what = "was edited since safe-compose wrote it" if before else "is there and not ours"
-    raise Refused(f"{path} {what}; nothing was written", next_step=f"move it away: mv {path} {path}.before")
+    raise Refused(f"{path} {what}; nothing was written", next_step=f"move it away: {shlex.join(['mv', str(path), f'{path}.before'])}")
 
 
 def _will_move(change: Change) -> bool:
