@@ -327,13 +327,16 @@ def test_a_record_of_a_program_that_does_not_read_changes_nothing(machine: Machi
 
 
 def test_somebody_elses_program_is_never_written_over(machine: Machine, tmp_path: Path) -> None:
-    other = script(tmp_path / "theirs" / "docker", "#!/bin/sh\n")
+    other = script(tmp_path / "it's theirs" / "docker", "#!/bin/sh\n")
     before = contents(machine.home)
     done = machine.shell("--install", "shims", "--dir", str(other.parent), "--yes")
     assert done.returncode == 77
     assert "not ours" in done.stderr
     assert other.read_text() == "#!/bin/sh\n"
     assert contents(machine.home) == before
+    _, told, step = done.stderr.partition("next: move it away: ")
+    subprocess.run(["sh", "-c", step.splitlines()[0]], check=True)
+    assert told and list(other.parent.iterdir()) == [other.with_name("docker.before")]
 
 
 def test_another_folder_takes_the_place_of_the_first_on_path(machine: Machine, tmp_path: Path) -> None:

@@ -269,7 +269,8 @@ def _todo(change: Change, known: Sequence[Change], *, whole_lines: bool) -> Chan
     if _will_move(change):
         return _made(change, known)
     what = "was edited since safe-compose wrote it" if before else "is there and not ours"
-    raise Refused(f"{path} {what}; nothing was written", next_step=f"move it away: {shlex.join(['mv', str(path), f'{path}.before'])}")
+    aside = shlex.join(["mv", str(path), f"{path}.before"])
+    raise Refused(f"{path} {what}; nothing was written", next_step=f"move it away: {aside}")
 
 
 def _will_move(change: Change) -> bool:
