@@ -154,12 +154,14 @@ def start(engine: Engine, real_docker: str) -> Iterator[Start]:
     """Start a server with its data in a volume of its own name; `command` for postgres."""
     labs: list[Lab] = []
 
-    def make(*command: str, port: int = 5432, data: str = DATA, mount: str = DATA) -> Lab:
+    def make(*command: str, port: int = 5432, data: str = DATA, mount: str = DATA, sockets: str = "") -> Lab:
         lab = Lab(real_docker, engine, f"Test_pg_{uuid.uuid4().hex[:10]}", port=port, data=data)
         labs.append(lab)
         settings = ("-e", f"POSTGRES_PASSWORD={PASSWORD}", "-e", f"POSTGRES_USER={lab.user}", "-e", "POSTGRES_DB=app")
         lab.call("volume", "create", lab.name)
         settings += ("-e", f"PGPORT={port}", "-e", f"PGDATA={data}")
+        if sockets:
+            settings += ("-v", f"{sockets}:/var/run/postgresql")
         lab.call("run", "-d", "--name", lab.name, *settings, "-v", f"{lab.name}:{mount}", IMAGE, *command)
         _wait(lab)
         return lab
@@ -485,6 +487,14 @@ def test_another_port_and_a_data_folder_below_the_mount_are_found(start: Start, 
     record = _record(lab, (*artifacts, *dump.artifacts), dump.statistics)
     record = replace(record, users=({**record.users[0], "destination": "/srv/db"},))
     assert postgres.trial(engine, tmp_path, record, "sha256:not-the-servers-image")[0].level == "L4"
+
+
+@pytest.mark.engine
+def test_of_two_servers_that_share_a_folder_of_sockets_each_is_itself(start: Start, engine: Engine, tmp_path: Path) -> None:
+    usual = start(sockets=f"{tmp_path}")
+    other = start(port=5433, sockets=f"{tmp_path}")
+    names = [postgres.server(engine, lab.container).system_identifier for lab in (usual, other)]
+    assert names == [lab.sql("SELECT system_identifier FROM pg_control_system()") for lab in (usual, other)]
 
 
 @pytest.mark.engine

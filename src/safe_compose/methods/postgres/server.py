@@ -8,7 +8,7 @@ in the service's container, because a process that loses its parent there can ma
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -410,30 +410,37 @@ def _found(
     """
     if container.state != "running":
         raise Silent(f"container {container.name}: the database does not run ({container.state})")
-    cause = ""
     users = dict.fromkeys([container.environment.get("POSTGRES_USER") or "postgres", "postgres"])
-    for place in _places(engine, container, next(iter(users)), timeout):
-        for user in users:
-            for database in ("postgres", "template1"):
-                address = replace(place, user=user)
-                try:
-                    facts: dict[str, Any] = json.loads(ask(engine, address, database, _FACTS, timeout=timeout()))
-                except HelperFailed as error:
-                    cause = last_words(error)
-                    continue
-                return replace(address, user=facts["bootstrap"] or user), facts, database
-    raise Silent(
-        f"container {container.name}: the database server does not answer: {cause}; it was not dumped",
-        next_step=f"docker logs --tail 20 {container.name}",
-    )
+    usual = Address(container.id, container.image_id, next(iter(users)))
+    with ThreadPoolExecutor(1, thread_name_prefix="located") as pool:  # the usual place is asked meanwhile
+        looked = pool.submit(locate, engine, container, usual.user, timeout=timeout())
+        found = _asked(engine, usual, users, timeout)
+        located = looked.result()
+    if located != usual:  # whoever answered there is another server: containers may share a folder of sockets
+        found = _asked(engine, located, users, timeout)
+    if isinstance(found, str):
+        raise Silent(
+            f"container {container.name}: the database server does not answer: {found}; it was not dumped",
+            next_step=f"docker logs --tail 20 {container.name}",
+        )
+    return found
 
 
-def _places(engine: Engine, container: Container, user: str, timeout: Callable[[], float]) -> Iterator[Address]:
-    """Where a server may listen: the usual place first, since asking there costs no more than looking where it is."""
-    usual = Address(container.id, container.image_id, user)
-    yield usual
-    if (located := locate(engine, container, user, timeout=timeout())) != usual:
-        yield located
+def _asked(
+    engine: Engine, place: Address, users: Iterable[str], timeout: Callable[[], float]
+) -> tuple[Address, dict[str, Any], str] | str:
+    """`_found` for one place; in words why nobody answers there."""
+    cause = ""
+    for user in users:
+        for database in ("postgres", "template1"):
+            address = replace(place, user=user)
+            try:
+                facts: dict[str, Any] = json.loads(ask(engine, address, database, _FACTS, timeout=timeout()))
+            except HelperFailed as error:
+                cause = last_words(error)
+                continue
+            return replace(address, user=facts["bootstrap"] or user), facts, database
+    return cause
 
 
 def _beside(engine: Engine, address: Address, facts: dict[str, Any], maintenance: str) -> Address:
