@@ -511,6 +511,16 @@ def test_a_store_that_cannot_hold_the_backup_is_73_and_services_run_as_before(
         assert answer.returncode == 73, answer.stderr
         assert "No space left on device" in answer.stderr and "started again" in answer.stderr
         assert list(small.rglob(".partial-*")) == [] and list(small.rglob("manifest.json")) == []
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    with small_disk(store(elsewhere), "nr_inodes=60") as crowded:
+        guarded = start(*JOB, "compose", "down", "-v", cwd=app.folder, env={"SAFE_COMPOSE_HOME": str(crowded)})
+        at_step(elsewhere, "stopped")
+        with suppress(OSError):  # somebody uses them up; a manifest is only begun once all those bytes are on the disk
+            for name in range(60):
+                (crowded / f"{name}").touch()
+        _, said = guarded.communicate(timeout=120)
+        assert guarded.returncode == 73 and "No space left on device" in said and "started again" in said, said
+        assert leavings(elsewhere) == [] and list(crowded.rglob("manifest.json")) == []
     assert states(app) == before and content(f"{app.name}_uploads") == "a photo"
 
 
