@@ -56,8 +56,8 @@ def test_what_is_not_known_yet_shows_as_dots_and_in_the_end_as_not_measured() ->
 
 def test_it_says_what_the_backup_takes_and_how_long_services_will_be_down() -> None:
     text = painted()
-    assert "it takes: up to 124.0 MiB and about 9 seconds" in text
-    assert "services down: about 9 seconds for the backup" in text
+    assert "it takes: up to 124.0 MiB and about 8 seconds" in text
+    assert "services down: about 8 seconds for the backup" in text
     assert "patience" not in text
 
 
