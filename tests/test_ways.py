@@ -607,6 +607,27 @@ def test_down_through_the_plugin_is_guarded_once_and_then_done(
 
 
 @pytest.mark.engine
+@pytest.mark.parametrize(
+    ("tiers", "switch", "line"),
+    [
+        ('[volumes]\nuploads = "disposable"\n', "on", b"is deleted without a backup"),
+        ("", "off", b"safe-compose: SAFE_COMPOSE=off, docker runs unguarded"),
+    ],
+    ids=["disposable", "off"],
+)
+def test_what_passes_by_a_shim_and_the_plugin_is_told_once(
+    plugged: Plugged, files: ComposeProject, sealed_environment: Path, tiers: str, switch: str, line: bytes
+) -> None:
+    assert install_here("--install", "shims", "--yes").returncode == 0
+    (files.folder / "safe-compose.toml").write_text(tiers)
+    program = sealed_environment / ".local/share/safe-compose-shims/docker"
+    argv = (program, "compose", "-f", files.folder / "compose.yaml", "down", "-v")
+    code, _, err = said(*argv, env={"SAFE_COMPOSE": switch})
+    assert (code, files.volumes()) == (0, []), err
+    assert err.count(line) == 1
+
+
+@pytest.mark.engine
 def test_a_plugin_in_the_users_own_folder_steps_aside_and_comes_back(
     lab: None, sealed_environment: Path, tmp_path: Path, real_docker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

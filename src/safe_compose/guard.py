@@ -152,7 +152,7 @@ def _hand_over(world: World, invocation: Invocation) -> int:
     """Let docker take our place; with a compose file that was read from stdin it runs as a child and reads it again."""
     world.engine.close()
     if world.stdin is None:
-        shim.hand_over(invocation.argv, invocation.program)
+        shim.hand_over(invocation.argv, invocation.program, judged=True)
     code = run_docker(world, invocation)
     return code if code >= 0 else die_by(-code)
 

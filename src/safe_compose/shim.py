@@ -41,7 +41,8 @@ TRAIL = "SAFE_COMPOSE_TRAIL"
 process id, so the same PID and PATH again is a loop."""
 DEEPEST = 8
 GUARDED = "SAFE_COMPOSE_GUARDED"
-"""The guard's process id, in the environment of the docker that it runs: the plugin below lets that one command through."""
+"""The guard's process id, in the environment of the docker that it runs or becomes: the plugin below lets that one command
+through."""
 ORIGIN = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
 """How docker was called; set for its plugins (`metadata.ReexecEnvvar` of docker/cli)."""
 ASIDE = "safe-compose.docker-compose"
@@ -135,9 +136,10 @@ def stand_before_plugin(words: "Sequence[str]") -> int:
 
 
 def is_guarded() -> bool:
-    """Whether the docker that runs us as its plugin was itself run by the guard, which has done all there is to do."""
+    """Whether the docker that runs us as its plugin was run by the guard, or is what a program of ours became: then all is
+    done and said."""
     given = os.environ.get(GUARDED, "")
-    return given != "" and given == parent_of(os.getppid())
+    return given != "" and given in (str(os.getppid()), parent_of(os.getppid()))
 
 
 def parent_of(pid: int) -> str:
@@ -195,7 +197,8 @@ def stand(words: "Sequence[str]", program: str, *, shim: bool) -> int:
             from safe_compose import guard
 
             guard.note_unguarded(invocation)
-    elif (invocation.kind != "none" or invocation.doubt is not None or invocation.own.explain) and not takes_nothing(invocation):
+        hand_over(invocation.argv, invocation.program, judged=True)
+    if (invocation.kind != "none" or invocation.doubt is not None or invocation.own.explain) and not takes_nothing(invocation):
         wake()
         begun = None
         if not invocation.own.offline and (invocation.kind != "none" or invocation.doubt is not None):
@@ -269,6 +272,12 @@ def plugin_folders() -> "list[str]":
     except (OSError, ValueError, KeyError, TypeError):
         extra = []
     return [*extra, os.path.join(home, "cli-plugins"), *SYSTEM_PLUGINS]
+
+
+def has_own_plugin() -> bool:
+    """Whether docker finds ours when it looks for its compose plugin."""
+    paths = (os.path.join(folder, "docker-compose") for folder in plugin_folders())
+    return any(is_ourselves(path) for path in [path for path in paths if is_program(path)][:1])
 
 
 def plugin_behind() -> str:
@@ -460,7 +469,7 @@ def runner(program: str = "docker") -> str:
 
 
 def guarded_environment() -> "Mapping[bytes, bytes]":
-    """For the docker that the guard runs: as it came, and the word by which a plugin of ours knows that it was guarded."""
+    """For a docker whose words we judged: as it came, and the word by which a plugin of ours knows that."""
     kept = [pair for pair in original_environment().items() if pair[0] != GUARDED.encode()]
     return Variables([*kept, (GUARDED.encode(), str(os.getpid()).encode())])
 
@@ -505,8 +514,11 @@ def is_native(path: str) -> bool:
     return magic != b"" and magic[:2] != b"#!" and "docker" in os.path.basename(os.path.realpath(path))
 
 
-def hand_over(argv: "Sequence[str]", program: str = "docker") -> "NoReturn":
+def hand_over(argv: "Sequence[str]", program: str = "docker", *, judged: bool = False) -> "NoReturn":
     """Become the real docker: same process, environment, descriptors, working directory and umask.
+
+    `judged`: these words may delete a volume, and all that there is to say was said. A compose plugin of ours behind that docker
+    is then told, by one variable more, to do neither again.
 
     Raise DockerNotFound when there is none, or when it is a wrapper that leads back to us.
     """
@@ -518,7 +530,8 @@ def hand_over(argv: "Sequence[str]", program: str = "docker") -> "NoReturn":
 
         converted = grammar.standalone(argv)
         argv = [*converted[0], *converted[1]] if converted is not None else ["compose", *argv]
-    environment = original_environment()
+    told = judged and Place.plugin is None and "compose" in argv and has_own_plugin()
+    environment = guarded_environment() if told else original_environment()
     if not is_native(path):
         environment = with_trail(environment, path)
     restore_signals()
