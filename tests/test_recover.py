@@ -12,10 +12,12 @@ import pytest
 
 from conftest import ProjectFactory
 from lab.faults import failing
-from lab.projects import ComposeProject, docker
+from lab.projects import ComposeProject, docker, real_docker, unique
 from lab.stacks import FILES, JOB
 from lab.terminal import PROGRAM
-from safe_compose import putting_back
+from safe_compose import recover
+from safe_compose.catalogue import Catalogue
+from safe_compose.engine import connect
 from safe_compose.journal import Journal
 
 pytestmark = pytest.mark.engine
@@ -141,6 +143,22 @@ def test_a_kill_at_any_step_leaves_all_as_it_was_or_all_restored_and_the_next_tr
     assert restored, "the last of the tries was to come to its end"
 
 
+def test_a_recover_that_is_killed_in_its_turn_is_gone_on_with(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = changed(site)
+    before = (site.files(), site.project.running())
+    killed = site.run(*words, at=9)
+    assert killed.returncode == -9 and site.steps()[-1] == "put-back", site.steps()
+    for _ in range(2):
+        assert site.run("recover", at=0).returncode == -9 and site.steps()[-1] == "taking-back", site.steps()
+    monkeypatch.setattr(recover, "BEAT_SECONDS", 0)  # that a recover which takes long can be gone on with as well
+    with connect(real_docker(), (), environ=os.environ, run_id=unique("test")) as engine:
+        told = recover.recover(engine, Catalogue(site.store), Journal(site.store), but="")
+    assert f"started again: {site.project.name}-app-1" in told[0], told
+    steps = site.steps()
+    assert steps[-1] == "ended" and "filling" in steps[steps.index("taking-back") :], steps
+    assert (site.files(), site.project.running()) == before and site.left() == []
+
+
 def test_what_a_killed_run_left_is_not_backed_up_nor_taken_back_once_a_later_run_has_put_something_there(site: Site) -> None:
     words = changed(site)
     killed = site.run(*words, at=8)
@@ -186,9 +204,9 @@ def test_a_safety_backup_that_is_gone_is_told_and_ends_the_matter(site: Site) ->
 def test_the_journal_tells_until_when_content_went_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, shown = Journal(tmp_path), [0]
     run = journal.begin(journal.new_id())
-    told = putting_back.beating(run, "v", shown.append)
+    told = recover.beating(run, "v", shown.append)
     told(1)
-    monkeypatch.setattr(putting_back, "BEAT_SECONDS", 0)
+    monkeypatch.setattr(recover, "BEAT_SECONDS", 0)
     told(2)
     [found] = journal.runs()
     assert shown == [0, 1, 2] and [(s["step"], s["volume"]) for s in found.steps] == [("filling", "v")]

@@ -1,8 +1,7 @@
 """Content put back into volumes: kept safe before, stopped, emptied, filled, started again; from any point of it all can be
 as it was."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,11 @@ from safe_compose.errors import BackupFailed, Interrupted, LookAgain, SafeCompos
 from safe_compose.grammar import parse
 from safe_compose.halted import Halted, undisturbed
 from safe_compose.journal import Run
-from safe_compose.methods import archive, database_of, sqlite
+from safe_compose.methods import archive, database_of, sqlite, stream
 from safe_compose.methods.database import Database
 from safe_compose.plan import size_text
 from safe_compose.policy import Tier, Verdict
-from safe_compose.recover import BEAT_SECONDS, Begun, take_back
+from safe_compose.recover import Begun, beating, take_back
 from safe_compose.targets import Target, Way, archive_of, look, possible
 from safe_compose.world import World
 
@@ -63,20 +62,6 @@ def acting(world: World, way: Way, command: tuple[str, ...], *, undoes: str | No
             raise
         finally:
             act.leave()
-
-
-def beating(run: Run, into: str, report: Callable[[int], None]) -> Callable[[int], None]:
-    """`report`, with a line in the journal now and then: `recover` must know until when we wrote."""
-    last = time.monotonic()
-
-    def told(done: int) -> None:
-        nonlocal last
-        report(done)
-        if time.monotonic() - last >= BEAT_SECONDS:
-            last = time.monotonic()
-            run.step("filling", volume=into)
-
-    return told
 
 
 class Act:
@@ -213,7 +198,8 @@ class Act:
         prompts.say(f"safe-compose: {self.result}")
 
     def _roll_back_one(self, target: Target) -> None:
-        take_back(self.way.engine, self.world.catalogue, self._begun(target), self._images(target.record))
+        told = beating(self.run, target.into, stream.nothing)
+        take_back(self.way.engine, self.world.catalogue, self._begun(target), self._images(target.record), told)
         self.run.step("rolled-back", volume=target.into)
 
     def _begun(self, target: Target) -> Begun:

@@ -1,6 +1,7 @@
 """After a crash: what a run that was killed left half is finished or taken back, and what it stopped runs again."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import BackupFailed, SafeComposeError, UsageError, VerifyFailed
 from safe_compose.grammar import parse
 from safe_compose.halted import Was, bring_back
-from safe_compose.journal import Journal, RunRecord
+from safe_compose.journal import Journal, Run, RunRecord
 from safe_compose.methods import archive, postgres, rename, stream, written
 
 _LOOK = parse(["volume", "ls"])
@@ -121,7 +122,24 @@ class Begun(NamedTuple):
     """Id of each container on it -> its `StartedAt`."""
 
 
-def take_back(engine: Engine, catalogue: Catalogue, begun: Begun, images: Sequence[str]) -> None:
+def beating(run: Run, into: str, report: Callable[[int], None]) -> Callable[[int], None]:
+    """`report`, with a line in the journal now and then: `recover` must know until when we wrote."""
+    last = time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal last
+        report(done)
+        if time.monotonic() - last >= BEAT_SECONDS:
+            last = time.monotonic()
+            with prompts.only_said():  # no way back is cut off because the disk of the store is full
+                run.step("filling", volume=into)
+
+    return told
+
+
+def take_back(
+    engine: Engine, catalogue: Catalogue, begun: Begun, images: Sequence[str], progress: Callable[[int], None]
+) -> None:
     """What was there before is there again, from wherever the putting back was cut off. images: local ones to run helpers from.
 
     Raises SafeComposeError; it can be called again then.
@@ -136,7 +154,7 @@ def take_back(engine: Engine, catalogue: Catalogue, begun: Begun, images: Sequen
         engine.remove_volume(begun.volume)
     elif begun.safety is not None:
         folder, old = _old(catalogue, begun.safety, begun.volume)
-        archive.extract(engine, folder, old.artifacts, begun.volume, images)
+        archive.extract(engine, folder, old.artifacts, begun.volume, images, progress)
         archive.sync(engine, begun.volume, images)
 
 
@@ -166,10 +184,12 @@ def _taken_back(
                 if why is not None:
                     told.append(f"volume {begun.volume}: what was there was not put back: {why}")
                     continue
-                journal.reopen(run.id).step("taking-back", volume=begun.volume)  # what is written from here on is ours again
-                with prompts.progress(f"put back what was in {begun.volume}"):
-                    take_back(engine, catalogue, begun, _images(engine, catalogue, begun))
-                journal.reopen(run.id).step("rolled-back", volume=begun.volume)
+                again = journal.reopen(run.id)
+                again.step("taking-back", volume=begun.volume)  # what is written from here on is ours again
+                with prompts.progress(f"put back what was in {begun.volume}") as report:
+                    told_on = beating(again, begun.volume, report)
+                    take_back(engine, catalogue, begun, _images(engine, catalogue, begun), told_on)
+                again.step("rolled-back", volume=begun.volume)
                 what = "what was there before" if begun.existed else "gone again, as it was before"
                 told.append(f"volume {begun.volume} {'has again ' if begun.existed else 'is '}{what}")
     except rename.CannotMove as fault:
