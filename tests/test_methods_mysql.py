@@ -607,6 +607,8 @@ def test_a_shop_comes_back_from_its_archive_and_from_its_hot_dump(
     shop.docker("compose", "rm", "-fsv", "db")
     docker("volume", "rm", f"{shop.name}_data")
     backup = json.loads(hot.stdout)["backup"]
+    alone = safe_compose("restore", backup["id"], "--database", "shop", cwd=shop.folder)
+    assert alone.returncode == 77 and "to PostgreSQL only; nothing was restored" in alone.stderr, alone.stderr
     restored = safe_compose("restore", backup["id"], cwd=shop.folder)
     told.append(restored)
     assert restored.returncode == 0, restored.stderr

@@ -95,6 +95,15 @@ def how_to_look(record: VolumeRecord, volume: str, image: str) -> Iterator[str]:
     """The commands that show what is in a scratch volume, without a network, and those that throw it away."""
     statistics = record.statistics
     name = quote(volume)
+    if statistics is not None and statistics.kind in ("mysql", "mariadb") and record.users:
+        words = sorted(statistics.settings.items())
+        options = "".join(f" --{key.replace('_', '-')}={quote(value)}" for key, value in words)
+        place = quote(record.users[0]["destination"])
+        yield f"docker run -d --pull never --network none --name {name} -v {name}:{place} {quote(image)}{options}"
+        yield f"docker exec -it {name} sh -c 'exec \"$(command -v mariadb || command -v mysql)\" -u root -p'"
+        yield f"docker rm -f {name}"
+        yield f"docker volume rm {name}"
+        return
     if statistics is None or statistics.kind != "postgres" or not record.users:
         yield f"docker run --rm -it --pull never --network none -v {name}:/volume:ro --entrypoint sh {quote(image)}"
         yield f"docker volume rm {name}"

@@ -84,9 +84,10 @@ def _record(kept: Backup, volume: str | None) -> VolumeRecord:
             next_step="add --volume NAME",
         )
     if having[0].data_kind in DATABASES:
+        whole = f"--volume {having[0].name} --into scratch"
         raise Refused(
             f"volume {having[0].name} holds {having[0].data_kind}: one file of a database is of no use; nothing was restored",
-            next_step=f"safe-compose restore {kept.id} --database NAME",
+            next_step=f"safe-compose restore {kept.id} {'--database NAME' if having[0].data_kind == 'postgres' else whole}",
         )
     return having[0]
 

@@ -77,7 +77,7 @@ class Kept:
     @classmethod
     def of(cls, world: World, kept: Backup, database: str, volume: str | None) -> "Kept":
         """Raises UsageError where the backup has no dump of it."""
-        having = [r for r in kept.volumes if volume in (None, r.name) and _dump_of(r, database) is not None]
+        having = [r for r in kept.volumes if volume in (None, r.name) and _has(r, database)]
         if not having:
             dumped = sorted({a.database for r in kept.volumes for a in r.artifacts if a.kind == "database" and a.database})
             there = f"it has {', '.join(dumped)}" if dumped else "it has none"
@@ -90,8 +90,9 @@ class Kept:
             raise UsageError(f"database {database} is in {names}; nothing was restored", next_step="add --volume NAME")
         if having[0].data_kind != "postgres":
             raise Refused(
-                f"volume {having[0].name} is {having[0].data_kind}: one database alone is restored to PostgreSQL only",
-                next_step=f"restore the whole volume: safe-compose restore {kept.id} --volume {having[0].name}",
+                f"volume {having[0].name} is {having[0].data_kind}: one database alone is restored to PostgreSQL only; nothing "
+                "was restored",
+                next_step=f"the whole volume for a look: safe-compose restore {kept.id} --volume {having[0].name} --into scratch",
             )
         return cls(world, kept, having[0], database)
 
@@ -149,6 +150,13 @@ class Kept:
     def globals(self, known: Said) -> bytes:
         artifact = next((a for a in self.record.artifacts if a.kind == "globals"), None)
         return b"".join(stream.unpack(Path(self.kept.path), artifact)) if artifact is not None else b""
+
+
+def _has(record: VolumeRecord, database: str) -> bool:
+    """A dump of its own, or one of a whole server of another kind that holds it."""
+    if record.data_kind == "postgres" or record.statistics is None:
+        return _dump_of(record, database) is not None
+    return database in {d.name for d in record.statistics.databases}
 
 
 def _dump_of(record: VolumeRecord, database: str) -> Artifact | None:
