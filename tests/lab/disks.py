@@ -23,7 +23,7 @@ def mounted(image: Path, path: Path) -> Iterator[Path]:
     would be left of it after a power cut: what the kernel still holds back is not in it."""
     if not image.exists():
         subprocess.run(["mke2fs", "-q", "-t", "ext4", image, "64m"], check=True)
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     subprocess.run(["mount", "-o", "loop", image, path], check=True)
     try:
         yield path

@@ -264,7 +264,7 @@ def parent_is_real(engine: Engine, piece: Piece) -> bool:
 def place(
     engine: Engine, folder: Path, artifacts: Sequence[Artifact], piece: Piece, progress: Callable[[int], None] = nothing
 ) -> None:
-    """Extract a verified archive's piece beside its place, and rename it there; what is there gets the name `aside` first.
+    """Extract a verified archive's piece beside its place, rename it there and sync; what is there gets the name `aside` first.
 
     Raises BackupFailed, VerifyFailed. `settle` is called after it, whatever came of it.
     """
@@ -279,6 +279,7 @@ def place(
         if there(engine, piece, piece.path):
             engine.run(_in(piece, "mv", "-T", "-n", "--", piece.target, f"{MOUNT}/{piece.aside}"), timeout=60)
         engine.run(_in(piece, "mv", "-T", "-n", "--", f"{staged}/volume/{piece.path}", piece.target), timeout=60)
+    sync(engine, piece.volume, (piece.image,))
 
 
 def _other_names(folder: Path, artifact: Artifact, path: str) -> list[str]:
