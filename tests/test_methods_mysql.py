@@ -308,13 +308,16 @@ def start(engine: Engine) -> Iterator[Start]:
     """Start a server with its data in a volume of its own name; `ready` is the line of its log that ends the first start."""
     names: list[str] = []
 
-    def make(*options: str, environment: dict[str, str] | None = None, volume: str | None = None, files: str = "") -> Lab:
+    def make(
+        *options: str, environment: dict[str, str] | None = None, volume: str | None = None, files: str = "", sockets: str = ""
+    ) -> Lab:
         lab = Lab(engine, volume or unique("Test_my"))
         names.append(lab.name)
         if volume is None:
             docker("volume", "create", lab.name)
         words = [w for k, v in (environment or {"MARIADB_ROOT_PASSWORD": ROOT}).items() for w in ("-e", f"{k}={v}")]
         words += ["-v", f"{files}:/run/secrets:ro"] if files else []
+        words += ["-v", f"{sockets}:/run/mysqld"] if sockets else []
         docker("run", "-d", "--name", lab.name, *words, "-v", f"{lab.name}:{DATA}", IMAGE, *options)
         wait_until(f"{lab.name} serves", lambda: "socket: '/run/mysqld/mysqld.sock'  port: 3306" in docker("logs", lab.name).stderr)
         return lab
@@ -521,6 +524,23 @@ def test_a_dump_made_under_fire_holds_exactly_what_was_counted(full: Full, engin
     rows = {t.table: t.rows for d in made.statistics.databases for t in d.tables}
     assert rows["fire"] >= 50 and 0 <= rows["fire_plain"] - rows["fire"] <= 1
     assert [e.level for e in mysql.verify_dump(tmp_path, made.artifacts, made.statistics)] == ["L2", "L3"]
+
+
+@pytest.mark.engine
+def test_another_server_at_the_usual_place_of_a_shared_folder_of_sockets_is_not_dumped(
+    start: Start, engine: Engine, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    start(sockets=f"{tmp_path}")
+    lab = start()
+    lab.sql("DROP USER root@'127.0.0.1'")  # the official images have none, but root@'%'
+    docker("stop", lab.name)
+    docker("rm", lab.name)
+    words = ("-e", f"MARIADB_ROOT_PASSWORD={ROOT}", "-v", f"{tmp_path}:/run/mysqld", "-v", f"{lab.name}:{DATA}")
+    docker("run", "-d", "--name", lab.name, *words, IMAGE, "--socket=/run/mysqld/other.sock")
+    wait_until("it serves", lambda: "socket: '/run/mysqld/other.sock'  port: 3306" in docker("logs", lab.name).stderr)
+    with pytest.raises(Silent, match="another server"):
+        mysql.server(engine, lab.container)
 
 
 @pytest.mark.engine

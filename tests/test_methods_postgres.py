@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.projects import docker, wait_until
 from safe_compose.artifacts import Artifact, DatabaseStatistics, ServerStatistics, TableCount, VolumeRecord
 from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import BackupFailed, LookAgain, Refused, VerifyFailed
@@ -495,6 +496,13 @@ def test_of_two_servers_that_share_a_folder_of_sockets_each_is_itself(start: Sta
     other = start(port=5433, sockets=f"{tmp_path}")
     names = [postgres.server(engine, lab.container).system_identifier for lab in (usual, other)]
     assert names == [lab.sql("SELECT system_identifier FROM pg_control_system()") for lab in (usual, other)]
+    other.call("rm", "-f", other.name)
+    settings = ("-v", f"{tmp_path}:/var/run/postgresql", "-v", f"{other.name}:{DATA}")
+    other.call("run", "-d", "--name", other.name, *settings, IMAGE)  # both are process 1: it takes the other one's socket away
+    wait_until("it serves", lambda: "ready to accept connections" in docker("logs", other.name).stderr)
+    assert usual.sql("SELECT system_identifier FROM pg_control_system()") == names[1]
+    with pytest.raises(Silent, match="another server"):
+        postgres.server(engine, usual.container)
 
 
 @pytest.mark.engine

@@ -109,6 +109,11 @@ class Container:
         return tuple(word.partition(":")[0] for word in words if word)
 
     @property
+    def is_alone_at_its_ports(self) -> bool:
+        """Whatever answers at 127.0.0.1 within it runs within it."""
+        return self.network_mode != "host" and not self.network_mode.startswith("container:")
+
+    @property
     def lively(self) -> bool:
         """Has, or may at any moment have, a process of its own."""
         return self.state in ("running", "paused", "restarting")

@@ -22,6 +22,15 @@ class NoCopy(BackupFailed):
     """This server does not give a copy of its files while it runs. It can be dumped all the same."""
 
 
+def another(container: Container) -> Silent:
+    """At the socket of a container answers another server than at its port: it was not asked any further."""
+    return Silent(
+        f"container {container.name}: another server answers at its socket than at its port, as where containers share a folder of "
+        "sockets; it was not dumped",
+        next_step="give each server a folder of its own for its socket",
+    )
+
+
 def lasting(container: Container, mount: Mount | None, directory: str) -> Mount:
     """The mount, a volume or a folder of the host, that holds a data directory. Raises BackupFailed for what ends with its
     container."""

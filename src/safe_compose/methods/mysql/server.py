@@ -19,7 +19,7 @@ from typing import IO
 from safe_compose.engine import Engine, Helper, HelperFailed, Stream
 from safe_compose.errors import BackupFailed, SafeComposeError
 from safe_compose.methods.archive import last_words
-from safe_compose.methods.database import Silent, lasting
+from safe_compose.methods.database import Silent, another, lasting
 from safe_compose.observed import Container, Mount
 
 ASK_TIMEOUT = 60.0
@@ -429,7 +429,7 @@ def server(engine: Engine, container: Container) -> Server:
             warnings.append(f"{prepared} prepared (XA) transactions are in no dump")
         far = [row[0] for row in asked.rows(_FAR)] if kind == "mysql" and version >= (8, 0) else []
         asked.rows(f"SELECT GET_LOCK('{proof}', 0);")
-        beside = _beside(engine, address, proof)
+        beside = _beside(engine, container, address, proof)
     directory = facts["datadir"].rstrip("/")
     mount = lasting(container, data_mount(container, directory), directory)
     volume = mount.name or mount.source
@@ -480,14 +480,17 @@ def _in_words(user: str, host: str, database: str, _: str) -> str:
     return f"{user} in {database or 'no database'} from {where}"
 
 
-def _beside(engine: Engine, address: Address, proof: str) -> Address:
+def _beside(engine: Engine, container: Container, address: Address, proof: str) -> Address:
     """The same server through a side container, when that sees the lock that a session over the socket holds: only the same
-    process can tell. Else the address as it is."""
+    process can tell. Else the address as it is. Raises Silent where it was another container's server that answered at the
+    socket."""
     side = replace(address, side=True)
     try:
         seen = ask(engine, side, f"SELECT IS_USED_LOCK('{proof}') IS NOT NULL")
     except HelperFailed:
         return address  # no TCP, or no such account over it: exec over the socket is the proved way
+    if seen != [("1",)] and container.is_alone_at_its_ports:
+        raise another(container)
     return side if seen == [("1",)] else address
 
 

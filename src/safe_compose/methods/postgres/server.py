@@ -18,7 +18,7 @@ from typing import IO, Any
 from safe_compose.engine import Engine, Helper, HelperFailed, Stream
 from safe_compose.errors import BackupFailed, SafeComposeError
 from safe_compose.methods.archive import last_words
-from safe_compose.methods.database import Silent, lasting
+from safe_compose.methods.database import Silent, another, lasting
 from safe_compose.methods.postgres.scan import text
 from safe_compose.observed import Container, Mount
 
@@ -144,7 +144,7 @@ def server(engine: Engine, container: Container) -> Server:
     mount = lasting(container, data_mount(container, directory), directory)
     volume = mount.name or mount.source
     with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:  # a container starts meanwhile
-        beside = pool.submit(_beside, engine, address, facts, maintenance)
+        beside = pool.submit(_beside, engine, container, address, facts, maintenance)
         _refuse_outside(engine, container, volume, directory, facts)
     return Server(
         container=container,
@@ -443,16 +443,19 @@ def _asked(
     return cause
 
 
-def _beside(engine: Engine, address: Address, facts: dict[str, Any], maintenance: str) -> Address:
+def _beside(engine: Engine, container: Container, address: Address, facts: dict[str, Any], maintenance: str) -> Address:
     """The same server through a side container, when that is proved to reach it; else the address as it is.
 
-    The identifier alone does not tell a server from a clone of it: the moment at which it started does.
+    The identifier alone does not tell a server from a clone of it: the moment at which it started does. Raises Silent where it
+    was another container's server that answered at the socket.
     """
     side = replace(address, side=True)
     try:
         seen = json.loads(ask(engine, side, maintenance, _FACTS))
     except HelperFailed:
         return address  # other pg_hba.conf, no TCP: exec over the socket is the proved way
+    if seen["system_identifier"] != facts["system_identifier"] and container.is_alone_at_its_ports:
+        raise another(container)
     same = all(seen[key] == facts[key] for key in ("system_identifier", "started", "data_directory"))
     return side if same else address
 
