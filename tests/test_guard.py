@@ -218,6 +218,17 @@ def test_what_was_typed_ahead_answers_nothing(files: ComposeProject) -> None:
     assert read_file(files) == "a photo"
 
 
+@pytest.mark.parametrize("words", ["", "yes"])
+def test_an_end_of_input_that_was_sent_ahead_ends_it(files: ComposeProject, words: str) -> None:
+    """By `script -c ... </dev/null` and its like: a terminal on which nobody will ever type."""
+    person = Person("compose", "down", "-v", cwd=files.folder)
+    if words:
+        person.types(words)
+    person.presses("d")
+    assert person.leaves_with() == 77
+    assert read_file(files) == "a photo"
+
+
 def test_confirm_replaces_typing_and_a_wrong_one_never_prompts(files: ComposeProject, safe_compose: SafeCompose) -> None:
     wrong = safe_compose("--confirm", "nonsense", "compose", "down", "-v", cwd=files.folder)
     assert wrong.returncode == 77 and files.name in wrong.stderr

@@ -26,6 +26,9 @@ NARROW = 72
 """Columns below which the card puts a volume's facts below its name."""
 MANY_ROWS = 500
 """Above that a table is printed plainly."""
+TYPED_AHEAD = 100
+"""Lines typed ahead that are looked through: `yes` does not end."""
+END_OF_INPUT = "end of input at the prompt; nothing was done"
 _TIER_STYLE = {Tier.CRITICAL: "bold red", Tier.IMPORTANT: "yellow", Tier.DISPOSABLE: "dim"}
 
 
@@ -96,7 +99,8 @@ class Terminal:
     """The controlling terminal, only when a person can be asked there.
 
     That is: /dev/tty opens, stderr is that same terminal, and we are its foreground process group. An answer is read as one
-    canonical line after type-ahead was discarded, so `yes |`, here-documents and impatient fingers answer nothing.
+    canonical line after type-ahead was discarded, so `yes |`, here-documents and impatient fingers answer nothing. An end of
+    input among it counts: it is what `script </dev/null` and its like put there, and nothing comes after it.
     """
 
     def __init__(self, fd: int) -> None:
@@ -128,7 +132,7 @@ class Terminal:
                 while not line.endswith(b"\n"):
                     more = os.read(self.fd, 4096)
                     if not more:
-                        raise Refused("end of input at the prompt; nothing was done")
+                        raise Refused(END_OF_INPUT)
                     line += more
                 if hidden:
                     os.write(self.fd, b"\n")
@@ -143,12 +147,25 @@ class Terminal:
         canonical = termios.tcgetattr(self.fd)
         canonical[0] = canonical[0] & ~(termios.IGNCR | termios.INLCR) | termios.ICRNL
         canonical[3] = canonical[3] & ~termios.ECHO | termios.ICANON | termios.ISIG | (termios.ECHO if echo else 0)
+        if before[3] & termios.ICANON and _has_ended():
+            raise Refused(END_OF_INPUT)
         try:
             termios.tcsetattr(self.fd, termios.TCSAFLUSH, canonical)
             yield
         finally:
             with suppress(termios.error):  # a terminal that has gone needs nothing, and its fault must not hide another
                 termios.tcsetattr(self.fd, termios.TCSANOW, before)
+
+
+def _has_ended() -> bool:
+    """Whether the lines that were typed ahead, which are lost by this, end with an end of input."""
+    fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return any(not os.read(fd, 4096) for _ in range(TYPED_AHEAD))
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def ask_phrase(question: str, phrase: str, confirm: str | None, *, ask: bool, nothing: str, why: str = "") -> None:
