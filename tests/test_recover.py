@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,25 @@ def test_what_a_killed_run_left_is_not_backed_up_nor_taken_back_once_a_later_run
     told = site.good("recover")
     assert f"run {later.id} has written to it since" in told and f"--volume {volume}" in told
     assert site.files() == was
+
+
+def test_a_helper_of_a_run_that_died_before_its_journal_goes_and_one_of_a_living_run_stays(site: Site) -> None:
+    volume = f"{site.project.name}_uploads"
+    holding = """if True:
+        import os, signal, sys
+        from safe_compose.engine import connect
+        with connect(sys.argv[1], (), environ=os.environ, run_id=sys.argv[2]) as engine:
+            with engine.held(sys.argv[3], engine.image("busybox:latest").id):
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    dead, alive = unique("dead"), unique("alive")
+    assert subprocess.run([sys.executable, "-c", holding, real_docker(), dead, volume], check=False).returncode == -9
+    with connect(real_docker(), (), environ=os.environ, run_id=alive) as engine:
+        image = engine.image("busybox:latest")
+        assert image is not None
+        with engine.held(volume, image.id):
+            site.good("recover")
+            assert engine.leftovers(dead) == () and engine.leftovers(alive) != ()
 
 
 def test_what_somebody_wrote_after_a_kill_is_not_taken_back_though_no_container_tells_of_it(site: Site) -> None:

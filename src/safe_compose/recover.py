@@ -65,6 +65,8 @@ def recover(engine: Engine, catalogue: Catalogue, journal: Journal, *, but: str,
         if half and left:
             told.append(f"left stopped until then: {', '.join(was.name for was in left)}")
         journal.reopen(run.id).step("ended", outcome="; ".join(["cut off", *(half or ["recovered"])]))
+    with prompts.only_said():  # what is left and holds a volume is refused by name where that matters
+        engine.sweep_dead()
     told += [f"removed the half backup {name}" for name in catalogue.sweep()]
     for line in told:
         prompts.say(f"safe-compose: {line}")

@@ -6,6 +6,7 @@ Each client runs in a session of its own, so a Ctrl-C at the terminal reaches us
 import contextlib
 import csv
 import io
+import json
 import posixpath
 import subprocess
 import threading
@@ -16,7 +17,8 @@ from typing import IO
 
 from safe_compose.engine.pipe import AT, NeverOpened, Pipe
 from safe_compose.errors import BackupFailed
-from safe_compose.observed import HELPER_LABEL
+from safe_compose.observed import HELPER_LABEL, PROCESS_LABEL
+from safe_compose.process import Process
 
 TAIL = 8192
 """Bytes of stderr that are kept."""
@@ -126,8 +128,15 @@ def uncovered(helper: Helper, image_volumes: Sequence[str]) -> list[str]:
     return [p for p in dict.fromkeys([*helper.tmpfs, *image_volumes]) if posixpath.normpath(p) not in taken]
 
 
+def marks(run_id: str) -> dict[str, str]:
+    """The labels of everything that a run makes for itself."""
+    return {HELPER_LABEL: run_id, PROCESS_LABEL: json.dumps(Process.current().facts())}
+
+
 def _shared(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str]) -> list[str]:
-    words = ["--name", name, "--label", f"{HELPER_LABEL}={run_id}", "--pull=never", "--network", helper.network]
+    words = ["--name", name, "--pull=never", "--network", helper.network]
+    for key, value in marks(run_id).items():
+        words += ["--label", f"{key}={value}"]
     for volume, path, read_only in helper.volumes:
         # without volume-nocopy docker fills an empty volume from the image and changes the owner of its root
         options = ["type=volume", f"source={volume}", f"target={path}", "volume-nocopy=true"]

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import sys
 import tarfile
@@ -18,7 +19,8 @@ from safe_compose.engine.daemon import Daemon
 from safe_compose.engine.faults import acting, reading
 from safe_compose.engine.pipe import NeverOpened, Pipe
 from safe_compose.errors import BackupFailed
-from safe_compose.observed import HELPER_LABEL
+from safe_compose.observed import HELPER_LABEL, PROCESS_LABEL
+from safe_compose.process import Process
 
 PARKED_AT = "/volume"
 """Where a volume is mounted in a created container; so members of an archive of it are `volume/...`."""
@@ -203,6 +205,19 @@ class Helpers(Daemon):
         for body in listing.get("Volumes") or ():
             self.remove_volume(str(body["Name"]))
 
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """The labels by which `sweep` and `sweep_dead` know what is ours."""
+        return clients.marks(self.run_id)
+
+    def sweep_dead(self) -> None:
+        """`sweep` for every run whose process is certainly dead, be it that it had not begun its journal yet."""
+        with reading():
+            bodies = self._way.api.containers(all=True, filters={"label": PROCESS_LABEL})
+            bodies += self._way.api.volumes(filters={"label": PROCESS_LABEL}).get("Volumes") or []
+        for run_id in {body["Labels"].get(HELPER_LABEL, "") for body in bodies if _made_by_the_dead(body["Labels"])} - {""}:
+            self.sweep(run_id)
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _name(self) -> str:
@@ -265,7 +280,7 @@ class Helpers(Daemon):
             with acting(f"create a container {why}"):
                 # never started, so the command is never looked up; an image without one needs it to be accepted
                 made = api.create_container(
-                    image, name=name, command=["safe-compose"], labels={**labels, HELPER_LABEL: self.run_id}, host_config=host
+                    image, name=name, command=["safe-compose"], labels={**labels, **self.marks}, host_config=host
                 )
                 identity = str(made["Id"])
             yield identity
@@ -305,3 +320,11 @@ class Helpers(Daemon):
                     raise
                 else:
                     time.sleep(0.05)  # "removal of container is already in progress"
+
+
+def _made_by_the_dead(labels: Mapping[str, str]) -> bool:
+    try:
+        process = Process.read(json.loads(labels[PROCESS_LABEL]))
+    except (ValueError, AttributeError, RecursionError):
+        return False
+    return process is not None and process.is_dead()

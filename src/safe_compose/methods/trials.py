@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from safe_compose.artifacts import DatabaseStatistics, ServerStatistics, VolumeRecord, hide_secrets
 from safe_compose.engine import Engine
 from safe_compose.errors import VerifyFailed
-from safe_compose.observed import HELPER_LABEL
 
 
 @contextmanager
 def scratch(engine: Engine) -> Iterator[str]:
     """An empty volume of ours for the length of a block."""
     name = f"safe-compose-trial-{engine.run_id}-{secrets.token_hex(4)}"
-    engine.create_volume(name, labels={HELPER_LABEL: engine.run_id})
+    engine.create_volume(name, labels=engine.marks)
     try:
         yield name
     finally:
