@@ -464,6 +464,20 @@ def test_without_tcp_the_dump_goes_by_exec_over_the_socket(start: Start, engine:
 
 
 @pytest.mark.engine
+def test_a_pg_dump_that_cannot_compress_is_asked_again_without(start: Start, engine: Engine, tmp_path: Path) -> None:
+    lab = start("postgres", "-c", "listen_addresses=")
+    program = lab.call("exec", lab.name, "which", "pg_dump").strip()
+    script = (
+        'case " $* " in *" --compress="*) echo "error: this build does not support compression with gzip" >&2; exit 1 ;; esac\n'
+        f'exec {program}.real "$@"\n'
+    )
+    lab.call("exec", lab.name, "mv", program, f"{program}.real")
+    lab.call("exec", "-i", lab.name, "install", "-m", "0755", "/dev/stdin", program, stdin=f"#!/bin/sh\n{script}")
+    dump = postgres.dump(engine, postgres.server(engine, lab.container), lab.name, tmp_path)
+    assert len(postgres.verify_dump(tmp_path, dump.artifacts, dump.statistics)) == 3
+
+
+@pytest.mark.engine
 def test_a_server_that_lets_nobody_replicate_gives_no_copy_and_keeps_its_dump(start: Start, engine: Engine, tmp_path: Path) -> None:
     lab = start("postgres", "-c", "max_wal_senders=0", "-c", "wal_level=minimal")
     found = postgres.server(engine, lab.container)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose.artifacts import Artifact, DatabaseStatistics, Evidence, ServerStatistics, TableCount, slug
-from safe_compose.engine import PIPE, Engine
+from safe_compose.engine import PIPE, Engine, HelperFailed
 from safe_compose.errors import BackupFailed, VerifyFailed
 from safe_compose.methods.database import LeftBehind
 from safe_compose.methods.lexer import BadDump
@@ -30,6 +30,7 @@ from safe_compose.methods.postgres.server import (
 )
 from safe_compose.methods.stream import (
     GZIP,
+    Sums,
     blocks_of,
     evidence,
     keep,
@@ -44,7 +45,9 @@ from safe_compose.methods.stream import (
 
 _COMPRESSED = "--compress=1"
 """For pg_dump where its bytes go through the daemon, which costs more for each byte than to compress it at once, and where they may
-have a network before them. One that was built without zlib sends them as they are, or from 16 on fails."""
+have a network before them. One that was built without zlib sends them as they are, or from 16 on fails and is asked without."""
+_NO_ZLIB = "does not support compression"
+"""What it says then (PostgreSQL 16, compress_io.c)."""
 
 LOCK_SECONDS = 60
 """How long a dump waits for a table that somebody changes; then it fails rather than hangs."""
@@ -164,16 +167,23 @@ def _streamed(
     stage = "dump of the globals" if database is None else f"dump of database {database}"
     # A pipe cannot be synced, and pg_dump takes that for a failure; releases before 10 neither sync nor know the flag.
     piped = () if server.version.startswith("9.") else (argv[0], f"--file={PIPE}", "--no-sync", *argv[1:])
-    through_daemon = argv if database is None else (argv[0], _COMPRESSED, *argv[1:])
-    with (
-        whole(path),
-        fault(volume, stage, next_step="repeat the command"),
-        stream(engine, server.address, through_daemon, piped=piped) as made,
-    ):
-        blocks = blocks_of(made.stdout)
-        first = next(blocks, b"")
-        write = keep if first.startswith(GZIP) else pack
-        sums = write(chain((first,), blocks), path, subject=volume, stage=stage, progress=progress)
+    compressed = (argv[0], _COMPRESSED, *argv[1:])
+
+    def streamed(through_daemon: Sequence[str]) -> Sums:
+        with whole(path), stream(engine, server.address, through_daemon, piped=piped) as made:
+            blocks = blocks_of(made.stdout)
+            first = next(blocks, b"")
+            write = keep if first.startswith(GZIP) else pack
+            return write(chain((first,), blocks), path, subject=volume, stage=stage, progress=progress)
+        raise AssertionError  # a stream that ends early raises
+
+    with fault(volume, stage, next_step="repeat the command"):
+        try:
+            sums = streamed(argv if database is None else compressed)
+        except HelperFailed as error:
+            if _NO_ZLIB not in error.stderr:
+                raise
+            sums = streamed(argv)
     return Artifact(
         file=path.relative_to(into).as_posix(),
         kind="globals" if database is None else "database",
