@@ -129,8 +129,9 @@ def uncovered(helper: Helper, image_volumes: Sequence[str]) -> list[str]:
 
 
 def marks(run_id: str) -> dict[str, str]:
-    """The labels of everything that a run makes for itself."""
-    return {HELPER_LABEL: run_id, PROCESS_LABEL: json.dumps(Process.current().facts())}
+    """The labels of everything that a run makes for itself. The name of this host is nothing for a daemon that may be another's."""
+    facts = {name: fact for name, fact in Process.current().facts().items() if name != "host"}
+    return {HELPER_LABEL: run_id, PROCESS_LABEL: json.dumps(facts)}
 
 
 def _shared(helper: Helper, name: str, run_id: str, image_volumes: Sequence[str]) -> list[str]:
