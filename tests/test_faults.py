@@ -519,7 +519,8 @@ def test_a_store_that_cannot_hold_the_backup_is_73_and_services_run_as_before(
             for name in range(60):
                 (crowded / f"{name}").touch()
         _, said = guarded.communicate(timeout=120)
-        assert guarded.returncode == 73 and "No space left on device" in said and "started again" in said, said
+        # Whether the draft's folder or a later file finds none left is a matter of milliseconds; the words differ.
+        assert guarded.returncode == 73 and "no space " in said.lower() and "started again" in said, said
         assert leavings(elsewhere) == [] and list(crowded.rglob("manifest.json")) == []
     assert states(app) == before and content(f"{app.name}_uploads") == "a photo"
 
