@@ -89,6 +89,7 @@ def rows(project: ComposeProject, database: str) -> set[tuple[str, int]]:
     return {(who, int(n)) for who, n in (line.split() for line in found.splitlines())}
 
 
+@pytest.mark.thorough
 def test_no_acknowledged_commit_is_lost_while_everybody_writes(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -148,6 +149,7 @@ volumes: {data: }
 """
 
 
+@pytest.mark.thorough
 def test_a_server_that_restarts_in_mid_dump_is_dumped_anew_and_lost_rows_are_told(
     compose_project: ProjectFactory, safe_compose: SafeCompose
 ) -> None:
@@ -187,6 +189,7 @@ volumes: {data: , uploads: }
 STEPS = ("dumped", "stopped", "archived", "backed-up", "read-back", "running")
 
 
+@pytest.mark.thorough
 def test_a_kill_while_a_database_is_backed_up_costs_no_row_and_leaves_nothing_half(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -237,6 +240,7 @@ volumes: {data: , uploads: }
 """
 
 
+@pytest.mark.thorough
 def test_when_engine_and_all_lose_power_no_row_is_lost_and_what_was_stopped_starts_again(
     lab: None, tmp_path: Path, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:

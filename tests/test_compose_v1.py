@@ -106,6 +106,7 @@ def test_a_volume_of_the_name_before_1_21_goes_first(scene: Stage, volume: Calla
     assert died == names(threat) == {today}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("line", "environ", "file"),
     [
@@ -212,6 +213,7 @@ def first_on_path(folder: Path) -> dict[str, str]:
     return {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
 
 
+@pytest.mark.thorough
 def test_down_with_volumes_is_backed_up_and_undone_with_the_same_program(
     scene: Stage, safe_compose: SafeCompose, tmp_path: Path
 ) -> None:

@@ -311,6 +311,7 @@ def every_volume_counts(sealed_environment: Path) -> None:
     words.write_text('[volumes]\n"*" = "critical"\n', encoding="utf-8")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CLIENTS)
 def test_every_volume_that_dies_was_named_before(name: str, world: Fixture, clients: dict[str, Client]) -> None:
     client = clients[name]

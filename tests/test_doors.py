@@ -105,6 +105,7 @@ def named(plan: dict[str, object]) -> set[str]:
 # -- volume rm and the prunes --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("words", "dies"),
     [
@@ -167,6 +168,7 @@ def test_a_prune_filter_of_the_configuration_spares_nothing_for_sure(
 # -- containers ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("line", ["rm -fv", "container rm -f -v", "container remove -vf", "remove -fv"])
 def test_removing_a_container_with_its_volumes_is_undone(line: str, box: Box, safe_compose: SafeCompose) -> None:
     words = line.split()
@@ -355,6 +357,7 @@ def test_compose_kill_without_a_one_off_container_is_no_matter(shop: Shop, safe_
     assert shop.read("hidden") == "kept"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("words", "answer"), [(("up", "-d", "-y"), None), (("up", "-d"), "y\n"), (("create", "--yes"), None)])
 def test_a_volume_whose_definition_changed_is_backed_up_before_compose_recreates_it(
     words: tuple[str, ...], answer: str | None, shop: Shop, safe_compose: SafeCompose, box: Box

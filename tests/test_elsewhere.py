@@ -70,6 +70,7 @@ def other(lab: None) -> Iterator[str]:
     remove_project(name)
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_files_go_into_another_project_and_a_scratch_volume_is_looked_at_and_thrown_away(
     compose_project: ProjectFactory, safe_compose: SafeCompose, other: str
@@ -128,6 +129,7 @@ ROWS = "CREATE TABLE orders (id int, what text); INSERT INTO orders SELECT g, 'o
 SUM = "SELECT count(*), md5(string_agg(id || what, ',' ORDER BY id)) FROM orders"
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_a_database_is_looked_at_and_goes_into_a_server_of_a_newer_major_version(
     compose_project: ProjectFactory, safe_compose: SafeCompose, postgres_image: object, tmp_path: Path

@@ -54,6 +54,7 @@ def run(words: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_the_emergency_page_brings_everything_back_here_and_on_a_fresh_machine(
     lab: None, tmp_path: Path, sealed_environment: Path
 ) -> None:

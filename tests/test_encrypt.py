@@ -156,6 +156,7 @@ def test_a_recipient_with_a_typing_error_and_a_missing_extra_end_before_anything
 # -- a project -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_a_guarded_deletion_seals_its_backup_and_undo_needs_the_key(
     compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path, key: Key
@@ -268,6 +269,7 @@ volumes: {{physical: , sales: , keys: }}
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_sealed_backups_of_running_servers_of_all_kinds_come_back(
     compose_project: ProjectFactory, safe_compose: SafeCompose, key: Key

@@ -146,6 +146,7 @@ volumes: {deep: , crashed: , mute: }
 """
 
 
+@pytest.mark.thorough
 def test_databases_that_are_deep_dead_or_mute_all_come_back_with_their_rows_and_no_secret_is_seen(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -367,6 +368,7 @@ def survives(safe_compose: SafeCompose, project: ComposeProject, since: set[str]
     return content(f"{project.name}_uploads") == "a photo" or any(str(b["id"]) not in since for b in kept(safe_compose, project))
 
 
+@pytest.mark.thorough
 def test_a_kill_at_any_step_or_moment_leaves_the_data_or_a_verified_backup(
     app: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -636,6 +638,7 @@ def test_two_hundred_volumes_on_a_narrow_terminal_are_all_shown_and_asked_about(
 # -- other ways to the same engine, other clients ----------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_every_name_of_the_engine_reaches_it_and_backs_up_there(
     compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
 ) -> None:

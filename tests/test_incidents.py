@@ -123,6 +123,7 @@ def test_incidents_7_8_and_9_another_checkout_means_the_living_project(shop: Sho
     assert shop.project.running() == running and shop.content() == before
 
 
+@pytest.mark.thorough
 def test_incidents_15_and_16_a_make_target_hides_it_and_a_fresh_database_is_there_already(shop: Shop) -> None:
     before = shop.content()
     (shop.project.folder / "Makefile").write_text("docker-clean:\n\tsh clean.sh\n")
@@ -150,6 +151,7 @@ def renamed(shop: Shop, tmp_path: Path) -> Iterator[ComposeProject]:
     remove_project(name)
 
 
+@pytest.mark.thorough
 def test_incident_10_a_renamed_folder_starts_empty_and_gets_its_data_back(shop: Shop, renamed: ComposeProject) -> None:
     before, old = shop.content(), shop.project.name
     kept = json.loads(shop.good(str(PROGRAM), "backup", "--json").stdout)["backup"]["id"]

@@ -598,6 +598,7 @@ def ask_as_app(shop: ComposeProject, sql: str) -> str:
     return done[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_a_shop_comes_back_from_its_archive_and_from_its_hot_dump(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path

@@ -171,6 +171,7 @@ def offsite(safe_compose: SafeCompose, tmp_path: Path) -> Run:
 # -- there and back ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_copy_is_sent_read_back_kept_apart_from_the_backup_and_fetched_again(
     shop: Shop, somewhere: Somewhere, offsite: Run, safe_compose: SafeCompose
 ) -> None:
@@ -205,6 +206,7 @@ def test_a_copy_is_sent_read_back_kept_apart_from_the_backup_and_fetched_again(
     assert json.loads(made.stdout)["backup"]["seq"] > back[0]["seq"]
 
 
+@pytest.mark.thorough
 def test_damage_there_is_found_kept_out_of_the_store_and_mended(shop: Shop, somewhere: Somewhere, offsite: Run) -> None:
     volume = f"{shop.key}/{slug(f'{shop.project.name}_uploads')}"
     offsite(somewhere, "push")

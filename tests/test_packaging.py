@@ -154,6 +154,7 @@ def test_the_wheel_made_from_the_source_archive_is_the_same(place: Path, wheel: 
 # -- installed -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_every_word_reaches_docker_byte_for_byte(installed: Path, fake: Path) -> None:
     words, environ = got(start(installed, *ODD_WORDS, environ={b"PATH": bytes(fake), **ORDINARY}))
     assert words == list(ODD_WORDS)

@@ -31,6 +31,7 @@ def sh(project: ComposeProject, script: str) -> str:
     return project.docker("compose", "exec", "-T", "app", "sh", "-c", f"cd /u && {script}").stdout
 
 
+@pytest.mark.thorough
 def test_one_file_or_folder_comes_back_while_the_service_goes_on(
     compose_project: ProjectFactory, safe_compose: SafeCompose
 ) -> None:
@@ -71,6 +72,7 @@ def test_one_file_or_folder_comes_back_while_the_service_goes_on(
     assert docker("inspect", f"{project.name}-app-1", "--format", "{{.State.StartedAt}}").stdout == started
 
 
+@pytest.mark.thorough
 def test_a_piece_may_have_another_name_elsewhere_and_odd_signs_in_its_own(
     compose_project: ProjectFactory, safe_compose: SafeCompose
 ) -> None:

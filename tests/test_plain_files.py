@@ -73,6 +73,7 @@ print(json.dumps({"what": what, "kib": highest}))
 """
 
 
+@pytest.mark.thorough
 def test_a_hundred_thousand_files_come_back_in_little_memory(
     engine: Engine, volumes: tuple[str, str], real_docker: str, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def newest(safe_compose: SafeCompose) -> dict[str, Any]:
     return max(listed, key=lambda b: int(b["seq"]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("major", "pgdata"), [(15, "/var/lib/postgresql/data/deep/pgdata"), (18, "")])
 def test_all_that_a_server_holds_survives_a_physical_copy_and_a_guarded_deletion(
     major: int, pgdata: str, postgres_image: Postgres, compose_project: ProjectFactory, safe_compose: SafeCompose
@@ -155,6 +156,7 @@ def _folders(project: ComposeProject, major: int) -> str:
     return "\n".join(sorted(line for line in said.splitlines() if "/base/" not in line))
 
 
+@pytest.mark.thorough
 def test_a_dump_follows_its_service_to_newer_servers_and_never_to_older_ones(
     postgres_image: Postgres, compose_project: ProjectFactory, safe_compose: SafeCompose
 ) -> None:
@@ -200,6 +202,7 @@ def define(project: ComposeProject, major: int) -> None:
     (project.folder / "compose.yaml").write_text(compose(major), "utf-8")
 
 
+@pytest.mark.thorough
 def test_a_server_that_crashed_is_dumped_from_a_copy_and_follows_to_a_newer_image(
     postgres_image: Postgres, compose_project: ProjectFactory, safe_compose: SafeCompose
 ) -> None:

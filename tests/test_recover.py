@@ -103,6 +103,7 @@ def deleted_and_started(site: Site) -> tuple[str, ...]:
     return ("undo", "--confirm", site.project.name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("prepare", [changed, deleted, deleted_and_started])
 def test_a_kill_at_any_step_leaves_all_as_it_was_or_all_restored_and_the_next_try_works(
     prepare: Callable[[Site], tuple[str, ...]], site: Site

@@ -157,6 +157,7 @@ def keys_of(record: dict[str, Any]) -> dict[str, int]:
     return {d["name"]: sum(t["rows"] for t in d["tables"]) for d in record["statistics"]["databases"]}
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_hot_cold_and_back_with_rdb_with_aof_and_with_neither(
     shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path, tmp_path: Path

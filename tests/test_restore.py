@@ -117,6 +117,7 @@ def login(project: ComposeProject, user: str, password: str) -> str:
     return done.stdout.strip() or done.stderr.strip()
 
 
+@pytest.mark.thorough
 def test_a_dump_comes_back_over_a_living_database_and_into_a_volume_that_is_gone(
     compose_project: ProjectFactory, safe_compose: SafeCompose, image: Image, sealed_environment: Path
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_dump_comes_back_over_a_living_database_and_into_a_volume_that_is_gone
 # -- by hand -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_by_hand_the_commands_of_the_recipe_bring_everything_back(
     compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
 ) -> None:
@@ -247,6 +249,7 @@ def _by_hand(folder: Path, tools: Path) -> None:
 # -- undo --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_undo_goes_back_one_deletion_at_a_time_and_says_so(files: ComposeProject, safe_compose: SafeCompose) -> None:
     delete(safe_compose, files)
     files.up()
@@ -345,6 +348,7 @@ def test_where_the_compose_file_now_defines_the_volume_otherwise_nothing_is_star
     assert files.running() == [] and "nothing was started" in answer.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("meanwhile", ["nothing", "up", "no compose file"])
 def test_content_of_an_anonymous_volume_returns_to_its_place(
     compose_project: ProjectFactory, safe_compose: SafeCompose, image: Image, meanwhile: str
@@ -497,6 +501,7 @@ def test_a_person_types_the_project_before_content_is_replaced(files: ComposePro
 # -- cut off in the middle ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("number", "used"),
     [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGKILL, True)],

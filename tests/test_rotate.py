@@ -87,6 +87,7 @@ def no_secret_in(home: Path, project: ComposeProject, *texts: object) -> None:
     assert not list((home / "safe-compose" / ".rotations").glob("*"))
 
 
+@pytest.mark.thorough
 def test_the_incident_and_the_way_out_of_it(shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path) -> None:
     """A deploy changes the password in `.env`; nothing can log in; somebody types `down -v`."""
     old = password_of(shop)
@@ -125,6 +126,7 @@ def test_the_incident_and_the_way_out_of_it(shop: ComposeProject, safe_compose: 
     assert json.loads(again.stdout)["rotated"]["backup"] is None
 
 
+@pytest.mark.thorough
 def test_a_password_is_changed_everywhere_or_nowhere(
     shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -234,6 +236,7 @@ volumes: {data: }
 KILLS: Mapping[str, tuple[int, str]] = {"after the database": (6, FIRST), "after everything": (8, SECOND)}
 
 
+@pytest.mark.thorough
 def test_secrets_change_and_a_run_that_is_killed_is_put_back_or_found_complete(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -290,6 +293,7 @@ services:
 """
 
 
+@pytest.mark.thorough
 def test_data_in_a_folder_of_the_host_is_dumped_and_nobody_waits_for_a_service_that_was_not_healthy(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -348,6 +352,7 @@ def mariadb_lets_in(project: ComposeProject, user: str, password: str) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.thorough
 def test_accounts_of_mariadb_change_and_follow(
     compose_project: ProjectFactory, safe_compose: SafeCompose, sealed_environment: Path, tmp_path: Path
 ) -> None:

@@ -221,6 +221,7 @@ def newest(safe_compose: SafeCompose, project: ComposeProject) -> tuple[Path, di
     return Path(found["path"]), json.loads((Path(found["path"]) / "manifest.json").read_text())
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_hot_cold_and_back_while_an_application_writes(app: ComposeProject, safe_compose: SafeCompose, tmp_path: Path) -> None:
     volume = f"{app.name}_state"
@@ -262,6 +263,7 @@ def test_hot_cold_and_back_while_an_application_writes(app: ComposeProject, safe
     assert names == {"state", "Ünï.log"}, "a stale log beside a restored database"
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_each_way_of_copying_gives_whole_databases_or_says_that_it_cannot(
     app: ComposeProject, engine: Engine, sqlite_image: str, tmp_path: Path

@@ -119,6 +119,7 @@ def shop(module_compose_project: ProjectFactory, tmp_path_factory: pytest.TempPa
     return made
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_one_database_of_a_backup_takes_the_place_of_the_living_one(shop: Shop) -> None:
     before, served = shop.state(), shop.started("db")
@@ -166,6 +167,7 @@ def test_one_database_of_a_backup_takes_the_place_of_the_living_one(shop: Shop) 
     shop.tidy()
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_a_kill_at_any_step_leaves_the_living_one_or_the_new_one_and_the_next_run_ends_it(shop: Shop) -> None:
     before, names = shop.state(), shop.databases()

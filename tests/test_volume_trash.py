@@ -153,6 +153,7 @@ def test_a_person_types_the_phrase_of_the_card_and_undo_renames_everything_back(
     assert again.returncode == 64 and "was undone already" in again.stderr
 
 
+@pytest.mark.thorough
 def test_a_database_goes_and_comes_back_also_over_the_fresh_one_that_up_made(
     projects: Callable[[str, str], ComposeProject], safe_compose: SafeCompose
 ) -> None:
@@ -367,6 +368,7 @@ def recovered(safe_compose: SafeCompose, volume: str) -> str:
     return said
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("at", DELETION, ids=lambda at: DELETION[at])
 def test_a_kill_while_content_goes_into_the_trash_loses_nothing(
     at: int, loose: Callable[..., str], safe_compose: SafeCompose, sealed_environment: Path
@@ -382,6 +384,7 @@ def test_a_kill_while_content_goes_into_the_trash_loses_nothing(
     assert facts(name) == before and left(name) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("at", UNDO, ids=lambda at: UNDO[at])
 def test_a_kill_while_content_comes_back_loses_nothing(
     at: int, loose: Callable[..., str], safe_compose: SafeCompose, sealed_environment: Path
