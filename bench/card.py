@@ -86,6 +86,7 @@ def first_paint(stage: Stage, folder: Path) -> float:
     begun = time.perf_counter()
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a bench in the background of a script was started with it ignored
         os.chdir(folder)
         os.execve(PROGRAM, [PROGRAM, "compose", "down", "-v"], {**stage.environ, "TERM": "xterm"})
     seen = b""
