@@ -7,10 +7,10 @@ from typing import Any
 import table
 from stage import PROGRAM, Stage, watched
 
-from safe_compose.plan import size_text
+from safe_compose.core.quantities import format_size
 
 STAGES = (
-    ("stopping", "enter, look, card"),
+    ("stopping", "enter, inspect, show"),
     ("stopped", "stop the services"),
     ("dumped", "dump"),
     ("stopped", "stop the database"),
@@ -38,7 +38,7 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         again, higher = watched([PROGRAM, "undo"], cwd=stage.project.folder, environ=stage.environ)
         undone.append(again)
         memory.append(max(high, higher) / (1 << 20))
-    data = size_text(int(stage.project.psql("SELECT pg_database_size('dating')")))
+    data = format_size(int(stage.project.psql("SELECT pg_database_size('dating')")))
     return [
         table.single(f"down -v with {data} in the database", whole),
         *(table.single(f"  {name}", spent) for name, spent in stages.items() if spent),
@@ -48,8 +48,9 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
 
 
 def spans(steps: list[dict[str, Any]], whole: float) -> dict[str, float]:
-    """What each stage took, in seconds, from the journal's own clock; it began when the run's file did, so what the whole
-    command took besides belongs to the first stage."""
+    """What each stage took, in seconds, from the journal's own clock; it began when the run's file
+    did, so what the whole command took besides belongs to the first stage.
+    """
     before = steps[-1]["t"] - whole
     spent: dict[str, float] = {}
     at = 0
@@ -66,5 +67,10 @@ def spans(steps: list[dict[str, Any]], whole: float) -> dict[str, float]:
 
 def _newest(store: Path) -> list[dict[str, Any]]:
     """The steps of the last guarded command in the journal."""
-    runs = [[json.loads(line) for line in path.read_text().splitlines()] for path in (store / "journal").glob("*.jsonl")]
-    return max((r for r in runs if r[0]["argv"][:1] == ["compose"]), key=lambda r: int(r[0]["seq"]))[1:]
+    runs = [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (store / "journal").glob("*.jsonl")
+    ]
+    return max(
+        (r for r in runs if r[0]["argv"][:1] == ["compose"]), key=lambda r: int(r[0]["seq"])
+    )[1:]

@@ -1,4 +1,6 @@
-"""What a harmless command costs: the executable, the PATH shim, the shell function, and words that only look suspicious."""
+"""What a harmless command costs: the launcher, the PATH shim, Python, the shell function, and words
+that only look suspicious.
+"""
 
 import subprocess
 from functools import partial
@@ -8,6 +10,8 @@ import table
 from pairs import Pairs, alternate
 from stage import PROGRAM, Stage, real_docker, timed
 
+PYTHON = f"{PROGRAM}-python"
+"""What the launcher starts for words that may matter; called by itself it looks at any."""
 HARMLESS: tuple[tuple[str, ...], ...] = (("ps",), ("compose", "ps"))
 _FUNCTION = r"""
 eval "$(safe-compose shell bash)"
@@ -37,47 +41,82 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         return timed([program, *words], cwd=cwd, environ=stage.environ)
 
     found = []
-    shim, script = _shim(stage, "shims"), _shim(stage, "scripts", compiler=False)
+    shim = _shim(stage)
     for words in HARMLESS:
         name = f"docker {' '.join(words)}"
         docker = partial(run, bare, words)
         found.append(table.pair(alternate(f"{name}: A/A control", docker, docker, rounds)))
-        found.append(table.pair(alternate(f"{name}: safe-compose", docker, partial(run, PROGRAM, words), rounds)))
-        found.append(table.pair(alternate(f"{name}: PATH shim", docker, partial(run, shim, words), rounds)))
-        found.append(table.pair(alternate(f"{name}: PATH shim, no compiler", docker, partial(run, script, words), rounds)))
+        found.append(
+            table.pair(
+                alternate(f"{name}: safe-compose", docker, partial(run, PROGRAM, words), rounds)
+            )
+        )
+        found.append(
+            table.pair(alternate(f"{name}: PATH shim", docker, partial(run, shim, words), rounds))
+        )
+        found.append(
+            table.pair(
+                alternate(f"{name}: Python entry", docker, partial(run, PYTHON, words), rounds)
+            )
+        )
         found.append(table.pair(_function(stage, f"{name}: bash function", words, rounds)))
     suspicious: tuple[tuple[tuple[str, ...], Path], ...] = (
         (("compose", "down"), stage.idle),
-        (("run", "--rm", "--network", "none", "--pull", "never", "--entrypoint", "true", "dating-bot:latest"), folder),
+        (
+            (
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                "--pull",
+                "never",
+                "--entrypoint",
+                "true",
+                "dating-bot:latest",
+            ),
+            folder,
+        ),
         (("volume", "rm", "--help"), folder),
         (("stop", stage.stopped), folder),
     )
     for words, cwd in suspicious:
         name = " ".join(words[:2]) + ("" if len(words) < 3 else " ...") + ": safe-compose"
         few = max(rounds // 2, 5)
-        found.append(table.pair(alternate(name, partial(run, bare, words, cwd), partial(run, PROGRAM, words, cwd), few)))
+        found.append(
+            table.pair(
+                alternate(
+                    name, partial(run, bare, words, cwd), partial(run, PROGRAM, words, cwd), few
+                )
+            )
+        )
     return found
 
 
-def _shim(stage: Stage, name: str, *, compiler: bool = True) -> str:
-    """The `docker` that `--install shims` writes, in a home of its own; a script where no compiler is on PATH."""
-    home, folder = stage.scratch / f"home of {name}", stage.scratch / name
+def _shim(stage: Stage) -> str:
+    """The `docker` that `--install shims` writes, in a home of its own."""
+    home, folder = stage.scratch / "home of shims", stage.scratch / "shims"
     home.mkdir()
-    environ = {name: value for name, value in stage.environ.items() if not name.startswith("XDG_")} | {"HOME": str(home)}
-    if not compiler:
-        environ["PATH"] = str(home)
+    environ = {
+        name: value for name, value in stage.environ.items() if not name.startswith("XDG_")
+    } | {"HOME": str(home)}
     argv = [PROGRAM, "shell", "--install", "shims", "--dir", str(folder), "--yes"]
     subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, check=True, capture_output=True)
-    if (folder / "closer").exists() != compiler:
-        raise SystemExit("bench: the PATH shim needs a C compiler (cc)")
+    if Path(PROGRAM).read_bytes()[:4] != b"\x7fELF":
+        raise SystemExit("bench: the launcher needs a C compiler (cc), then: make .venv/ready")
     return str(folder / "docker")
 
 
 def _function(stage: Stage, name: str, words: tuple[str, ...], rounds: int) -> Pairs:
     """Both sides in one bash process, as at a prompt."""
-    environ = {**stage.environ, "PATH": f"{Path(PROGRAM).parent}:{stage.environ['PATH']}", "rounds": str(rounds)}
+    environ = {
+        **stage.environ,
+        "PATH": f"{Path(PROGRAM).parent}:{stage.environ['PATH']}",
+        "rounds": str(rounds),
+    }
     argv = ["bash", "-c", _FUNCTION, "bench", *words]
-    done = subprocess.run(argv, cwd=stage.project.folder, env=environ, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        argv, cwd=stage.project.folder, env=environ, check=True, capture_output=True, text=True
+    )
     taken: dict[str, list[float]] = {"bare": [], "ours": []}
     for line in done.stdout.splitlines():
         which, microseconds = line.split()

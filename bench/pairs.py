@@ -1,4 +1,6 @@
-"""Two things measured side by side: alternated order, the median of the ratios, and how sure that is."""
+"""Two things measured side by side: alternated order, the median of the ratios, and how sure that
+is.
+"""
 
 import random
 import statistics
@@ -34,7 +36,9 @@ def alternate(
     *,
     warm: bool = True,
 ) -> Pairs:
-    """Measure `rounds` pairs, every second one in reverse order. Both callables return seconds; `warm` runs each once first."""
+    """Measure `rounds` pairs, every second one in reverse order. Both callables return seconds;
+    `warm` runs each once first.
+    """
     if warm:
         baseline()
         contender()
@@ -49,9 +53,13 @@ def alternate(
     return Pairs(name, tuple(first), tuple(second))
 
 
-def by_turns(contenders: Sequence[Callable[[], float]], rounds: int, *, warm: bool = True) -> list[tuple[float, ...]]:
-    """Measure several ways of one thing in each of `rounds` rounds, every second one in reverse order: any two of them are
-    pairs then. For what takes too long to be repeated for each pair. `warm` runs each once first."""
+def by_turns(
+    contenders: Sequence[Callable[[], float]], rounds: int, *, warm: bool = True
+) -> list[tuple[float, ...]]:
+    """Measure several ways of one thing in each of `rounds` rounds, every second one in reverse
+    order: any two of them are pairs then. For what takes too long to be repeated for each pair.
+    `warm` runs each once first.
+    """
     taken: list[list[float]] = [[] for _ in contenders]
     for number in range(-1 if warm else 0, rounds):
         order = range(len(contenders)) if number % 2 == 0 else reversed(range(len(contenders)))
@@ -63,7 +71,15 @@ def by_turns(contenders: Sequence[Callable[[], float]], rounds: int, *, warm: bo
 
 
 def median(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median with the bootstrap's 95 % interval (percentiles of resampled medians; the same for the same values)."""
+    """The median with the bootstrap's 95 % interval (percentiles of resampled medians; the same for
+    the same values).
+    """
     chance = random.Random(len(values))
-    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    return statistics.median(values), medians[int(RESAMPLES * 0.025)], medians[int(RESAMPLES * 0.975) - 1]
+    medians = sorted(
+        statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES)
+    )
+    return (
+        statistics.median(values),
+        medians[int(RESAMPLES * 0.025)],
+        medians[int(RESAMPLES * 0.975) - 1],
+    )

@@ -1,4 +1,6 @@
-"""Where it is measured: a folder of its own, a throwaway copy of the example, and processes that are timed."""
+"""Where it is measured: a folder of its own, a throwaway copy of the example, and processes that
+are timed.
+"""
 
 import os
 import shutil
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.projects import LAB, ComposeProject, docker, example_project, real_docker, unique
+from testing.projects import LAB, ComposeProject, docker, example_project, real_docker, unique
 
 PROGRAM = str(Path(sys.executable).with_name("safe-compose"))
 TOO_LONG = 600
@@ -27,7 +29,7 @@ volumes:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One project on the engine, its folder, and our store beside it."""
+    """One project on the engine, its folder, and our store next to it."""
 
     project: ComposeProject
     idle: Path
@@ -55,12 +57,16 @@ def stage(rows: int) -> Iterator[Stage]:
     """The example with `rows` users, running. All of it is removed afterwards, and nothing else."""
     folder = LAB / "bench" / unique("bench")
     (folder / "idle").mkdir(parents=True)
-    (folder / "idle" / "compose.yaml").write_text(f"name: {unique('scidle')}{_IDLE}", encoding="utf-8")
+    (folder / "idle" / "compose.yaml").write_text(
+        f"name: {unique('scidle')}{_IDLE}", encoding="utf-8"
+    )
     stopped = unique("scstopped")
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environ["SAFE_COMPOSE_HOME"] = str(folder / "store")
     try:
-        docker("create", "--name", stopped, "--network", "none", "--pull", "never", "dating-bot:latest")
+        docker(
+            "create", "--name", stopped, "--network", "none", "--pull", "never", "dating-bot:latest"
+        )
         with example_project(folder, rows=rows) as project:
             yield Stage(project, folder / "idle", stopped, folder, environ)
     finally:
@@ -68,16 +74,32 @@ def stage(rows: int) -> Iterator[Stage]:
         shutil.rmtree(folder)
 
 
-def timed(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str], stdin: Path | None = None, check: bool = True) -> float:
-    """Run a program to its end without a terminal, its output thrown away; the seconds it took."""
+def timed(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    environ: Mapping[str, str],
+    stdin: Path | None = None,
+    check: bool = True,
+) -> float:
+    """Run a program to its end without a terminal, its output discarded; the seconds it took."""
     with (stdin or Path(os.devnull)).open("rb") as source:
         begun = time.perf_counter()
         done = subprocess.run(
-            argv, cwd=cwd, env=environ, stdin=source, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=TOO_LONG
+            argv,
+            cwd=cwd,
+            env=environ,
+            stdin=source,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=TOO_LONG,
         )
         took = time.perf_counter() - begun
     if check and done.returncode:
-        raise SystemExit(f"bench: {' '.join(argv)} ended with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
+        raise SystemExit(
+            f"bench: {' '.join(argv)} ended with"
+            f" {done.returncode}:\n{done.stderr.decode(errors='replace')}"
+        )
     return took
 
 
@@ -87,13 +109,17 @@ def shell(script: str, *, cwd: Path, environ: Mapping[str, str]) -> float:
 
 
 def watched(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> tuple[float, int]:
-    """Run a program of ours; the seconds it took, and the most memory that it had itself, without its children, in bytes.
+    """Run a program of ours; the seconds it took, and the most memory that it had itself, without
+    its children, in bytes.
 
-    VmHWM in /proc/PID/status is the highest mark so far, so the last look before its end tells it (proc(5); Linux only).
+    VmHWM in /proc/PID/status is the highest mark so far, so the last look before its end tells it
+    (proc(5); Linux only).
     """
     begun = time.perf_counter()
     nowhere = subprocess.DEVNULL
-    child = subprocess.Popen(argv, cwd=cwd, env=environ, stdin=nowhere, stdout=nowhere, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        argv, cwd=cwd, env=environ, stdin=nowhere, stdout=nowhere, stderr=subprocess.PIPE
+    )
     highest = 0
     words = b""
     assert child.stderr is not None
@@ -106,7 +132,10 @@ def watched(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> tu
     words += child.stderr.read() or b""
     child.stderr.close()
     if child.returncode:
-        raise SystemExit(f"bench: {' '.join(argv)} ended with {child.returncode}:\n{words.decode(errors='replace')}")
+        raise SystemExit(
+            f"bench: {' '.join(argv)} ended with"
+            f" {child.returncode}:\n{words.decode(errors='replace')}"
+        )
     return took, highest
 
 
@@ -119,4 +148,14 @@ def high_mark(pid: int) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
 
 
-__all__ = ["PROGRAM", "Stage", "docker", "high_mark", "real_docker", "shell", "stage", "timed", "watched"]
+__all__ = [
+    "PROGRAM",
+    "Stage",
+    "docker",
+    "high_mark",
+    "real_docker",
+    "shell",
+    "stage",
+    "timed",
+    "watched",
+]

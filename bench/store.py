@@ -1,21 +1,23 @@
-"""What a store with very many backups costs: `list`, and what the card asks of it."""
+"""What a store with very many backups costs: `list`, and what the confirmation screen asks of it."""
 
 import shutil
 from dataclasses import replace
 from functools import partial
 
 import table
-from card import first_paint
+from confirmation import first_paint
 from pairs import alternate
 from stage import PROGRAM, Stage, timed
 
-from lab.backups import fill
+from testing.backups import fill
 
 MANY = 10_000
 
 
 def rows(stage: Stage, rounds: int) -> list[table.Row]:
-    """`list` and the card with very many backups, against the same of a store with ten."""
+    """`list` and the confirmation screen with very many backups, against the same of a store with
+    ten.
+    """
     few, many = stage.scratch / "few", stage.scratch / "many"
     try:
         fill(few, 10)
@@ -27,12 +29,18 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         first = asked_much()
         listed = alternate(f"list --json, {MANY} backups / 10", asked, asked_much, rounds)
         text = [timed(words[:2], cwd=stage.scratch, environ=crowded) for _ in range(rounds)]
-        painted, painted_much = (partial(first_paint, replace(stage, environ=e)) for e in (small, crowded))
+        painted, painted_much = (
+            partial(first_paint, replace(stage, environ=e)) for e in (small, crowded)
+        )
         return [
             table.single(f"list --json, {MANY} backups, each manifest read", [first]),
             table.pair(listed),
             table.single(f"list, {MANY} backups, as text", text),
-            table.pair(alternate(f"card of down -v, {MANY} backups / 10", painted, painted_much, rounds)),
+            table.pair(
+                alternate(
+                    f"confirmation of down -v, {MANY} backups / 10", painted, painted_much, rounds
+                )
+            ),
         ]
     finally:
         shutil.rmtree(few, ignore_errors=True)

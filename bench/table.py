@@ -13,7 +13,9 @@ def seconds(value: float) -> str:
 
 
 def pair(measured: Pairs, *, speed: bool = False) -> Row:
-    """One row of a comparison. `speed`: the ratio tells how many times faster than the baseline ours is."""
+    """One row of a comparison. `speed`: the ratio tells how many times faster than the baseline
+    ours is.
+    """
     ratio, low, high = median([1 / r for r in measured.ratios] if speed else measured.ratios)
     added, least, most = median(measured.added)
     return (
@@ -42,7 +44,9 @@ def text(sections: Sequence[tuple[str, Sequence[Row]]]) -> str:
     widths = [max(len(row[column]) for row in every) for column in range(len(HEAD))]
 
     def line(row: Row) -> str:
-        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        return "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
 
     lines = [line(HEAD), "-" * (sum(widths) + 2 * len(widths))]
     for title, rows in sections:

@@ -9,9 +9,14 @@ function docker --wraps docker --description 'docker, with safe-compose before w
     set -l _safe_compose_word
     for _safe_compose_word in $argv
         switch "$_safe_compose_word"
-            # SUSPECT, OWN_VERBS and OWN_FLAGS of src/safe_compose/shim.py, written in by `safe-compose shell`.
+            # SUSPECT, OWN_VERBS and OWN_FLAGS of src/safe_compose/fastpath, written in by `safe-compose shell`.
             case @DOCKER_WORDS@
-                command @PROGRAM@ $argv
+                if test -x @PROGRAM@
+                    command @PROGRAM@ docker $argv
+                else
+                    echo 'safe-compose: it was removed, and docker runs unguarded' >&2
+                    command docker $argv
+                end
                 return
         end
     end
@@ -22,10 +27,30 @@ function docker-compose --wraps docker-compose --description 'docker-compose, wi
     for _safe_compose_word in $argv
         switch "$_safe_compose_word"
             case @COMPOSE_WORDS@
-                command @PROGRAM@ docker-compose $argv
+                if test -x @PROGRAM@
+                    command @PROGRAM@ docker-compose $argv
+                else
+                    echo 'safe-compose: it was removed, and docker-compose runs unguarded' >&2
+                    command docker-compose $argv
+                end
                 return
         end
     end
     command docker-compose $argv
 end
+# Where it is not on PATH, this shell finds it all the same.
+if not command -q safe-compose
+    function safe-compose
+        command @PROGRAM@ $argv
+    end
+end
+function __safe_compose_is_own
+    set -l words (commandline -opc)
+    test (count $words) -le 1; or contains -- $words[2] @VERBS@
+end
+function __safe_compose_candidates
+    set -l words (commandline -opc)
+    command @PROGRAM@ __complete $words[2..-1] (commandline -ct) 2>/dev/null | string match --invert --regex '^:[0-9]+$'
+end
 complete --command safe-compose --wraps docker
+complete --command safe-compose --condition __safe_compose_is_own --arguments '(__safe_compose_candidates)'

@@ -1,72 +1,111 @@
-"""What can go wrong before docker runs: one class for each exit code of ours (sysexits numbers)."""
+"""The exceptions that end a command of safe-compose, each with its exit code.
+
+Codes 64 to 78 are those of sysexits.h.
+"""
 
 
 class SafeComposeError(Exception):
-    """A fault that ends a command of ours; docker was not run.
+    """A fault that ends a command of safe-compose; docker was not run.
 
-    `message` says what was seen and what was not done; `next_step` is the exact command or action to try next (never a
-    command that we ourselves would guard). Neither may hold a secret.
+    Neither the message nor the next step may hold a secret.
     """
 
     code = 70
     report: str | None = None
-    """One line of JSON about it, for programs: printed where stderr is no terminal."""
+    """One line of JSON about the fault, for programs; printed when stderr is not a terminal."""
 
     def __init__(self, message: str, *, next_step: str | None = None) -> None:
+        """Store the message and the next step.
+
+        Args:
+            message: What was seen and what was not done.
+            next_step: The exact command or action to try next, never a command that safe-compose
+                itself would guard.
+        """
         super().__init__(message)
         self.message = message
         self.next_step = next_step
 
+    def lines(self) -> list[str]:
+        """Return the message as it is printed: one line, whatever names it contains."""
+        return [self.message]
+
 
 class UsageError(SafeComposeError):
-    """Our own flags or verbs were used wrongly."""
+    """A wrong use of the flags or verbs of safe-compose."""
 
     code = 64
 
 
-class VerifyFailed(SafeComposeError):
-    """A backup does not prove itself; it is kept and marked, and never counted as good."""
+class VerificationFailed(SafeComposeError):
+    """A backup that fails verification; it is kept and marked, and never counts as good."""
 
     code = 65
 
 
 class EngineUnavailable(SafeComposeError):
-    """The daemon that the command would reach cannot be inspected."""
+    """An engine that the command would reach and that cannot be inspected."""
 
     code = 69
 
 
-class BackupFailed(SafeComposeError):
-    """A backup could not be made or kept: disk full, store unusable, container died."""
+class OperationFailed(SafeComposeError):
+    """An operation that could not be completed: disk full, store unusable, container died."""
 
     code = 73
 
 
-class LookAgain(SafeComposeError):
-    """Another safe-compose holds this project, or the world changed between plan and act."""
+class PlaceUnusable(OperationFailed):
+    """An off-site destination that answers wrongly or not at all; none of its answers is used."""
+
+    code = 69
+
+
+class StateChanged(SafeComposeError):
+    """A state that changed between plan and action, or a project locked by another safe-compose."""
 
     code = 75
 
 
 class Refused(SafeComposeError):
-    """Policy, wrong phrase, no terminal, end of input, or a door that is known but not handled yet."""
+    """A refusal: by policy, for a wrong phrase, without a terminal, or at the end of the input.
+
+    Destructive commands that are recognized but not supported yet are refused as well.
+    """
 
     code = 77
 
 
 class ConfigError(SafeComposeError):
-    """A configuration file does not read; the message lists all its faults."""
+    """A configuration file that cannot be read or that is invalid."""
 
     code = 78
 
+    def __init__(
+        self, message: str, *, faults: tuple[str, ...] = (), next_step: str | None = None
+    ) -> None:
+        """Store the message and the faults of the file.
+
+        Args:
+            message: The file and the fact that it is not usable.
+            faults: What is wrong with it, one fault per line.
+            next_step: The exact command or action to try next.
+        """
+        self._lines = [message, *(f"  {fault}" for fault in faults)]
+        super().__init__("\n".join(self._lines), next_step=next_step)
+
+    def lines(self) -> list[str]:
+        """Return the message, followed by one indented line for each fault."""
+        return self._lines
+
 
 class DockerNotFound(SafeComposeError):
-    """There is no docker besides ourselves."""
+    """A docker client, other than safe-compose itself, that cannot be found or started."""
 
     code = 127
 
 
 class Interrupted(SafeComposeError):
-    """Ctrl-C before docker ran."""
+    """An interruption by Ctrl-C before docker ran."""
 
     code = 130

@@ -1,4 +1,7 @@
-"""Finder for Markdown: fences (each read as its language), indented code, inline code, `<pre>`; and what stands beside them."""
+"""The finder for Markdown: code in a document, and the text around it.
+
+It reads fences (each as its language), indented code, inline code and `<pre>`.
+"""
 
 import html
 import re
@@ -9,37 +12,47 @@ from typing import NamedTuple
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from safe_compose.audit import recipes
-from safe_compose.audit.judge import MARK
-from safe_compose.audit.pieces import Beside, Piece, Read, logical_lines, templates, with_rows
-from safe_compose.audit.yaml_files import yaml
+from safe_compose.audit import data_files, formats, source_code
+from safe_compose.audit.findings import MARK
+from safe_compose.audit.snippets import (
+    FileSnippets,
+    Snippet,
+    SurroundingText,
+    join_rows,
+    logical_lines,
+    replace_templates,
+)
+from safe_compose.audit.yaml import yaml
 
 _OTHERS = frozenset(
     {
-        "js", "javascript", "jsx", "ts", "typescript", "tsx", "mjs", "go", "golang", "rust", "rs", "java", "kotlin", "kt", "scala",
-        "c", "cpp", "c++", "h", "cs", "csharp", "sql", "pgsql", "postgresql", "html", "css", "scss", "php", "ruby", "rb", "xml",
-        "svg", "proto", "graphql", "swift", "lua", "r", "perl", "mermaid", "plantuml", "dot", "elixir", "haskell", "hcl",
+        "js", "javascript", "jsx", "ts", "typescript", "tsx", "mjs", "go", "golang", "rust", "rs",
+        "java", "kotlin", "kt", "scala", "c", "cpp", "c++", "h", "cs", "csharp", "sql", "pgsql",
+        "postgresql", "html", "css", "scss", "php", "ruby", "rb", "xml", "svg", "proto", "graphql",
+        "swift", "lua", "r", "perl", "mermaid", "plantuml", "dot", "elixir", "haskell", "hcl",
         "terraform", "nginx", "csv", "regex", "latex", "tex", "toml",
     }
 )  # fmt: skip
-"""Languages whose fences hold no shell. Every other name, and none, is read as shell."""
+"""Languages whose fences hold no shell. A fence with any other name, or none, is read as shell."""
 _FINDERS = {
-    "yaml": yaml, "yml": yaml, "make": recipes.make, "makefile": recipes.make, "mk": recipes.make, "dockerfile": recipes.dockerfile,
-    "docker": recipes.dockerfile, "just": recipes.just, "justfile": recipes.just, "json": recipes.package_json,
-    "jsonc": recipes.package_json, "json5": recipes.package_json, "python": recipes.python, "py": recipes.python,
-    "python3": recipes.python, "cron": recipes.crontab, "crontab": recipes.crontab, "systemd": recipes.unit, "ini": recipes.unit,
-    "conf": recipes.unit, "service": recipes.unit,
+    "yaml": yaml, "yml": yaml, "make": formats.make, "makefile": formats.make, "mk": formats.make,
+    "dockerfile": formats.dockerfile, "docker": formats.dockerfile, "just": formats.just,
+    "justfile": formats.just, "json": data_files.package_json, "jsonc": data_files.package_json,
+    "json5": data_files.package_json, "python": source_code.python, "py": source_code.python,
+    "python3": source_code.python, "cron": formats.crontab, "crontab": formats.crontab,
+    "systemd": formats.unit, "ini": formats.unit, "conf": formats.unit, "service": formats.unit,
 }  # fmt: skip
 
 
 _SWALLOWED = re.compile(
-    r"^[ \t]*(?P<mark>```|~~~)(?P<info>[^`\n]*)\n(?P<content>.*?)(?:^[ \t]*(?P=mark)|\Z)", re.DOTALL | re.MULTILINE
+    r"^[ \t]*(?P<mark>```|~~~)(?P<info>[^`\n]*)\n(?P<content>.*?)(?:^[ \t]*(?P=mark)|\Z)",
+    re.DOTALL | re.MULTILINE,
 )
 
 
 class _Block(NamedTuple):
     first: int
-    """Of the lines of the file, counted from 1."""
+    """The first line in the file, counted from 1."""
     last: int
     kind: str
     """`fence`, `code`, `html`, `row`, or `text`."""
@@ -48,41 +61,52 @@ class _Block(NamedTuple):
     """(line, inline code)."""
     info: str = ""
     group: int = -1
-    """Blocks of one quotation belong together."""
+    """The quotation of the block: blocks of one quotation belong together."""
 
 
-def markdown(text: str) -> Read:
-    """Every piece of shell in a document."""
-    blocks = list(_blocks(_parsed(text)))
-    pieces: list[Piece] = []
+def markdown(text: str) -> FileSnippets:
+    """Return every snippet of shell in a document."""
+    blocks = list(_blocks(_parse(text)))
+    snippets: list[Snippet] = []
     known: dict[str, str] = {}
     for index, block in enumerate(blocks):
-        if index and blocks[index - 1].kind == "html" and MARK.match(blocks[index - 1].content.strip()):
+        if (
+            index
+            and blocks[index - 1].kind == "html"
+            and MARK.match(blocks[index - 1].content.strip())
+        ):
             continue
-        if block.kind == "text" and re.search(r"<!--\s*safe-compose:\s*allow\b(?!-)", block.content):
+        if block.kind == "text" and re.search(
+            r"<!--\s*safe-compose:\s*allow\b(?!-)", block.content
+        ):
             continue
         if block.kind == "row" and _marked_table(blocks, index):
             continue
-        read = _of_block(block)
+        read = _read_block(block)
         known.update(read.known)
-        beside = tuple(_beside(blocks, index))
-        pieces += [piece._replace(beside=beside, block=(block.first, block.last)) for piece in read.pieces]
-    return Read(tuple(pieces), known)
+        surroundings = tuple(_find_surroundings(blocks, index))
+        snippets += [
+            snippet._replace(surroundings=surroundings, block=(block.first, block.last))
+            for snippet in read.snippets
+        ]
+    return FileSnippets(tuple(snippets), known)
 
 
 def outline(text: str) -> list[tuple[str, str, str]]:
-    """(kind, tag, content) of everything that a document is made of. Its paragraphs are left out: those of a list come and go with
-    blank lines between its items."""
-    return [(t.type, t.tag, t.content) for t in _parsed(text) if not t.type.startswith("paragraph_")]
+    """Return (kind, tag, content) of all elements of a document except paragraphs.
+
+    Paragraphs of a list appear and disappear with blank lines between its items.
+    """
+    return [(t.type, t.tag, t.content) for t in _parse(text) if not t.type.startswith("paragraph_")]
 
 
-def _parsed(text: str) -> list[Token]:
+def _parse(text: str) -> list[Token]:
     return MarkdownIt("commonmark").enable("table").parse(text)
 
 
-def html_page(text: str) -> Read:
-    """What stands in `<pre>`, `<code>` and `<kbd>` of a page."""
-    return Read(tuple(_of_html(_Block(1, text.count("\n") + 1, "html", text))))
+def html_page(text: str) -> FileSnippets:
+    """Return the code in `<pre>`, `<code>` and `<kbd>` of a page."""
+    return FileSnippets(tuple(_read_html(_Block(1, text.count("\n") + 1, "html", text))))
 
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[_Block]:
@@ -99,15 +123,24 @@ def _blocks(tokens: Sequence[Token]) -> Iterator[_Block]:
             row = (first, [])
         elif token.type == "tr_close" and row is not None:
             codes = [code for cell in row[1] for code in _codes(cell, row[0])]
-            yield _Block(row[0], row[0], "row", " ".join(cell.content for cell in row[1]), tuple(codes), group=group)
+            yield _Block(
+                row[0],
+                row[0],
+                "row",
+                " ".join(cell.content for cell in row[1]),
+                tuple(codes),
+                group=group,
+            )
             row = None
         elif token.type == "inline":
             if row is not None:
                 row[1].append(token)
             else:
                 if (opened := tokens[number - 1]).type == "heading_open" and opened.map:
-                    last = opened.map[1]  # the line below it, where that is what makes it one
-                yield _Block(first, last, "text", token.content, tuple(_codes(token, first)), group=group)
+                    last = opened.map[1]  # the line below it, where that makes it a heading
+                yield _Block(
+                    first, last, "text", token.content, tuple(_codes(token, first)), group=group
+                )
         elif token.type == "fence":
             yield _Block(first, last, "fence", token.content, info=token.info, group=group)
         elif token.type == "code_block":
@@ -131,83 +164,141 @@ def _marked_table(blocks: Sequence[_Block], index: int) -> bool:
     return blocks[index].kind == "html" and bool(MARK.match(blocks[index].content.strip()))
 
 
-# -- pieces ------------------------------------------------------------------------------------------------------------
+# -- snippets --------------------------------------------------------------------------------------
 
 
-def _of_block(block: _Block) -> Read:
+def _read_block(block: _Block) -> FileSnippets:
     if block.kind == "fence":
-        read = _of_fence(block.info.strip().partition(" ")[0].strip("{}.").lower(), block.content)
-        return Read(tuple(piece.moved(block.first) for piece in read.pieces), read.known)
+        read = _read_fence(block.info.strip().partition(" ")[0].strip("{}.").lower(), block.content)
+        return FileSnippets(
+            tuple(snippet.moved(block.first) for snippet in read.snippets), read.known
+        )
     if block.kind == "code":
-        return Read(tuple(piece.moved(block.first - 1) for piece in _console(block.content)))
+        return FileSnippets(
+            tuple(snippet.moved(block.first - 1) for snippet in _console(block.content))
+        )
     if block.kind == "html":
-        return Read(tuple(_of_html(block)))
-    return Read(tuple(Piece(_filled(code), rows=(line,)) for line, code in block.codes))
+        return FileSnippets(tuple(_read_html(block)))
+    told = [
+        (block.first + row, code)
+        for row, line in enumerate(block.content.split("\n"))
+        for code in (*formats.find_told(line), *_attributes(line))
+    ]
+    return FileSnippets(
+        tuple(
+            Snippet(_fill_placeholders(code), rows=(line,)) for line, code in (*block.codes, *told)
+        )
+    )
 
 
-def _of_fence(language: str, content: str) -> Read:
+def _read_fence(language: str, content: str) -> FileSnippets:
     if language in _OTHERS:
-        return Read()
+        return FileSnippets()
     if finder := _FINDERS.get(language):
         read = finder(content)
         return (
             read
             if not read.notes or language in ("python", "py", "python3")
-            else Read((*read.pieces, *_console(content)), read.known)
+            else FileSnippets((*read.snippets, *_console(content)), read.known)
         )
     if language in ("diff", "patch"):
-        rows = [(row + 1, line[1:]) for row, line in enumerate(content.split("\n")) if line.startswith("+")]
-        return Read((with_rows(rows),) if rows else ())
-    return Read(tuple(_console(content)))
+        rows = [
+            (row + 1, line[1:])
+            for row, line in enumerate(content.split("\n"))
+            if line.startswith("+")
+        ]
+        return FileSnippets((join_rows(rows),) if rows else ())
+    return FileSnippets(tuple(_console(content)))
 
 
-def _console(content: str) -> list[Piece]:
-    """What is typed in a session: the lines after a prompt where there is one, else all of them."""
+def _console(content: str) -> list[Snippet]:
+    """Return the input of a terminal session.
+
+    It is the lines after a prompt if there is one, or else all lines.
+    """
     lines = [(row, line) for row, line in logical_lines(content)]
-    if not any(recipes.PROMPT.match(line) for _, line in lines):
-        return [Piece(_filled(content))]
-    pieces = []
+    if not any(formats.PROMPT.match(line) for _, line in lines):
+        return [Snippet(_fill_placeholders(content))]
+    snippets = []
     for row, line in lines:
-        if prompt := recipes.PROMPT.match(line):
-            pieces.append(Piece(_filled(re.sub(r"\n> ", "\n", line[prompt.end() :])), row + 1))
-    return pieces
+        if prompt := formats.PROMPT.match(line):
+            snippets.append(
+                Snippet(_fill_placeholders(re.sub(r"\n> ", "\n", line[prompt.end() :])), row + 1)
+            )
+    return snippets
 
 
-def _filled(text: str) -> str:
-    """Placeholders such as `<volume name>` as a word, since a shell would take them for files; templates as variables."""
-    return templates(re.sub(r"(?<![<\w])<([A-Za-z](?:[\w .:/|-]*[\w.])?)>(?!\()", lambda m: re.sub(r"\W", "_", m[1]), text))
+def _fill_placeholders(text: str) -> str:
+    """Return a text with placeholders such as `<volume name>` as words, and templates as variables.
+
+    A shell would take such placeholders for files.
+    """
+    return replace_templates(
+        re.sub(
+            r"(?<![<\w])<([A-Za-z](?:[\w .:/|-]*[\w.])?)>(?!\()",
+            lambda m: re.sub(r"\W", "_", m[1]),
+            text,
+        )
+    )
 
 
-def _of_html(block: _Block) -> Iterator[Piece]:
-    """Code in HTML blocks, without its tags; and fences, which an HTML block swallows where no blank line stands before them (in
-    MDX they are fences all the same)."""
-    for found in re.finditer(r"<(pre|code|kbd)\b[^<>]*>(.*?)(?:</\1>|\Z)", block.content, re.DOTALL | re.IGNORECASE):
+def _read_html(block: _Block) -> Iterator[Snippet]:
+    """Yield code in HTML blocks, without its tags, and fences in them.
+
+    An HTML block swallows a fence without a blank line before it, which is still a fence in MDX.
+    """
+    for found in re.finditer(
+        r"<(pre|code|kbd)\b[^<>]*>(.*?)(?:</\1>|\Z)", block.content, re.DOTALL | re.IGNORECASE
+    ):
         inner = html.unescape(re.sub(r"<[^<>]*>", "", found[2]))
         line = block.first + block.content.count("\n", 0, found.start(2))
-        yield from (piece.moved(line - 1) for piece in _console(inner))
+        yield from (snippet.moved(line - 1) for snippet in _console(inner))
+    for row, text in enumerate(block.content.split("\n")):
+        for code in _attributes(text):
+            yield Snippet(_fill_placeholders(code), rows=(block.first + row,))
     for fence in _SWALLOWED.finditer(block.content):
         line = block.first + block.content.count("\n", 0, fence.start())
         inside = _Block(line, line, "fence", textwrap.dedent(fence["content"]), info=fence["info"])
-        yield from _of_block(inside).pieces
+        yield from _read_block(inside).snippets
 
 
-# -- what stands beside ------------------------------------------------------------------------------------------------
+def _attributes(line: str) -> Iterator[str]:
+    """Yield the commands in attributes of a component, such as `<CopyCodeBlock code="..." />`."""
+    for tag in re.findall(r"<[A-Za-z][\w.-]*\s[^<>]{0,1000}", line):
+        for _, text in re.findall(
+            r"""\b(?:code|command|cmd|copy|content|text|value|snippet|data-clipboard-text)"""
+            r"""=\{?(["'`])(.{1,500}?)\1""",
+            tag,
+        ):
+            yield html.unescape(text)
 
 
-def _beside(blocks: Sequence[_Block], index: int) -> Iterator[Beside]:
-    """A block's own words, and those of the text before and after it; of a table the text before and after that."""
+# -- surrounding text ------------------------------------------------------------------------------
+
+
+def _find_surroundings(blocks: Sequence[_Block], index: int) -> Iterator[SurroundingText]:
+    """Yield a block's own text, and the text before and after it.
+
+    For a row, the texts before and after the table count.
+    """
     own = blocks[index]
     if own.kind in ("text", "row"):
-        yield _told(blocks, index)
+        yield _read_surroundings(blocks, index)
     for step in (-1, 1):
         at = index + step
         while own.kind == "row" and 0 <= at < len(blocks) and blocks[at].kind == "row":
             at += step
         if 0 <= at < len(blocks) and blocks[at].kind == "text":
-            yield _told(blocks, at)
+            yield _read_surroundings(blocks, at)
 
 
-def _told(blocks: Sequence[_Block], index: int) -> Beside:
+def _read_surroundings(blocks: Sequence[_Block], index: int) -> SurroundingText:
     group = blocks[index].group
-    same = [b for b in blocks if b.group == group and b.kind == "text"] if group >= 0 else [blocks[index]]
-    return Beside(" ".join(b.content for b in same), tuple(code for b in same for _, code in b.codes))
+    same = (
+        [b for b in blocks if b.group == group and b.kind == "text"]
+        if group >= 0
+        else [blocks[index]]
+    )
+    return SurroundingText(
+        " ".join(b.content for b in same), tuple(code for b in same for _, code in b.codes)
+    )

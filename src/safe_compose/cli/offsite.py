@@ -1,106 +1,269 @@
-"""The verb about copies of backups elsewhere."""
+"""The verb for copies of backups elsewhere."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from safe_compose import config, copies, prompts
-from safe_compose.artifacts import Backup, Copy, Listed
-from safe_compose.catalogue import Catalogue
-from safe_compose.cli.words import AsJson, DryRun, IdentityFile, ProjectName, app, print_json, tell_offsite, unlock
-from safe_compose.destination import Destination
-from safe_compose.errors import UsageError, VerifyFailed
-from safe_compose.plan import size_text
+from safe_compose.cli.backups import COPY_STYLES
+from safe_compose.cli.latest import choose_project
+from safe_compose.cli.options import (
+    BACKUP_ID,
+    AsJson,
+    DryRun,
+    Every,
+    IdentityFile,
+    ProjectName,
+    Utc,
+    app,
+    load_settings,
+    print_json,
+    unlock,
+)
+from safe_compose.core.backup import Backup, BackupSummary, OffsiteCopy
+from safe_compose.core.destination import Destination
+from safe_compose.core.short_id import shorten_ids
+from safe_compose.errors import UsageError, VerificationFailed
+from safe_compose.offsite.signing import Signer
+from safe_compose.operations import offsite as operations_offsite
+from safe_compose.settings import load
+from safe_compose.store.catalogue.catalogue import Catalogue
+from safe_compose.system.process import read_clock
+from safe_compose.ui import tables, terminal
+from safe_compose.ui.table_layout import BAD, GOOD, Cell, Column
 
 
 @app.command()
 def offsite(
-    action: Annotated[str, typer.Argument(help="push, pull, list, verify or status.")],
-    id: Annotated[str | None, typer.Argument(help="A backup's id, a unique prefix of it, or latest.")] = None,
+    action: Annotated[str, typer.Argument(help="push, pull, list, verify, status or key.")],
+    id: Annotated[str | None, typer.Argument(help=BACKUP_ID)] = None,
     place: Annotated[
-        str | None, typer.Option("--to", "--from", help="The destination: a name of the settings, or a URL. Without it: all.")
+        str | None,
+        typer.Option(
+            "--to",
+            "--from",
+            help="The destination: a name of the settings, or a URL. Without it: all.",
+        ),
     ] = None,
     project: ProjectName = None,
-    every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
+    every: Every = False,
     dry_run: DryRun = False,
     identity: IdentityFile = None,
+    utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
-    """Keep copies of backups elsewhere: push and pull them, list, verify and show what is known of them."""
-    if action not in ("push", "pull", "list", "verify", "status"):
+    """Push, pull, list and verify copies of backups elsewhere, or show what is known of them."""
+    _check_arguments(action, id, every=every)
+    settings = load_settings(
+        doing=None if action == "status" else "nothing was sent, fetched or asked"
+    )
+    unlock(settings, identity)
+    catalogue = Catalogue.at(settings.store, settings.access)
+    moments = tables.Moments(read_clock(), utc)
+    if action == "key":
+        _tell_key(Signer(Path(settings.key_folder), settings.access), as_json=as_json)
+        return
+    if action == "status":
+        reader = catalogue.reader
+        of = choose_project(id, project, catalogue) if id is not None else project
+        one = [BackupSummary.of(reader.find(id, of))] if id is not None else None
+        copies = _list_copies(one or reader.list_summaries(project), settings)
+        if as_json:
+            print_json({"action": "status", "offsite": [_copy_shape(b, c) for b, c in copies]})
+        else:
+            _print_copies(copies, shorten_ids(reader.list_ids()), moments)
+        return
+    where = operations_offsite.choose_destinations(settings, place)
+    if action == "list":
+        found = [(to, operations_offsite.list_all(to, project)) for to in where]
+        _tell_listed(found, moments, as_json=as_json)
+        return
+    wanted = None if every else id or "latest"
+    project = project if every else choose_project(id, project, catalogue)
+    if action == "pull" and id is not None:
+        outcomes = [operations_offsite.pull(catalogue, where, id, project, dry_run=dry_run)[1]]
+    elif action == "push":
+        backups, push = _choose_backups(catalogue, wanted, project), operations_offsite.push
+        outcomes = [o for to in where for o in push(catalogue, backups, to, dry_run=dry_run)]
+    else:
+        verify = operations_offsite.verify
+        outcomes = [o for to in where for o in verify(catalogue, to, wanted, project)]
+    tell_offsite(action, outcomes, as_json=as_json)
+    _raise_worst(outcomes)
+
+
+def _check_arguments(action: str, id: str | None, *, every: bool) -> None:
+    """Check that the arguments go together.
+
+    Raises:
+        UsageError: They do not.
+    """
+    if action not in ("push", "pull", "list", "verify", "status", "key"):
         raise UsageError(
-            f"offsite takes push, pull, list, verify or status, not {action!r}", next_step="safe-compose offsite --help"
+            f"offsite takes push, pull, list, verify, status or key, not {action!r}",
+            next_step="safe-compose offsite --help",
         )
     if every and (id is not None or action == "pull"):
         raise UsageError("--all goes with push, verify and status, and without an id")
-    settings = config.load(Path.cwd(), dict(os.environ))
-    unlock(settings, identity)
-    catalogue = Catalogue(settings.store, settings.access)
-    where = copies.chosen(settings, place) if action != "status" else ()
-    if action == "status":
-        _tell_copies(
-            catalogue.listed(project) if id is None else [Listed.of(catalogue.find(id, project))], settings, as_json=as_json
+    if action == "pull" and id is None:
+        raise UsageError(
+            "offsite pull needs a backup's id, or latest", next_step="safe-compose offsite list"
         )
-        return
-    if action == "list":
-        found = [(to, copies.listed(to, project)) for to in where]
-        _tell_listed(found, as_json=as_json)
-        return
-    if action == "pull":
-        if id is None:
-            raise UsageError("offsite pull needs a backup's id, or latest", next_step="safe-compose offsite list")
-        outcomes = [copies.pull(catalogue, where, id, project, dry_run=dry_run)[1]]
-    elif action == "push":
-        kept = [b for b in catalogue.backups(project) if b.broken is None] if every else [catalogue.find(id or "latest", project)]
-        outcomes = [outcome for to in where for outcome in copies.push(catalogue, kept, to, dry_run=dry_run)]
-    else:
-        outcomes = [outcome for to in where for outcome in copies.verify(catalogue, to, None if every else id or "latest", project)]
-    tell_offsite(action, outcomes, as_json=as_json)
+
+
+def _choose_backups(
+    catalogue: Catalogue, wanted: str | None, project: str | None
+) -> Sequence[Backup]:
+    """Return the backup with an id; None: all that are not broken."""
+    if wanted is not None:
+        return [catalogue.reader.find(wanted, project)]
+    return [b for b in catalogue.reader.backups(project) if b.broken is None]
+
+
+def _raise_worst(outcomes: Sequence[operations_offsite.CopyOutcome]) -> None:
+    """Raise the fault that the exit code is taken from, where there is one."""
     if faults := [o.fault for o in outcomes if o.fault is not None]:
-        worst = next((f for f in faults if isinstance(f, VerifyFailed)), faults[0])
+        worst = next((f for f in faults if isinstance(f, VerificationFailed)), faults[0])
         many = f"{len(faults)} of {len(outcomes)} failed; the first: " if len(faults) > 1 else ""
         raise type(worst)(f"{many}{worst.message}", next_step=worst.next_step)
 
 
-def _tell_listed(found: Sequence[tuple[Destination, Sequence[Backup]]], *, as_json: bool) -> None:
+def _tell_key(signer: Signer, *, as_json: bool) -> None:
+    """Print the public key for other machines' `verify_key`; a missing key is made."""
+    key = signer.make()
+    if as_json:
+        print_json({"action": "key", "verify_key": key})
+    else:
+        terminal.tell(key)
+
+
+def _tell_listed(
+    found: Sequence[tuple[Destination, Sequence[Backup]]],
+    moments: tables.Moments,
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
         shapes = [
             {
-                "id": b.id, "seq": b.seq, "created": b.created, "project": b.project, "reason": b.reason, "bytes": b.bytes,
-                "volumes": [v.name for v in b.volumes], "destination": to.name, "url": to.url, "fault": b.broken,
+                "id": b.id, "seq": b.seq, "created": b.created, "project": b.project,
+                "reason": b.reason, "bytes": b.bytes, "volumes": [v.name for v in b.volumes],
+                "destination": to.name, "url": to.url, "fault": b.broken,
             }
             for to, backups in found
             for b in backups
         ]  # fmt: skip
         print_json({"action": "list", "offsite": shapes})
         return
+    shorten = shorten_ids(b.id for _, backups in found for b in backups)
+    columns = [
+        Column("id"),
+        Column("project"),
+        Column("at"),
+        Column("created"),
+        Column("size", 1, is_number=True),
+        Column("reason", 2),
+        Column("volumes", 3),
+        Column("fault", is_prose=True),
+    ]
     rows = [
-        (b.id, to.name, b.project, b.created, b.reason, size_text(b.bytes), ", ".join(v.name for v in b.volumes), b.broken or "")
+        [
+            Cell(shorten(b.id), b.id),
+            Cell(b.project),
+            Cell(to.name),
+            moments.cell(b.created, none="unknown"),
+            tables.size_cell(b.bytes),
+            Cell(b.reason),
+            tables.names_cell([v.name for v in b.volumes]),
+            Cell(b.broken or "", style=BAD),
+        ]
         for to, backups in found
         for b in backups
     ]
-    prompts.table("off-site", ["id", "at", "project", "created", "reason", "size", "volumes", ""], rows)
+    where = ", ".join(to.name for to, _ in found)
+    tables.print_table(
+        columns, rows, empty=f"no copies at {where} yet; send some: safe-compose offsite push --all"
+    )
 
 
-def _tell_copies(kept: Sequence[Listed], settings: config.Settings, *, as_json: bool) -> None:
-    """What is known without asking anybody: for each backup every destination of the settings, and every other copy."""
-    rows = []
-    for b in kept:
+def _list_copies(
+    backups: Sequence[BackupSummary], settings: load.Settings
+) -> list[tuple[BackupSummary, OffsiteCopy]]:
+    """Return what is known of each copy, at every destination of the settings and every other one.
+
+    No destination is asked.
+    """
+    urls = {d.name: d.url for d in settings.offsite}
+    found: list[tuple[BackupSummary, OffsiteCopy]] = []
+    for b in backups:
         known = {c.name: c for c in b.offsite}
-        names = dict.fromkeys([*(d.name for d in settings.offsite), *known])
-        urls = {d.name: d.url for d in settings.offsite}
-        rows += [(b, known.get(name) or Copy(name, urls[name])) for name in names]
+        names = dict.fromkeys([*urls, *known])
+        found += [(b, known.get(name) or OffsiteCopy(name, urls[name])) for name in names]
+    return found
+
+
+def _copy_shape(backup: BackupSummary, copy: OffsiteCopy) -> dict[str, Any]:
+    return {
+        "id": backup.id,
+        "project": backup.project,
+        "destination": copy.name,
+        "url": copy.url,
+        "state": _format_state(copy),
+        "pushed": copy.pushed,
+        "verified": copy.verified,
+        "fault": copy.fault,
+    }
+
+
+def _print_copies(
+    copies: Sequence[tuple[BackupSummary, OffsiteCopy]],
+    shorten: Callable[[str], str],
+    moments: tables.Moments,
+) -> None:
+    columns = [
+        Column("id"),
+        Column("project", 1),
+        Column("created", 2),
+        Column("at"),
+        Column("state"),
+        Column("read back"),
+        Column("fault", is_prose=True),
+    ]
+    cells = [
+        [
+            Cell(shorten(b.id), b.id),
+            Cell(b.project),
+            moments.cell(b.created, none="unknown"),
+            Cell(c.name),
+            Cell(_format_state(c), style=COPY_STYLES.get(_format_state(c), "")),
+            moments.cell(c.verified),
+            Cell(c.fault or "", style=BAD),
+        ]
+        for b, c in copies
+    ]
+    empty = "no copies elsewhere; set [offsite.NAME] url, then: safe-compose offsite push --all"
+    tables.print_table(columns, cells, empty=empty)
+
+
+def _format_state(copy: OffsiteCopy) -> str:
+    unsent = copy.pushed is None and copy.verified is None and copy.fault is None
+    return "never sent" if unsent else copy.state
+
+
+def tell_offsite(
+    action: str, outcomes: Sequence[operations_offsite.CopyOutcome], *, as_json: bool
+) -> None:
+    """Print the outcome of each copy, as lines or as JSON."""
     if as_json:
-        shapes = [{"id": b.id, "project": b.project, "destination": c.name, "url": c.url, "state": _copied(c), "pushed": c.pushed,
-                   "verified": c.verified, "fault": c.fault} for b, c in rows]  # fmt: skip
-        print_json({"action": "status", "offsite": shapes})
+        print_json({"action": action, "offsite": [o.shape() for o in outcomes]})
         return
-    cells = [(b.id, b.project, c.name, _copied(c), c.verified or "-", c.fault or "") for b, c in rows]
-    prompts.table("off-site copies", ["id", "project", "at", "state", "last read back", ""], cells)
-
-
-def _copied(copy: Copy) -> str:
-    return "never sent" if copy.pushed is None and copy.verified is None and copy.fault is None else copy.state
+    for o in outcomes:
+        good = GOOD if o.state == "verified" else ""
+        tables.print_fields(
+            Cell(o.id),
+            Cell(o.destination.name),
+            tables.size_cell(o.bytes),
+            Cell("FAILED", style=BAD) if o.fault is not None else Cell(o.state, style=good),
+            Cell(o.fault.message if o.fault is not None else o.words),
+        )

@@ -1,19 +1,56 @@
-"""The only room that talks to docker: it finds the daemon that a command would reach, looks, and runs helper containers.
+"""The only package that talks to docker: it finds a command's daemon, inspects it and runs helpers.
 
-- `connect`   the way to that daemon, proved by its id; `reader` asks it without an import, `look` makes values of answers
-- `compose`   which project a command means; `compose_v1` the same of docker-compose 1.x
-- `daemon`    what is on it: volumes, containers and images, looked at one by one, and told what to do
-- `helpers`   containers of ours on it, their bytes through the docker binary (`clients`), from the daemon's socket (`attached`),
-              or past the daemon of this host (`pipe`)
-- `archives`  what is in a volume; `locks` what makes docker refuse to delete it
-- `engine`    all of these for one run: the Engine that the other rooms are handed
-- `faults`    what goes wrong on the way, as errors of ours
+- `connect`: the connection to the daemon, verified by its id; `http` asks it without importing
+  docker-py, and `values` parses its answers
+- `compose_project`: the project that a command means (`compose_files` finds its files,
+  `compose_document` reads what compose prints of it); `compose_v1` does this for docker-compose 1.x
+- `single_use`: inputs that compose reads for a command and that can be read only once
+- `docker`: the volumes, containers and images of the daemon, inspected one by one, and changes to
+  them
+- `helper_containers`: our own containers (`helper_args` are their arguments); their bytes go
+  through the docker binary (`client_stream`), come from the daemon's socket (`attach`), or bypass
+  the daemon of this host (`named_pipe`)
+- `volume_archives`: the content of a volume (`volume_entries`: one entry of it); `deletion_locks`
+  make docker refuse to delete it; `mount_keepers` keep it mounted while nothing else uses it;
+  `mount_events` tell who mounted it in the meantime
+- `commands`: the effects of a command, asked of all these
+- `engine`: the Engine that other packages use: these parts for one run
+- `helper_image`: our own image with the program for volumes; `own_images` loads it into a daemon
+- `errors`: errors of all these as errors of this program
 """
 
-from safe_compose.engine.clients import Helper, HelperFailed, Stream
-from safe_compose.engine.compose import Files, declared_mounts
+from safe_compose.engine.client_stream import HelperFailed, Stream
+from safe_compose.engine.compose_files import Files
+from safe_compose.engine.compose_project import (
+    label_flag,
+    read_declared_hooks,
+    read_declared_mounts,
+)
 from safe_compose.engine.engine import Engine, begin, connect
-from safe_compose.engine.look import Image, Private
-from safe_compose.engine.pipe import AT as PIPE
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.helper_image import NoOwnImage
+from safe_compose.engine.mount_events import MountEvents
+from safe_compose.engine.named_pipe import AT as PIPE
+from safe_compose.engine.single_use import SingleUseInputs
+from safe_compose.engine.values import Image, StartConfiguration
+from safe_compose.engine.volume_entries import Entries
 
-__all__ = ["PIPE", "Engine", "Files", "Helper", "HelperFailed", "Image", "Private", "Stream", "begin", "connect", "declared_mounts"]
+__all__ = [
+    "PIPE",
+    "Engine",
+    "Entries",
+    "Files",
+    "Helper",
+    "HelperFailed",
+    "Image",
+    "MountEvents",
+    "NoOwnImage",
+    "SingleUseInputs",
+    "StartConfiguration",
+    "Stream",
+    "begin",
+    "connect",
+    "label_flag",
+    "read_declared_hooks",
+    "read_declared_mounts",
+]

@@ -1,12 +1,15 @@
-"""The way to the daemon that the command itself would reach, proved to be that one.
+"""The connection to the daemon that the command itself would reach, verified to be that one.
 
-docker-py's `from_env()` takes an unknown context for the local engine (dependencies.md 2.1, run), so nothing of it is used:
-docker is asked where it would go. A local unix socket is then opened directly; every other way (tcp with TLS, ssh, npipe)
-goes through `docker system dial-stdio`, so that contexts, certificates, ssh and custom headers stay docker's own business.
+docker-py's `from_env()` takes an unknown context for the local engine (dependencies.md 2.1, run),
+so it is not used: docker is asked where it would go. A local unix socket is then opened directly.
+Every other transport (tcp with TLS, npipe) goes through `docker system dial-stdio`, so that docker
+itself handles contexts, certificates and custom headers; ssh through the one login of an
+`SshSession`.
 """
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -17,10 +20,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult
 
-from safe_compose.engine.reader import Reader, Unanswered
+from safe_compose.core.text import join_for_shell
+from safe_compose.engine.http import HttpReader, NoAnswer
+from safe_compose.engine.single_use import duplicate
+from safe_compose.engine.ssh_session import SshSession, make_host_words, parse_address
 from safe_compose.errors import DockerNotFound, EngineUnavailable
+from safe_compose.system import process
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient
@@ -28,42 +36,62 @@ if TYPE_CHECKING:
 READ_TIMEOUT = 60
 """Seconds that one read of the API may take."""
 PROBE_TIMEOUT = 60.0
-"""Seconds for docker's own answers; ssh to a far host is slow, a dead one must not hang a deploy job for ever."""
+"""Seconds for docker's own answers; ssh to a far host is slow, but a dead one must not hang a
+deploy job for ever."""
+_MOUNTS_SINCE = (1, 25)
+"""The API version from which on `HostConfig.Mounts` is known."""
 _PLAIN_SOCKET = re.compile(r"unix:///[A-Za-z0-9_./+=@,-]+")
-MISREAD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
-"""What docker-py and we stumble over when an answer has another shape than docker's (`KeyError: 'message'`)."""
-_SUN_PATH = 100
-"""Bytes that fit `sockaddr_un.sun_path` (108, unix(7); 104 on BSD)."""
+MISREAD = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
+"""Exceptions of docker-py and this package when an answer has an unexpected shape (`KeyError:
+'message'`)."""
+_STANDARD = 2
+"""The last descriptor that every child has of its own: stderr."""
+_SOCKET_FOLDER = 80
+"""Largest length of a folder for sockets: `sockaddr_un.sun_path` has 108 bytes (unix(7); 104 on
+BSD), and ssh first gives its socket a name with 17 more."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A proved way to one daemon."""
+    """A verified connection to one daemon."""
 
-    reader: Reader
+    reader: HttpReader
     address: str
-    """What docker-py calls it: `unix:///var/run/docker.sock`, or the bridge's."""
+    """Its address for docker-py: `unix:///var/run/docker.sock`, or that of the bridge."""
     endpoint: str
-    """What docker calls it: `unix:///var/run/docker.sock`, `ssh://host`, ..."""
+    """Its address for docker: `unix:///var/run/docker.sock`, `ssh://host`, ..."""
     engine_id: str
     remote: bool
-    """The daemon may run on another machine: its paths and its localhost are not ours."""
+    """Whether the daemon may run on another machine, so that its paths and its localhost are not
+    ours."""
     kernel: str
     """The release of the kernel that it runs on."""
     bridge: "Bridge | None"
     maker: str
-    """Who made the server: `Engine` is docker's own name for itself, `Podman Engine` answers on Podman's socket."""
+    """The maker of the server: docker calls itself `Engine`; on Podman's socket `Podman Engine`
+    answers."""
+    architecture: str
+    """The architecture of the server, in docker's terms: `amd64`, `arm64`; with another system than
+    Linux `windows/amd64`."""
 
     @cached_property
     def api(self) -> "APIClient":
-        """docker-py on the same way, from its first use on."""
+        """Return a docker-py client for this connection, created at its first use."""
         from docker.api.client import APIClient
 
         client = APIClient(self.address, version=self.reader.version, timeout=READ_TIMEOUT)
-        client.trust_env = False  # neither HTTP_PROXY nor .netrc have a say on a socket
+        client.trust_env = False  # neither HTTP_PROXY nor .netrc applies to a socket
         return client
 
     def close(self) -> None:
+        """Close the connection, and the bridge if there is one."""
         self.reader.close()
         if "api" in self.__dict__:
             self.api.close()
@@ -72,65 +100,105 @@ class Connection:
 
 
 class Probe:
-    """One child process that is asked something while we do something else.
+    """A child process whose answer is collected later.
 
-    It runs in a session of its own: a Ctrl-C at the terminal reaches us alone, and it can never stop for the terminal.
+    It runs in its own session: a Ctrl-C at the terminal reaches only this process, and the child
+    can never stop for the terminal.
     """
 
     def __init__(
-        self, argv: Sequence[str], environ: Mapping[str, str], *, stdin: bytes | None = None, cwd: str | None = None
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        stdin: bytes | None = None,
+        cwd: str | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
+        """Start the child.
+
+        Args:
+            argv: The command.
+            environ: Its environment.
+            stdin: Bytes for its stdin; None: no input.
+            cwd: Its folder; None: the current one.
+            descriptors: Descriptors that are open in the child under the same numbers; each can be
+                opened again (`single_use`).
+
+        Raises:
+            DockerNotFound: The command cannot be started.
+        """
         self.argv = tuple(argv)
         self._stdin = stdin
-        try:
-            self._child = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(environ),
-                cwd=cwd,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise DockerNotFound(f"{self.argv[0]} cannot be started: {error.strerror}; nothing was looked at") from error
+        with contextlib.ExitStack() as opened:
+            try:
+                given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+                if 0 in descriptors and stdin is None:
+                    given = duplicate(0)
+                    opened.callback(os.close, given)
+                self._child = process.start(
+                    self.argv,
+                    environ=dict(environ),
+                    cwd=cwd,
+                    stdin=given,
+                    pass_fds=[n for n in descriptors if n > _STANDARD],
+                )
+            except OSError as error:
+                raise DockerNotFound(
+                    f"{self.argv[0]} cannot be started: {error.strerror}; nothing was looked at"
+                ) from error
 
     def answer(self, timeout: float = PROBE_TIMEOUT) -> tuple[int, bytes, str]:
-        """Its exit code, stdout and stderr; EngineUnavailable when it takes longer than `timeout` seconds."""
+        """Return the child's exit code, stdout and stderr.
+
+        On any exception, everything that the child started is ended too.
+
+        Raises:
+            EngineUnavailable: It took longer than `timeout` seconds, or printed without end.
+        """
         try:
-            stdout, stderr = self._child.communicate(self._stdin, timeout=timeout)
-        except BaseException as error:
-            self.drop()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise EngineUnavailable(
-                    f"docker did not answer within {timeout:.0f} s; nothing was looked at",
-                    next_step="try `docker info` with the same flags",
-                ) from error
-            raise
+            stdout, stderr = process.finish(self._child, self._stdin, seconds=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise EngineUnavailable(
+                f"docker did not answer within {timeout:.0f} s; nothing was looked at",
+                next_step="try `docker info` with the same flags",
+            ) from error
+        except process.TooMuch as error:
+            raise EngineUnavailable(
+                f"docker's answer to `{join_for_shell(self.argv[1:][-4:])}` does not end: {error};"
+                " nothing was looked at",
+                next_step="look at the compose files, and at what their variables hold",
+            ) from error
         return self._child.returncode, stdout, stderr.decode("utf-8", "replace")
 
     def drop(self) -> None:
-        """Its answer is not wanted any more."""
+        """End the child, whose answer is not needed any more."""
         if self._child.poll() is None:
-            self._child.kill()
-        self._child.wait()
+            process.end(self._child)
         for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
             if pipe is not None:
                 pipe.close()
 
 
 class Bridge:
-    """A private local socket; each connection to it is handed to one `docker system dial-stdio` as its stdin and stdout.
+    """A private local socket that leads to the daemon.
 
-    The kernel then does the copying, both ways and with half-closes; no byte passes through us.
+    Each connection becomes the stdin and stdout of a process: `docker system dial-stdio`, here or
+    by ssh on the daemon's machine.
+
+    The kernel then does the copying, both ways and with half-closes; no byte passes through this
+    process.
     """
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        """Listen on a new socket in a private folder; each connection runs `argv`."""
         self._argv = tuple(argv)
         self._environ = dict(environ)
+        self._session: SshSession | None = None
         self._children: list[subprocess.Popen[bytes]] = []
-        self._folder = tempfile.mkdtemp(prefix="safe-compose-")  # mkdtemp makes it 0700: nobody else may use this way
-        if len(self._folder) > _SUN_PATH - 2:
+        # mkdtemp makes it 0700: no other user can connect
+        self._folder = tempfile.mkdtemp(prefix="safe-compose-")
+        if len(self._folder) > _SOCKET_FOLDER:
             Path(self._folder).rmdir()
             self._folder = tempfile.mkdtemp(prefix="safe-compose-", dir="/tmp")
         self.path = f"{self._folder}/s"
@@ -138,6 +206,27 @@ class Bridge:
         self._listener.bind(self.path)
         self._listener.listen(16)
         threading.Thread(target=self._serve, name="docker-bridge", daemon=True).start()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the sockets that may lead to the daemon, the fastest first; the last one does."""
+        forwarded = self._session.forwarded if self._session is not None else None
+        return (forwarded, self.path) if forwarded is not None else (self.path,)
+
+    @property
+    def is_session(self) -> bool:
+        """Return whether all connections share one login."""
+        return self._session is not None
+
+    def log_in(self, address: SplitResult) -> None:
+        """Log in once at an `ssh://` address; the connections from now on share that.
+
+        Where there is no ssh, docker says so.
+        """
+        session = SshSession(address, self._environ, Path(self._folder))
+        with contextlib.suppress(OSError):
+            session.open(PROBE_TIMEOUT)
+            self._session, self._argv = session, session.make_command()
 
     def _serve(self) -> None:
         while True:
@@ -148,37 +237,50 @@ class Bridge:
             with connection:
                 self._children = [c for c in self._children if c.poll() is None]
                 self._children.append(
-                    subprocess.Popen(
+                    process.start(
                         self._argv,
+                        environ=self._environ,
                         stdin=connection.fileno(),
                         stdout=connection.fileno(),
                         stderr=subprocess.DEVNULL,
-                        env=self._environ,
-                        start_new_session=True,
                     )
                 )
 
     def close(self) -> None:
+        """Close the socket, and end the children."""
         # shutdown, because close alone does not wake an accept that waits in another thread (Linux)
-        with contextlib.suppress(OSError):  # BSD refuses it for a listening socket; there close does wake it
+        # BSD refuses it for a listening socket, but there close wakes it
+        with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for child in self._children:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
+            process.end(child)
+        if self._session is not None:
+            self._session.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Opening:
-    """The way to a daemon while docker is asked about it: the two children are at work from the beginning."""
+    """A connection to a daemon in preparation: two child processes ask docker about it."""
 
-    def __init__(self, docker: str, docker_globals: Sequence[str], environ: Mapping[str, str]) -> None:
-        """`docker` is the real one's path; the words are those of the command, verbatim. Raises DockerNotFound."""
+    def __init__(
+        self, docker: str, docker_globals: Sequence[str], environ: Mapping[str, str]
+    ) -> None:
+        """Start the children.
+
+        Args:
+            docker: Path of the real docker client.
+            docker_globals: The command's global flags, verbatim.
+            environ: The command's environment.
+
+        Raises:
+            DockerNotFound: The client cannot be started.
+        """
         self._command = (docker, *docker_globals)
         self._environ = dict(environ)
         self._bridge: Bridge | None = None
         self._identity = Probe((*self._command, "info", "--format", "{{.ID}}"), environ)
+        self._identified: tuple[int, bytes, str] | None = None
         try:
             self._context = Probe((*self._command, "context", "inspect"), environ)
         except BaseException:
@@ -186,16 +288,20 @@ class Opening:
             raise
 
     def drop(self) -> None:
-        """The way is not wanted any more."""
+        """End the children, and close the bridge if there is one."""
         self._identity.drop()
         self._context.drop()
         if self._bridge is not None:
             self._bridge.close()
 
     def connection(self) -> Connection:
-        """The daemon that docker itself would reach: its engine id is the one that docker reports.
+        """Return a connection to the daemon that docker itself would reach.
 
-        Raises EngineUnavailable with docker's own words for an unknown context or a dead daemon, and when the ids differ.
+        Its engine id is the one that docker reports.
+
+        Raises:
+            EngineUnavailable: The context is unknown or the daemon does not answer, in docker's own
+                words; or the ids differ.
         """
         try:
             return self._connection()
@@ -207,37 +313,122 @@ class Opening:
         endpoint = _endpoint(*self._context.answer())
         if not _PLAIN_SOCKET.fullmatch(endpoint):
             self._bridge = Bridge((*self._command, "system", "dial-stdio"), self._environ)
+            if (ssh := parse_address(endpoint)) is not None:
+                self._bridge.log_in(ssh)
         try:
-            address = f"unix://{self._bridge.path}" if self._bridge else endpoint
-            reader = Reader(address.removeprefix("unix://"), READ_TIMEOUT)
-            told = reader.greet()
-            maker = str((told.get("Components") or [{}])[0].get("Name", ""))
-            info = reader.get("/info")
+            address, reader, version, info = self._ask(endpoint)
+            maker = str((version.get("Components") or [{}])[0].get("Name", ""))
+            architecture = _architecture(version)
             ours, kernel = str(info.get("ID", "")), str(info.get("KernelVersion", ""))
-        except (Unanswered, *MISREAD) as error:
-            code, _, words = self._identity.answer()
+        except (NoAnswer, *MISREAD) as error:
+            code, _, words = self._identify()
             raise EngineUnavailable(
-                words.strip() if code and words.strip() else f"the daemon at {endpoint} cannot be inspected: {error}",
-                next_step="check that `docker info` answers with the same flags and variables",
+                (
+                    words.strip()
+                    if code and words.strip()
+                    else f"the daemon at {endpoint} cannot be inspected: {error}"
+                ),
+                next_step=_next_step(self._environ, endpoint),
             ) from error
-        code, out, words = self._identity.answer()
+        code, out, words = self._identify()
         theirs = out.decode("utf-8", "replace").strip()
         if code or not theirs:
             raise EngineUnavailable(
                 words.strip() or f"`docker info` names no engine at {endpoint}",
-                next_step="check that `docker info` answers with the same flags and variables",
+                next_step=_next_step(self._environ, endpoint),
             )
         if ours != theirs:
             raise EngineUnavailable(
-                f"{endpoint} is engine {ours or 'without id'}, but docker would reach engine {theirs}; nothing was looked at",
+                f"{endpoint} is engine {ours or 'without id'}, but docker would reach engine"
+                f" {theirs}; nothing was looked at",
                 next_step="check `docker context inspect`, DOCKER_HOST and DOCKER_CONTEXT",
             )
         remote = not endpoint.startswith(("unix://", "npipe://"))
-        return Connection(reader, address, endpoint, ours, remote, kernel, self._bridge, maker)
+        return Connection(
+            reader, address, endpoint, ours, remote, kernel, self._bridge, maker, architecture
+        )
+
+    def _identify(self) -> tuple[int, bytes, str]:
+        """Return docker's answer to `docker info`: its exit code, stdout and stderr."""
+        if self._identified is None:
+            self._identified = self._identity.answer()
+        return self._identified
+
+    def _ask(self, endpoint: str) -> tuple[str, HttpReader, dict[str, Any], dict[str, Any]]:
+        """Return an address that leads to docker's engine, a reader there, and its first answers.
+
+        Raises:
+            NoAnswer: Nobody answers.
+            EngineUnavailable: The engine is too old.
+        """
+        sockets = self._bridge.addresses if self._bridge else (endpoint.removeprefix("unix://"),)
+        for path in sockets[:-1]:
+            with contextlib.suppress(NoAnswer, *MISREAD):
+                reader, version, info = _greet(path, endpoint)
+                if str(info["ID"]) == self._identify()[1].decode("utf-8", "replace").strip():
+                    return f"unix://{path}", reader, version, info
+                reader.close()
+        reader, version, info = _greet(sockets[-1], endpoint)
+        return f"unix://{sockets[-1]}", reader, version, info
+
+
+def _greet(socket_path: str, endpoint: str) -> tuple[HttpReader, dict[str, Any], dict[str, Any]]:
+    """Return a reader at a socket, and the daemon's answers about its version and itself.
+
+    Raises:
+        NoAnswer: Nobody answers there.
+        EngineUnavailable: The engine is too old.
+    """
+    reader = HttpReader(socket_path, READ_TIMEOUT)
+    version = reader.greet()
+    _require_mounts(reader.version, endpoint)
+    return reader, version, reader.get("/info")
+
+
+def _require_mounts(version: str, endpoint: str) -> None:
+    """Refuse an engine that does not know the mounts of a container (`HostConfig.Mounts`).
+
+    It would ignore them, so that every volume looked empty to a helper.
+
+    Raises:
+        EngineUnavailable: It is older than that.
+    """
+    match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", version)
+    if match is not None and (int(match[1]), int(match[2])) < _MOUNTS_SINCE:
+        raise EngineUnavailable(
+            f"the engine at {endpoint} is too old (API {version}): safe-compose reads and copies"
+            " volumes by mounts that Docker has since 1.13 (API 1.25); nothing was looked at",
+            next_step="upgrade the engine before you delete volumes on it",
+        )
+
+
+def _next_step(environ: Mapping[str, str], endpoint: str) -> str:
+    """Return what to try where docker cannot reach a daemon."""
+    if environ.get("DOCKER_API_VERSION"):
+        return (
+            "unset DOCKER_API_VERSION, or check that `docker info` answers with the same flags and"
+            " variables"
+        )
+    if (url := parse_address(endpoint)) is not None:
+        words = ("ssh", "-o", "BatchMode=yes", *make_host_words(url), "docker", "info")
+        return (
+            f"ssh cannot ask for anything here: check that `{join_for_shell(words)}` answers (a key"
+            " in an agent or without a passphrase, the host in known_hosts)"
+        )
+    return "check that `docker info` answers with the same flags and variables"
+
+
+def _architecture(version: Mapping[str, Any]) -> str:
+    """Return the architecture of the server from its answer to `GET /version`."""
+    system, architecture = str(version.get("Os", "linux")), str(version.get("Arch", ""))
+    return architecture if system == "linux" else f"{system}/{architecture}"
 
 
 def _endpoint(code: int, out: bytes, words: str) -> str:
-    """What `docker context inspect` says; the context `default` reflects -H and DOCKER_HOST (docker CLI 28.2.2, run)."""
+    """Return the host that `docker context inspect` names.
+
+    The context `default` reflects -H and DOCKER_HOST (docker CLI 28.2.2, run).
+    """
     if code:
         raise EngineUnavailable(
             words.strip() or "docker cannot tell which daemon it would reach",
@@ -246,5 +437,7 @@ def _endpoint(code: int, out: bytes, words: str) -> str:
     try:
         host = json.loads(out)[0]["Endpoints"]["docker"]["Host"]
     except (ValueError, LookupError, TypeError) as error:
-        raise EngineUnavailable("`docker context inspect` did not name a docker endpoint; nothing was looked at") from error
+        raise EngineUnavailable(
+            "`docker context inspect` did not name a docker endpoint; nothing was looked at"
+        ) from error
     return str(host)

@@ -1,198 +1,290 @@
-"""A server that speaks SFTP, through the system's own ssh: its settings, known hosts, keys and agent; it never asks.
+"""An SFTP server as destination of copies.
 
-The words of version 3 of the protocol (draft-ietf-secsh-filexfer-02, which OpenSSH speaks) over `ssh -s HOST sftp`: so that
-files stream in both directions, faults have names, and an account without a shell is enough. OpenSSH's extensions for
-rename-over, sync and free space are used where a server offers them (its PROTOCOL file, section 4).
+It uses version 3 of the protocol (draft-ietf-secsh-filexfer-02, which OpenSSH implements) over `ssh
+-s HOST sftp`, so that files stream in both directions, errors have names, and an account without a
+shell suffices. OpenSSH's extensions for rename-over, sync and free space are used where a server
+offers them (its PROTOCOL file, section 4).
+
+The server is not trusted: every length, number and name that it sends is checked, and every wait is
+limited.
 """
 
 import os
-import shutil
 import struct
-import subprocess
-import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import IO, NoReturn
 
-from safe_compose.artifacts import hide_secrets
-from safe_compose.destination import Destination
-from safe_compose.errors import BackupFailed
-from safe_compose.offsite import MANIFEST, PARTIAL, Missing, unusable
-
-_INIT, _VERSION, _OPEN, _CLOSE, _READ, _WRITE = 1, 2, 3, 4, 5, 6
-_OPENDIR, _READDIR, _REMOVE, _MKDIR, _STAT, _RENAME = 11, 12, 13, 14, 17, 18
-_STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
-_EXTENDED, _EXTENDED_REPLY = 200, 201
-_OK, _EOF, _NO_SUCH_FILE = 0, 1, 2
-_FOR_READING, _FOR_WRITING = 0x01, 0x02 | 0x08 | 0x10  # write, create, truncate
-_HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES, _HAS_MORE = 0x1, 0x2, 0x4, 0x8, 0x80000000
-_FOLDER, _FILE, _KIND = 0o040000, 0o100000, 0o170000
+from safe_compose.core.backup import hide_secrets
+from safe_compose.core.destination import Destination
+from safe_compose.errors import OperationFailed
+from safe_compose.offsite.limits import STALL_SECONDS, SYNC_SECONDS, Deadline
+from safe_compose.offsite.place import MANIFEST, PARTIAL, FileMissing, make_fault
+from safe_compose.offsite.sftp_packets import (
+    CLOSE,
+    DATA,
+    EOF,
+    EXTENDED,
+    EXTENDED_REPLY,
+    FILE,
+    FOLDER,
+    FOR_READING,
+    FOR_WRITING,
+    HAS_MODE,
+    KIND,
+    MKDIR,
+    NAME,
+    NO_SUCH_FILE,
+    OPEN,
+    OPENDIR,
+    READ,
+    READDIR,
+    REMOVE,
+    RENAME,
+    STAT,
+    WRITE,
+    Malformed,
+    SftpFault,
+    pack_string,
+    take_attributes,
+    take_number,
+    take_string,
+)
+from safe_compose.offsite.sftp_session import SftpSession
 
 PIECE = 32768
-"""Bytes of one read or write: every server must take that much (section 3 of the draft)."""
+"""Bytes of one read or write: every server must accept that much (section 3 of the draft)."""
 WINDOW = 64
-"""Requests on their way at once; 2 MiB with those pieces."""
-LARGEST_PACKET = 1 << 20
-
-_OPTIONS = (
-    "BatchMode=yes", "ConnectTimeout=20", "ServerAliveInterval=15", "ServerAliveCountMax=4", "ForwardAgent=no",
-    "ForwardX11=no", "ClearAllForwardings=yes", "PermitLocalCommand=no", "RequestTTY=no",
-)  # fmt: skip
+"""Most requests in transit at once; 2 MiB with those pieces."""
+DEEPEST = 8
+"""Most folders below each other in a copy; ours have two."""
 
 
-class _Fault(Exception):
-    """A status other than the one that was hoped for."""
+class SftpServer:
+    """A session with a server.
 
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+    Its base folder must exist there.
+    """
 
+    def __init__(self, destination: Destination, *, stall: float = STALL_SECONDS) -> None:
+        """Connect to the server.
 
-class Server:
-    """One session. Its base folder must exist there."""
+        Args:
+            destination: The server and its base folder.
+            stall: Seconds without any answer after which the server counts as dead.
 
-    def __init__(self, destination: Destination) -> None:
+        Raises:
+            OperationFailed: ssh fails, or the base folder does not exist.
+            PlaceUnusable: The server does not answer properly, or in time.
+        """
         self._to = destination
-        ssh = shutil.which("ssh")
-        if ssh is None:
-            raise unusable(destination, "there is no ssh on this machine", next_step="install the OpenSSH client")
-        words = [ssh, *(w for option in _OPTIONS for w in ("-o", option))]
-        words += ["-p", str(destination.port)] if destination.port else []
-        words += ["-l", destination.user] if destination.user else []
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the session)
+        self.title = f"off-site {destination.name}"
+        self._session = SftpSession(destination, self.title, stall)
         try:
-            self._ssh = subprocess.Popen(
-                [*words, "-s", "--", destination.host, "sftp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
-            )
-        except OSError as error:
-            self._said.close()
-            raise unusable(destination, f"ssh does not start: {error.strerror or error}") from error
-        assert self._ssh.stdin is not None and self._ssh.stdout is not None  # pipes were asked for
-        self._out: IO[bytes] = self._ssh.stdin
-        self._in: IO[bytes] = self._ssh.stdout
-        self._number = 0
-        self._replies: dict[int, tuple[int, bytes]] = {}
-        self._extensions: set[bytes] = set()
-        try:
-            self._greet()
+            self._session.greet()
             with self._told("looked at"):
                 self._stat(self._path(""))
         except BaseException:
             self.close()
             raise
 
-    # -- what a place does ---------------------------------------------------------------------------------------------
+    # -- operations of a place ---------------------------------------------------------------------
 
     def check(self, need: int) -> None:
+        """Check that the server has `need` bytes of free space, if it reports its space.
+
+        Raises:
+            OperationFailed: It has less, or refuses.
+            PlaceUnusable: It does not answer properly, or in time.
+        """
         free = self._free()
         if free is not None and free < need:
-            raise unusable(
+            raise make_fault(
                 self._to,
-                f"no room: {need >> 20} MiB are needed, {free >> 20} MiB are free there",
+                f"no space: {need >> 20} MiB are needed, {free >> 20} MiB are free there",
                 next_step="make room there and try again",
             )
 
     def copies(self) -> list[str]:
+        """Return `<project>/<id>` of every folder that holds a manifest.
+
+        Raises:
+            OperationFailed: The server refuses.
+            PlaceUnusable: It does not answer properly, or in time.
+        """
         found = []
+        looking = Deadline(self.title)
         with self._told("listed"):
-            for project in self._folders(""):
-                for name in self._folders(project):
-                    with suppress(_Fault):
+            for project in self._folders("", looking):
+                for name in self._folders(project, looking):
+                    looking.count()
+                    with suppress(SftpFault):
                         self._stat(self._path(f"{project}/{name}/{MANIFEST}"))
                         found.append(f"{project}/{name}")
         return found
 
     def files(self, folder: str) -> dict[str, int]:
+        """Return the name below the folder -> size of every file in it.
+
+        Empty where there is no such folder.
+
+        Raises:
+            OperationFailed: The server refuses.
+            PlaceUnusable: It does not answer properly, or in time.
+        """
         found: dict[str, int] = {}
+        looking = Deadline(self.title)
         with self._told("listed"):
             waiting = [""]
             while waiting:
                 below = waiting.pop()
                 try:
-                    entries = self._entries(f"{folder}/{below}".rstrip("/"))
-                except _Fault as fault:
-                    if fault.code == _NO_SUCH_FILE:
+                    entries = self._entries(f"{folder}/{below}".rstrip("/"), looking)
+                except SftpFault as fault:
+                    if fault.code == NO_SUCH_FILE:
                         continue
                     raise
+                if below.count("/") > DEEPEST:
+                    raise self._session.bad(
+                        "it lists more folders below each other than a backup has"
+                    )
                 for name, size, mode in entries:
-                    if mode & _KIND == _FOLDER:
+                    if mode & KIND == FOLDER:
                         waiting.append(f"{below}{name}/")
-                    elif mode & _KIND == _FILE:
+                    elif mode & KIND == FILE:
                         found[f"{below}{name}"] = size
         return found
 
-    def put(self, name: str, blocks: Iterable[bytes], size: int) -> None:
+    def put(self, name: str, blocks: Iterable[bytes], _size: int) -> None:
+        """Write a file, synced if the server can; it appears only when it is complete.
+
+        Raises:
+            OperationFailed: The server refuses.
+            PlaceUnusable: It does not answer properly, or in time.
+        """
         parent, _, plain = name.rpartition("/")
         draft = f"{parent}/.{plain}.new"
         with self._told("written"):
             self._make_folders(parent)
-            # mode 0600, whatever its umask
-            handle = self._handle(_OPEN, _text(self._path(draft)) + struct.pack(">III", _FOR_WRITING, _HAS_MODE, 0o600))
+            # mode 0600, whatever the server's umask
+            handle = self._session.open_handle(
+                OPEN,
+                pack_string(self._path(draft)) + struct.pack(">III", FOR_WRITING, HAS_MODE, 0o600),
+            )
             self._write(handle, blocks)
-            if b"fsync@openssh.com" in self._extensions:
-                self._ask(_EXTENDED, _text(b"fsync@openssh.com") + _text(handle))
-            self._ask(_CLOSE, _text(handle))
+            if b"fsync@openssh.com" in self._session.extensions:
+                self._session.ask(
+                    EXTENDED,
+                    pack_string(b"fsync@openssh.com") + pack_string(handle),
+                    patience=SYNC_SECONDS,
+                )
+            self._session.ask(CLOSE, pack_string(handle), patience=SYNC_SECONDS)
             self._move(draft, name)
 
     def read(self, name: str) -> Iterator[bytes]:
+        """Yield the bytes of a file.
+
+        Raises:
+            FileMissing: There is no such file.
+            OperationFailed: The server refuses.
+            PlaceUnusable: It does not answer properly, or in time.
+        """
         with self._told("read"):
             try:
-                handle = self._handle(_OPEN, _text(self._path(name)) + struct.pack(">III", _FOR_READING, 0, 0))
-            except _Fault as fault:
-                if fault.code == _NO_SUCH_FILE:
-                    raise Missing(name) from fault
+                handle = self._session.open_handle(
+                    OPEN, pack_string(self._path(name)) + struct.pack(">III", FOR_READING, 0, 0)
+                )
+            except SftpFault as fault:
+                if fault.code == NO_SUCH_FILE:
+                    raise FileMissing(name) from fault
                 raise
             yield from self._stream(handle)
-            self._ask(_CLOSE, _text(handle))
+            self._session.ask(CLOSE, pack_string(handle))
 
     def rename(self, old: str, new: str) -> None:
+        """Rename a folder.
+
+        Raises:
+            OperationFailed: The server refuses, for example because the new name exists.
+            PlaceUnusable: It does not answer properly, or in time.
+        """
         with self._told("written"):
-            self._ask(_RENAME, _text(self._path(old)) + _text(self._path(new)))  # refuses to take an existing one's place
+            # RENAME refuses to replace
+            self._session.ask(RENAME, pack_string(self._path(old)) + pack_string(self._path(new)))
 
     def close(self) -> None:
-        for pipe in (self._out, self._in):
-            with suppress(OSError):  # of a session that is dead already
-                pipe.close()
-        try:
-            self._ssh.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._ssh.kill()
-            self._ssh.wait()
-        self._said.close()
+        """End the session."""
+        self._session.close()
 
-    # -- what it is made of --------------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------
 
     def _path(self, name: str) -> bytes:
         return os.fsencode(f"{self._to.path}/{name}".rstrip("/") or "/")
 
-    def _folders(self, folder: str) -> list[str]:
-        return [name for name, _, mode in self._entries(folder) if mode & _KIND == _FOLDER and not name.startswith((".", PARTIAL))]
+    def _folders(self, folder: str, looking: Deadline) -> list[str]:
+        entries = self._entries(folder, looking)
+        return [
+            name
+            for name, _, mode in entries
+            if mode & KIND == FOLDER and not name.startswith((".", PARTIAL))
+        ]
 
-    def _entries(self, folder: str) -> list[tuple[str, int, int]]:
-        """Name, size, mode of what is in a folder, without the dots."""
-        handle = self._handle(_OPENDIR, _text(self._path(folder)))
-        found: list[tuple[str, int, int]] = []
+    def _entries(self, folder: str, looking: Deadline) -> list[tuple[str, int, int]]:
+        """Return (name, size, mode) of the entries of a folder, without `.` and `..`."""
+        handle = self._session.open_handle(OPENDIR, pack_string(self._path(folder)))
+        found: dict[bytes, tuple[str, int, int]] = {}
         while True:
             try:
-                kind, data = self._reply(self._send(_READDIR, _text(handle)))
-            except _Fault as fault:
-                if fault.code == _EOF:
+                kind, data = self._session.reply(
+                    self._session.send(READDIR, pack_string(handle)), until=looking
+                )
+            except SftpFault as fault:
+                if fault.code == EOF:
                     break
                 raise
-            if kind != _NAME:
-                self._broken()
-            (count,), at = struct.unpack_from(">I", data), 4
+            if kind != NAME:
+                raise self._session.bad("it answers a request for names with something else")
+            for name, size, mode in self._names(data):
+                looking.count()
+                if name in (b".", b".."):
+                    continue
+                if (
+                    b"/" in name
+                    or not name
+                    or name in found
+                    or any(byte < 32 or byte == 127 for byte in name)
+                ):
+                    raise self._session.bad(
+                        f"it lists a name that no folder can hold: {os.fsdecode(name)!r:.100}"
+                    )
+                found[name] = (os.fsdecode(name), size, mode)
+        self._session.ask(CLOSE, pack_string(handle))
+        return list(found.values())
+
+    def _names(self, data: bytes) -> list[tuple[bytes, int, int]]:
+        """Return the entries of one NAME packet.
+
+        Raises:
+            PlaceUnusable: It is cut short, or empty: the draft ends a listing by a status.
+        """
+        found = []
+        try:
+            count, at = take_number(data, 0)
             for _ in range(count):
-                name, at = _take(data, at)
-                _, at = _take(data, at)  # as `ls -l` would show it
-                size, mode, at = _attributes(data, at)
-                if name not in (b".", b".."):
-                    found.append((os.fsdecode(name), size, mode))
-        self._ask(_CLOSE, _text(handle))
+                name, at = take_string(data, at)
+                _, at = take_string(data, at)  # the line of `ls -l`
+                size, mode, at = take_attributes(data, at)
+                found.append((name, size, mode))
+        except Malformed as fault:
+            raise self._session.bad("a list of names is cut short") from fault
+        if not found:
+            raise self._session.bad(
+                "it answers a request for names with none, and does not end the list"
+            )
         return found
 
     def _stat(self, path: bytes) -> None:
-        self._reply(self._send(_STAT, _text(path)))
+        self._session.reply(self._session.send(STAT, pack_string(path)))
 
     def _make_folders(self, folder: str) -> None:
         parts = folder.split("/")
@@ -200,176 +292,126 @@ class Server:
             path = self._path("/".join(parts[:length]))
             try:
                 self._stat(path)
-            except _Fault as fault:
-                if fault.code != _NO_SUCH_FILE:
+            except SftpFault as fault:
+                if fault.code != NO_SUCH_FILE:
                     raise
-                self._ask(_MKDIR, _text(path) + struct.pack(">II", _HAS_MODE, 0o700))
+                self._session.ask(MKDIR, pack_string(path) + struct.pack(">II", HAS_MODE, 0o700))
 
     def _write(self, handle: bytes, blocks: Iterable[bytes]) -> None:
-        waiting: list[int] = []
+        waiting: deque[int] = deque()
         at = 0
         for block in blocks:
             for start in range(0, len(block), PIECE):
                 piece = block[start : start + PIECE]
-                waiting.append(self._send(_WRITE, _text(handle) + struct.pack(">Q", at) + _text(piece)))
+                waiting.append(
+                    self._session.send(
+                        WRITE, pack_string(handle) + struct.pack(">Q", at) + pack_string(piece)
+                    )
+                )
                 at += len(piece)
                 if len(waiting) >= WINDOW:
-                    self._reply(waiting.pop(0))
+                    self._session.reply(waiting.popleft())
         for number in waiting:
-            self._reply(number)
+            self._session.reply(number)
 
     def _stream(self, handle: bytes) -> Iterator[bytes]:
-        """Every byte in order, several requests ahead; a server may answer with less than was asked for."""
-        waiting: list[tuple[int, int]] = []
+        """Yield the bytes of a file in order, with several requests in transit.
+
+        A server may answer with fewer bytes than were requested.
+        """
+        waiting: deque[tuple[int, int]] = deque()
         asked = at = 0
         ended = False
         while waiting or not ended:
             while not ended and len(waiting) < WINDOW:
                 waiting.append((self._ask_for(handle, asked, PIECE), asked))
                 asked += PIECE
-            number, start = waiting.pop(0)
-            data = self._data(number)
+            number, start = waiting.popleft()
+            data = self._data(number, PIECE)
             ended = ended or not data
             while data:
                 yield data
                 at += len(data)
-                data = self._data(self._ask_for(handle, at, start + PIECE - at)) if at < start + PIECE else b""
+                left = start + PIECE - at
+                data = self._data(self._ask_for(handle, at, left), left) if left > 0 else b""
             if at < start + PIECE and not ended:
-                ended = True  # what is asked for beyond the end is answered with nothing
+                ended = True  # requests beyond the end are answered with no data
 
     def _ask_for(self, handle: bytes, at: int, length: int) -> int:
-        return self._send(_READ, _text(handle) + struct.pack(">QI", at, length))
+        return self._session.send(READ, pack_string(handle) + struct.pack(">QI", at, length))
 
-    def _data(self, number: int) -> bytes:
+    def _data(self, number: int, asked: int) -> bytes:
+        """Return the bytes that a READ request delivered; none at the end of the file."""
         try:
-            kind, data = self._reply(number)
-        except _Fault as fault:
-            if fault.code == _EOF:
+            kind, data = self._session.reply(number)
+        except SftpFault as fault:
+            if fault.code == EOF:
                 return b""
             raise
-        if kind != _DATA:
-            self._broken()
-        return _take(data, 0)[0]
+        found = self._session.string(data) if kind == DATA else None
+        if found is None or len(found) > asked:
+            raise self._session.bad(
+                "it answers a request for data with something else, or with more than was asked for"
+            )
+        return found
 
     def _move(self, old: str, new: str) -> None:
-        """Put a file in the place of another in one step where the server can; else the old one goes first."""
-        words = _text(self._path(old)) + _text(self._path(new))
-        if b"posix-rename@openssh.com" in self._extensions:
-            self._ask(_EXTENDED, _text(b"posix-rename@openssh.com") + words)
+        """Rename a file over another, in one step if the server can.
+
+        Otherwise remove the old one first.
+        """
+        words = pack_string(self._path(old)) + pack_string(self._path(new))
+        if b"posix-rename@openssh.com" in self._session.extensions:
+            self._session.ask(EXTENDED, pack_string(b"posix-rename@openssh.com") + words)
             return
-        with suppress(_Fault):
-            self._ask(_REMOVE, _text(self._path(new)))
-        self._ask(_RENAME, words)
+        with suppress(SftpFault):
+            self._session.ask(REMOVE, pack_string(self._path(new)))
+        self._session.ask(RENAME, words)
 
     def _free(self) -> int | None:
-        if b"statvfs@openssh.com" not in self._extensions:
+        if b"statvfs@openssh.com" not in self._session.extensions:
             return None
         with self._told("measured"):
-            kind, data = self._reply(self._send(_EXTENDED, _text(b"statvfs@openssh.com") + _text(self._path(""))))
-            if kind != _EXTENDED_REPLY or len(data) < 40:
-                self._broken()
+            kind, data = self._session.reply(
+                self._session.send(
+                    EXTENDED, pack_string(b"statvfs@openssh.com") + pack_string(self._path(""))
+                )
+            )
+            if kind != EXTENDED_REPLY or len(data) < 40:
+                raise self._session.bad("it does not say how much is free there")
         _, fragment, _, _, available = struct.unpack_from(">5Q", data)
         return int(fragment * available)
 
-    # -- the protocol --------------------------------------------------------------------------------------------------
+    def _told(self, done: str) -> "_ErrorReport":
+        return _ErrorReport(self, done)
 
-    def _greet(self) -> None:
-        self._transmit(struct.pack(">BI", _INIT, 3))
-        kind, data = self._packet()
-        if kind != _VERSION:
-            self._broken()
-        at = 4
-        while at < len(data):
-            name, at = _take(data, at)
-            _, at = _take(data, at)
-            self._extensions.add(name)
-
-    def _send(self, kind: int, body: bytes) -> int:
-        self._number += 1
-        self._transmit(struct.pack(">BI", kind, self._number) + body)
-        return self._number
-
-    def _transmit(self, packet: bytes) -> None:
-        try:
-            self._out.write(struct.pack(">I", len(packet)) + packet)
-            self._out.flush()
-        except OSError:
-            self._broken()
-
-    def _packet(self) -> tuple[int, bytes]:
-        (length,) = struct.unpack(">I", self._exactly(4))
-        if not 0 < length <= LARGEST_PACKET:
-            self._broken()
-        packet = self._exactly(length)
-        return packet[0], packet[1:]
-
-    def _exactly(self, count: int) -> bytes:
-        data = self._in.read(count)
-        if len(data) < count:
-            self._broken()
-        return data
-
-    def _reply(self, number: int) -> tuple[int, bytes]:
-        """The answer to a request. Raises _Fault for every status but OK."""
-        while number not in self._replies:
-            kind, data = self._packet()
-            if len(data) < 4:
-                self._broken()
-            self._replies[struct.unpack_from(">I", data)[0]] = (kind, data[4:])
-        kind, data = self._replies.pop(number)
-        if kind == _STATUS:
-            (code,) = struct.unpack_from(">I", data)
-            if code != _OK:
-                message = _take(data, 4)[0].decode("utf-8", "replace") if len(data) > 4 else ""
-                raise _Fault(code, message or f"status {code}")
-        return kind, data
-
-    def _ask(self, kind: int, body: bytes) -> None:
-        self._reply(self._send(kind, body))
-
-    def _handle(self, kind: int, body: bytes) -> bytes:
-        answer, data = self._reply(self._send(kind, body))
-        if answer != _HANDLE:
-            self._broken()
-        return _take(data, 0)[0]
-
-    def _told(self, done: str) -> "_Told":
-        return _Told(self, done)
-
-    def fault(self, done: str, fault: _Fault) -> BackupFailed:
-        """A refusal of the server, in words."""
+    def fault(self, done: str, fault: SftpFault) -> OperationFailed:
+        """Return the error for a refusal of the server."""
         hint = ""
         if done == "written":
-            with suppress(_Fault, BackupFailed):
+            with suppress(SftpFault, OperationFailed):
                 free = self._free()
                 hint = f"; {free >> 20} MiB are free there" if free is not None else ""
-        if done == "looked at" and fault.code == _NO_SUCH_FILE:
-            return unusable(
-                self._to, f"there is no folder {self._to.path} on {self._to.host}", next_step="make it there, and try again"
+        if done == "looked at" and fault.code == NO_SUCH_FILE:
+            return make_fault(
+                self._to,
+                f"there is no folder {self._to.path} on {self._to.host}",
+                next_step="make it there, and try again",
             )
-        return unusable(self._to, f"cannot be {done}: {hide_secrets(str(fault))}{hint}", next_step="correct that, then try again")
-
-    def _broken(self) -> NoReturn:
-        """The session ended, or what answers is no SFTP server: ssh's own words say why."""
-        with suppress(OSError):
-            self._out.close()
-        try:
-            code: int | None = self._ssh.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = None
-        self._said.seek(0)
-        words = self._said.read().decode("utf-8", "replace").strip().splitlines()
-        said = hide_secrets("; ".join(line.strip() for line in words[-5:] if line.strip())) or "it said nothing"
-        ended = f"ssh ended with {code}" if code is not None else "what answers is no SFTP server"
-        at = f"-p {self._to.port} " if self._to.port else ""
-        who = f"{self._to.user}@" if self._to.user else ""
-        raise unusable(self._to, f"{ended}: {said}", next_step=f"try it by hand: sftp {at.replace('-p', '-P')}{who}{self._to.host}")
+        return make_fault(
+            self._to,
+            f"cannot be {done}: {hide_secrets(str(fault))}{hint}",
+            next_step="correct that, then try again",
+        )
 
 
-class _Told:
-    """Turns a refusal of the server inside the block into BackupFailed. No generator: blocks of it hold a `yield`."""
+class _ErrorReport:
+    """A context manager that turns a refusal of the server into OperationFailed.
 
-    def __init__(self, server: Server, done: str) -> None:
+    It is no generator, because blocks of it hold a `yield`.
+    """
+
+    def __init__(self, server: SftpServer, done: str) -> None:
         self._server = server
         self._done = done
 
@@ -377,37 +419,5 @@ class _Told:
         return None
 
     def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> None:
-        if isinstance(fault, _Fault):
+        if isinstance(fault, SftpFault):
             raise self._server.fault(self._done, fault) from fault
-
-
-def _text(value: bytes) -> bytes:
-    return struct.pack(">I", len(value)) + value
-
-
-def _take(data: bytes, at: int) -> tuple[bytes, int]:
-    """A counted string at a place, and where it ends."""
-    (length,) = struct.unpack_from(">I", data, at)
-    end = at + 4 + length
-    return data[at + 4 : end], end
-
-
-def _attributes(data: bytes, at: int) -> tuple[int, int, int]:
-    """Size and mode of an ATTRS structure (section 5 of the draft), and where it ends."""
-    (flags,) = struct.unpack_from(">I", data, at)
-    at += 4
-    size = mode = 0
-    if flags & _HAS_SIZE:
-        (size,) = struct.unpack_from(">Q", data, at)
-        at += 8
-    at += 8 if flags & _HAS_OWNER else 0
-    if flags & _HAS_MODE:
-        (mode,) = struct.unpack_from(">I", data, at)
-        at += 4
-    at += 8 if flags & _HAS_TIMES else 0
-    if flags & _HAS_MORE:
-        (count,) = struct.unpack_from(">I", data, at)
-        at += 4
-        for _ in range(2 * count):
-            _, at = _take(data, at)
-    return size, mode, at

@@ -1,0 +1,148 @@
+"""The verb that installs safe-compose before docker."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safe_compose.cli.options import (
+    AsJson,
+    Yes,
+    app,
+    ask_yes,
+    load_settings,
+    print_json,
+)
+from safe_compose.core.quantities import count
+from safe_compose.errors import Refused, UsageError
+from safe_compose.install import apply, scripts
+from safe_compose.install.places import InstallPlaces
+from safe_compose.install.plan import plan
+from safe_compose.install.record import InstallChange, read_record
+from safe_compose.ui import terminal
+
+
+@app.command()
+def shell(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Print the functions of bash, zsh or fish, to be evaluated."),
+    ] = None,
+    install: Annotated[
+        list[str] | None, typer.Option("--install", help="shims, plugin or rc; may be repeated.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Where shims go; it will stand first on PATH.")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="With --install: show the whole text of each change.")
+    ] = False,
+    uninstall: Annotated[
+        bool, typer.Option("--uninstall", help="Take away all that was installed.")
+    ] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Install safe-compose before docker (functions, programs, plugin), or uninstall it."""
+    if sum((name is not None, bool(install), uninstall)) != 1:
+        raise UsageError(
+            "shell takes one of: bash, zsh, fish; --install shims|plugin|rc; --uninstall"
+        )
+    places = InstallPlaces.here()
+    if uninstall:
+        _remove_routes(places, yes=yes, as_json=as_json)
+    elif install:
+        changes = plan(install, folder, places)
+        if not as_json:
+            _tell_changes(changes, whole=show)
+        _install_routes(changes, places, yes=yes, as_json=as_json)
+    elif name in ("bash", "zsh", "fish"):
+        scripts.print_function(name)
+    else:
+        raise UsageError(f"there is no function for {name!r}, only for bash, zsh and fish")
+
+
+def _install_routes(
+    changes: Sequence[InstallChange], places: InstallPlaces, *, yes: bool, as_json: bool
+) -> None:
+    """Make the changes after a yes. With `--json` and without `--yes` they are only shown."""
+    if changes and (yes or not as_json):
+        terminal.flush()
+        ask_yes(f"Make {count(len(changes), 'change')}?", yes=yes)
+        apply.apply(changes, places)
+    if as_json:
+        print_json({"changes": [asdict(c) for c in changes], "done": yes or not changes})
+    elif changes:
+        terminal.say("safe-compose: done. In a new login shell, `safe-compose doctor` tries it")
+    else:
+        terminal.say("safe-compose: everything is in place, nothing was written")
+
+
+def _tell_changes(changes: Sequence[InstallChange], *, whole: bool) -> None:
+    """Print a line for each path, or with `whole` the text of each change."""
+    if not whole:
+        hows: dict[str, list[str]] = {}
+        for change in changes:
+            hows.setdefault(change.path, []).append(_HOW[change.how])
+        for path, how in hows.items():
+            terminal.tell(f"{' and '.join(dict.fromkeys(how))} {path}")
+        if changes:
+            terminal.say("safe-compose: --show prints the text of each change")
+        return
+    shown: dict[str, str] = {}
+    for change in changes:
+        line = f"{_HOW[change.how]} {change.path}"
+        if (same := shown.setdefault(change.text, change.path)) != change.path:
+            terminal.tell(f"{line}: as in {same}")
+        else:
+            terminal.tell(line)
+            terminal.tell_lines(change.shown.strip("\n"), indent="    ")
+
+
+_HOW = {
+    "file": "write",
+    "head": "begin with",
+    "tail": "end with",
+    "link": "link",
+    "aside": "rename",
+}
+
+
+def _remove_routes(places: InstallPlaces, *, yes: bool, as_json: bool) -> None:
+    """Undo what was installed.
+
+    Raises:
+        Refused: Something was edited since, so it stays.
+    """
+    known = read_record(places)
+    if not as_json:
+        for path in dict.fromkeys(change.path for change in known):
+            terminal.tell(f"take back {path}")
+    done: list[str] = []
+    left: list[str] = []
+    if known and (yes or not as_json):
+        terminal.flush()
+        ask_yes(f"Take {count(len(known), 'change')} back?", yes=yes)
+        done, left = apply.uninstall(places)
+    if as_json:
+        print_json(
+            {
+                "changes": [asdict(c) for c in known],
+                "done": yes or not known,
+                "removed": done,
+                "left": left,
+            }
+        )
+    else:
+        for line in [*done, f"{count(len(done), 'change')} taken back"]:
+            terminal.say(f"safe-compose: {line}")
+        terminal.say(
+            f"safe-compose: what stays: backups and journal in {load_settings().store}, the package"
+            " itself, and the functions of shells that are open"
+        )
+    if left:
+        raise Refused(
+            "; ".join(left), next_step="remove them by hand where you want to, then run this again"
+        )

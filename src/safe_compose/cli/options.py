@@ -1,0 +1,189 @@
+"""Options of several verbs, questions, and the search for project, settings and store."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from safe_compose.errors import Refused, UsageError
+from safe_compose.grammar import parser
+from safe_compose.settings import load
+from safe_compose.store import settings_approval
+from safe_compose.store.catalogue.catalogue import Catalogue
+from safe_compose.ui import terminal as ui_terminal
+
+app = typer.Typer(
+    name="safe-compose",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _name_verbs() -> None:
+    """Have typer expect a verb, also where only one is loaded."""
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (a documented, versioned shape).")]
+
+ProjectName = Annotated[
+    str | None,
+    typer.Option("--project", "-p", help="The compose project, instead of this folder's."),
+]
+
+ComposeFile = Annotated[
+    list[str] | None,
+    typer.Option("--file", "-f", help="A compose file, as docker compose takes it."),
+]
+
+VolumeName = Annotated[
+    list[str] | None, typer.Option("--volume", help="Only this volume; may be repeated.")
+]
+
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="Do not ask y/N. It never overwrites data: that needs --confirm."),
+]
+
+Confirm = Annotated[
+    str | None,
+    typer.Option(
+        "--confirm", envvar="SAFE_COMPOSE_CONFIRM", help="The phrase that would have been typed."
+    ),
+]
+
+NonInteractive = Annotated[
+    bool,
+    typer.Option(
+        "--non-interactive",
+        envvar="SAFE_COMPOSE_NON_INTERACTIVE",
+        help="Never ask: refuse instead.",
+    ),
+]
+
+Every = Annotated[bool, typer.Option("--all", help="Every backup.")]
+
+BACKUP_ID = "A backup's id, its short id, or latest."
+
+Utc = Annotated[bool, typer.Option("--utc", help="Show times in UTC instead of ages.")]
+
+Wait = Annotated[
+    float, typer.Option(help="Seconds to wait for another safe-compose of this project.")
+]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+
+IdentityFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity",
+        envvar="SAFE_COMPOSE_IDENTITY",
+        help="The file of the key that opens encrypted backups.",
+    ),
+]
+
+
+def make_down(project: str | None, files: Sequence[str] | None) -> parser.Invocation:
+    """Return the `down -v` of a project, which is never run: it serves to look the project up."""
+    words = ["compose"]
+    words += ["--project-name", project] if project else []
+    words += [word for name in files or () for word in ("--file", str(Path(name).absolute()))]
+    return parser.parse([*words, "down", "--volumes"])
+
+
+def make_lookup(project: str | None, files: Sequence[str] | None) -> parser.Invocation:
+    """Return an invocation that has all services of the project looked up.
+
+    Services of inactive profiles count too: only then does it matter which containers are orphans.
+    """
+    words = make_down(project, files)
+    return parser.parse([*words.argv, "--remove-orphans"])
+
+
+def load_settings(folder: Path | None = None, *, doing: str | None = None) -> load.Settings:
+    """Return the settings of a folder, as far as a person has approved them.
+
+    Args:
+        folder: The folder; None: this one.
+        doing: The text that says what is not done while some of them wait for approval. None: those
+            are left out, which is reported.
+
+    Raises:
+        Refused: Some of them wait for approval, and `doing` is given.
+    """
+    settings = load.load(folder or Path.cwd(), dict(os.environ))
+    settings_approval.tell(settings)
+    if doing is not None:
+        settings_approval.require(settings, doing)
+    return settings_approval.reduce_to_approved(settings)
+
+
+def open_catalogue() -> Catalogue:
+    """Return the store that the settings of this folder name."""
+    settings = load_settings()
+    return Catalogue.at(settings.store, settings.access)
+
+
+def unlock(settings: load.Settings, identity: Path | None) -> None:
+    """Read the keys that open encrypted backups.
+
+    Raises:
+        UsageError: A file that was named for this command cannot be read.
+    """
+    from safe_compose.volumes import encryption
+
+    if identity is not None:
+        encryption.add_identity(identity)
+    elif settings.identity is not None:
+        if settings.identity.exists():
+            encryption.add_identity(settings.identity)
+        else:
+            ui_terminal.say(
+                f"safe-compose: encrypt.identity: there is no {settings.identity}: encrypted"
+                " backups stay closed"
+            )
+
+
+def print_json(shape: dict[str, Any]) -> None:
+    """Print one JSON object with the version of its shape."""
+    ui_terminal.tell_json({"version": 1, **shape})
+
+
+def ask_yes(
+    question: str, *, yes: bool, ask: bool = True, nothing: str = "nothing was changed"
+) -> None:
+    """Ask a question on the terminal, unless `yes` answers it.
+
+    Args:
+        question: The question.
+        yes: The value of `--yes`.
+        ask: Whether a person may be asked.
+        nothing: The text that says what was not done where nobody may be asked.
+
+    Raises:
+        Refused: The answer is no, nobody may be asked, or there is no terminal to ask on.
+    """
+    if yes:
+        return
+    if not ask:
+        raise Refused(f"nobody may be asked (--non-interactive); {nothing}", next_step="add --yes")
+    terminal = ui_terminal.Terminal.open()
+    if terminal is None:
+        raise Refused("there is no terminal to ask on; nothing was changed", next_step="add --yes")
+    if terminal.ask(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Refused("not confirmed; nothing was changed")
+
+
+def check_wait(seconds: float) -> None:
+    """Check the value of `--wait`.
+
+    Raises:
+        UsageError: It is negative, or no finite number.
+    """
+    if not math.isfinite(seconds) or seconds < 0:
+        raise UsageError(f"--wait takes seconds from 0 on, not {seconds}")

@@ -1,0 +1,240 @@
+"""The verb for backups that are made every day."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safe_compose.cli.options import (
+    AsJson,
+    ComposeFile,
+    DryRun,
+    IdentityFile,
+    ProjectName,
+    Utc,
+    Yes,
+    app,
+    ask_yes,
+    load_settings,
+    make_down,
+    make_lookup,
+    print_json,
+    unlock,
+)
+from safe_compose.core.short_id import shorten_ids
+from safe_compose.errors import SafeComposeError, UsageError
+from safe_compose.operations.backup import omissions
+from safe_compose.operations.schedule import run, systemd
+from safe_compose.store import settings_approval
+from safe_compose.store.schedules import Schedule, Schedules
+from safe_compose.system.process import read_clock
+from safe_compose.ui import tables, terminal
+from safe_compose.ui.table_layout import BAD, CAREFUL, GOOD, Cell, Column
+from safe_compose.workspace import Workspace, open_workspace, project_folder
+
+
+@app.command("schedule")
+def manage_schedule(
+    action: Annotated[str, typer.Argument(help="install, cron, status, run or remove.")] = "status",
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", help="A time of day, 03:00 unless said; may be repeated."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Where the units go, instead of systemd's own folder."),
+    ] = None,
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    identity: IdentityFile = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    utc: Utc = False,
+    as_json: AsJson = False,
+) -> None:
+    """Back up a project daily by systemd or cron, and show its runs; 1 if a person is needed."""
+    if action not in ("install", "cron", "status", "run", "remove"):
+        raise UsageError(
+            f"schedule takes install, cron, status, run or remove, not {action!r}; nothing was"
+            " changed"
+        )
+    times = systemd.parse_times(at or ["03:00"])
+    if action == "status":
+        _tell_schedules(project, utc=utc, as_json=as_json)
+    elif action == "run":
+        _run_scheduled(project, files, systemd.parse_times(at or ()), identity, as_json=as_json)
+    elif action == "remove":
+        _remove_schedule(project, folder or systemd.find_folder(os.environ), yes=yes)
+    else:
+        invocation = make_down(project, files)
+        workspace = open_workspace(invocation)
+        with closing(workspace.engine):
+            settings_approval.require(
+                workspace.whole or workspace.settings, "nothing was scheduled"
+            )
+            job = run.make_job(workspace, invocation, times)
+            omissions.tell_omitted(run.list_omissions(workspace, make_lookup(project, files)))
+            if action == "cron":
+                _tell_cron(job)
+            else:
+                units = folder or systemd.find_folder(os.environ)
+                _install_schedule(workspace, job, units, yes=yes, dry_run=dry_run)
+
+
+def _tell_cron(job: systemd.Job) -> None:
+    for line in systemd.make_cron_lines(job):
+        terminal.tell(line)
+    terminal.say(
+        "safe-compose: add that with `crontab -e`; `safe-compose schedule status` shows it after"
+        " its first run"
+    )
+
+
+def _install_schedule(
+    workspace: Workspace, job: systemd.Job, into: Path, *, yes: bool, dry_run: bool
+) -> None:
+    """Show the units, then write them and start the timer."""
+    units = systemd.make_units(job)
+    run.refuse_other(workspace, job)
+    for name, text in units.items():
+        terminal.tell(f"write {into / name}")
+        terminal.tell_lines(text.rstrip("\n"), indent="    ")
+    terminal.flush()
+    if dry_run:
+        return
+    systemd.check_listens()
+    ask_yes(f"Write these {len(units)} files and start the timer?", yes=yes)
+    run.install(workspace, job, units, into)
+    terminal.say(
+        f"safe-compose: {job.project} is backed up daily at {', '.join(job.at)}; next:"
+        f" {systemd.read_next_run(job.name) or '?'}"
+    )
+    if os.geteuid() != 0:
+        terminal.say(
+            "safe-compose: while you are logged out a timer of yours runs only after `loginctl"
+            " enable-linger`"
+        )
+
+
+def _remove_schedule(project: str | None, folder: Path, *, yes: bool) -> None:
+    settings = load_settings()
+    schedules = Schedules(settings.store, settings.access)
+    here = [
+        r.project
+        for r in schedules.all()
+        if (r.project == project if project else Path(r.folder) == Path.cwd())
+    ]
+    if len(here) != 1:
+        which = (
+            f"there is no schedule of {project}"
+            if project
+            else f"{len(here)} schedules run in this folder"
+        )
+        raise UsageError(f"{which}; nothing was removed", next_step="safe-compose schedule status")
+    ask_yes(f"Take the schedule of {here[0]} away?", yes=yes)
+    names = [f"{systemd.make_unit_name(here[0])}.{ending}" for ending in ("service", "timer")]
+    for path in systemd.remove(names, folder):
+        terminal.say(f"safe-compose: deleted {path}")
+    schedules.take_away(here[0])
+    terminal.say(
+        f"safe-compose: {here[0]} is no longer scheduled; a line in a crontab is yours to delete"
+    )
+
+
+def _tell_schedules(project: str | None, *, utc: bool, as_json: bool) -> None:
+    settings = load_settings()
+    schedules = Schedules(settings.store, settings.access)
+    records = [r for r in schedules.all() if project is None or r.project == project]
+    troubles = schedules.troubles(project)
+    nexts = {
+        r.project: (
+            systemd.read_next_run(systemd.make_unit_name(r.project)) if r.how == "systemd" else None
+        )
+        for r in records
+    }
+    if as_json:
+        shapes = [
+            {
+                "project": r.project, "folder": r.folder, "at": list(r.at), "how": r.how,
+                "next": nexts[r.project], "began": r.began, "ended": r.ended, "good": r.good,
+                "backup": r.backup, "trial": r.trial, "faults": list(r.faults),
+                "trouble": troubles.get(r.project),
+            }
+            for r in records
+        ]  # fmt: skip
+        print_json({"schedules": shapes})
+    else:
+        _print_schedules(records, nexts, troubles, tables.Moments(read_clock(), utc))
+    if troubles:
+        raise typer.Exit(1)
+
+
+def _print_schedules(
+    records: Sequence[Schedule],
+    nexts: Mapping[str, str | None],
+    troubles: Mapping[str, str],
+    moments: tables.Moments,
+) -> None:
+    columns = [
+        Column("project"),
+        Column("daily at"),
+        Column("last good run"),
+        Column("last run", 2),
+        Column("backup", 1),
+        Column("last trial", 3),
+        Column("by", 4),
+        Column("next", 5),
+        Column("needs you", is_prose=True),
+    ]
+    shorten = shorten_ids(r.backup for r in records if r.backup)
+    rows = [
+        [
+            Cell(r.project),
+            Cell(", ".join(r.at)),
+            moments.cell(r.good, style=CAREFUL if r.project in troubles else GOOD),
+            moments.cell(r.began),
+            Cell(shorten(r.backup) if r.backup else "none", r.backup or ""),
+            moments.cell(r.trial),
+            Cell(r.how),
+            Cell(nexts[r.project] or ""),
+            Cell(troubles.get(r.project, ""), style=BAD),
+        ]
+        for r in records
+    ]
+    empty = "no project is backed up daily; schedule this one: safe-compose schedule install"
+    tables.print_table(columns, rows, empty=empty)
+
+
+def _run_scheduled(
+    project: str | None,
+    files: Sequence[str] | None,
+    at: Sequence[str],
+    identity: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Make one scheduled run and report it.
+
+    Raises:
+        SafeComposeError: The first fault of the run.
+    """
+    here = make_lookup(None, files)
+    settings = load_settings(project_folder(here))
+    try:
+        unlock(settings, identity)
+        workspace = open_workspace(here)
+        with closing(workspace.engine):
+            lookups = [here, make_lookup(project, files)] if project is not None else [here]
+            outcome = run.run(workspace, lookups, project, at)
+    except SafeComposeError as fault:
+        if project is None:
+            raise
+        outcome = run.report_not_begun(settings, project, fault)
+    run.tell(settings, outcome)
+    if as_json:
+        print_json({"run": outcome.shape()})
+    if outcome.faults:
+        raise outcome.faults[0]

@@ -1,0 +1,68 @@
+"""The verb that protects a project in one step: start."""
+
+from collections.abc import Sequence
+from contextlib import closing
+
+from safe_compose.cli.backup import make_backup
+from safe_compose.cli.options import (
+    AsJson,
+    DryRun,
+    NonInteractive,
+    Yes,
+    app,
+    ask_yes,
+    make_down,
+    print_json,
+)
+from safe_compose.operations import setup
+from safe_compose.store.schedules import Schedules
+from safe_compose.ui import tables, terminal
+from safe_compose.ui.table_layout import Cell, Column
+from safe_compose.workspace import open_workspace
+
+
+@app.command("start")
+def start(
+    non_interactive: NonInteractive = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Protect the project of this folder: write tiers, make a first backup, offer a schedule."""
+    invocation = make_down(None, None)
+    workspace = open_workspace(invocation)
+    with closing(workspace.engine):
+        found = setup.inspect(workspace, invocation)
+        files = setup.propose(
+            found, found.settled({r.key: r.tier for r in found.rows}), deploy=False
+        )
+        setup.refuse_unless_possible(files)
+        scheduled = Schedules(workspace.catalogue.root).of(found.project.name) is not None
+    if as_json and not yes:
+        print_json({"setup": setup.to_json(found, files, done=False)})
+        return
+    if not as_json:
+        _tell_plan(found, files)
+    if dry_run or not found.rows:
+        return
+    ask_yes(
+        f"Protect {found.project.name}?", yes=yes, ask=not non_interactive,
+        nothing="nothing was written and no backup was made",
+    )  # fmt: skip
+    setup.apply(files)
+    make_backup(as_json=as_json)
+    if not scheduled:
+        terminal.say("safe-compose: back it up every day: safe-compose schedule install")
+    terminal.say("safe-compose: whatever `docker compose down -v` deletes: safe-compose undo")
+
+
+def _tell_plan(found: setup.SetupFindings, files: Sequence[setup.SetupFile]) -> None:
+    """Print the volumes with their tiers, and what a yes does."""
+    columns = [Column("volume"), Column("tier"), Column("why", is_prose=True)]
+    cells = [[Cell(text) for text in (r.key, r.tier, r.why)] for r in found.rows]
+    tables.print_table(columns, cells, empty=f"project {found.project.name} declares no volumes")
+    if found.rows:
+        for file in files:
+            terminal.tell(f"write {file.path}")
+        terminal.tell("make a backup of every volume, and verify it")
+    terminal.flush()

@@ -1,0 +1,190 @@
+"""The verb for volumes that were deleted without a copy."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+
+from safe_compose.cli.options import (
+    AsJson,
+    Confirm,
+    DryRun,
+    NonInteractive,
+    Utc,
+    Wait,
+    Yes,
+    app,
+    ask_yes,
+    check_wait,
+    make_down,
+    print_json,
+)
+from safe_compose.cli.restore import tell_restored
+from safe_compose.core.quantities import count
+from safe_compose.core.short_id import shorten_ids
+from safe_compose.errors import UsageError
+from safe_compose.operations import trash
+from safe_compose.operations.recover.run import recover
+from safe_compose.operations.restore import undo as restore_undo
+from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
+from safe_compose.system.process import read_clock
+from safe_compose.ui import tables, terminal
+from safe_compose.ui.table_layout import BAD, CAREFUL, GOOD, Cell, Column
+from safe_compose.workspace import Workspace, open_workspace
+
+
+@app.command("trash")
+def manage_trash(
+    action: Annotated[str, typer.Argument(help="list, restore or empty.")],
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Items' ids, short ids, or names of volumes."),
+    ] = None,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="With empty: only what is older than 30 days.")
+    ] = False,
+    confirm: Confirm = None,
+    non_interactive: NonInteractive = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = 60.0,
+    utc: Utc = False,
+    as_json: AsJson = False,
+) -> None:
+    """List, restore, or delete for good the content of volumes that were deleted without a copy."""
+    _check_arguments(action, ids or (), expired=expired)
+    check_wait(wait)
+    workspace = open_workspace(make_down(None, None))
+    with closing(workspace.engine):
+        if action != "list" and not dry_run:
+            recover(
+                workspace.engine,
+                workspace.catalogue,
+                workspace.journal,
+                own_run=workspace.engine.helpers.run_id,
+            )
+        chosen = trash.find(workspace.engine, ids) if ids else trash.list_items(workspace.engine)
+        if action == "list":
+            _tell_trash(workspace, chosen, utc=utc, as_json=as_json)
+        elif action == "restore":
+            answer = GivenAnswer(confirm, not non_interactive, dry_run)
+            tell_restored("restored", _restore(workspace, chosen, answer), as_json=as_json)
+        else:
+            doomed = [item for item in chosen if not expired or item.has_expired(read_clock())]
+            if ids:
+                trash.require_own(workspace.journal, doomed)
+            doomed = [item for item in doomed if trash.is_own(workspace.journal, item)]
+            if not as_json:
+                _tell_trash(workspace, doomed, utc=utc)
+            if doomed and not dry_run:
+                terminal.flush()
+                _confirm_emptying(doomed, yes=yes, confirm=confirm, ask=not non_interactive)
+                trash.empty(workspace, doomed, wait=wait)
+            if as_json:
+                print_json({"emptied": [item.id for item in doomed], "done": not dry_run})
+
+
+def _check_arguments(action: str, ids: Sequence[str], *, expired: bool) -> None:
+    """Check that the arguments go together.
+
+    Raises:
+        UsageError: They do not.
+    """
+    if action not in ("list", "restore", "empty"):
+        raise UsageError(
+            f"trash takes list, restore or empty, not {action!r}",
+            next_step="safe-compose trash --help",
+        )
+    if expired and (action != "empty" or ids):
+        raise UsageError("--expired goes with empty, and without ids")
+    if action == "restore" and not ids:
+        raise UsageError("trash restore needs an id", next_step="safe-compose trash list")
+
+
+def _restore(
+    workspace: Workspace, chosen: Sequence[trash.TrashItem], answer: GivenAnswer
+) -> dict[str, Any]:
+    """Restore items of one project, and return the report.
+
+    Raises:
+        UsageError: They are of several projects, or two are of one volume.
+    """
+    trash.require_own(workspace.journal, chosen)
+    names = {item.record.name: item for item in chosen}
+    if len(names) != len(chosen) or len({item.project for item in chosen}) != 1:
+        raise UsageError("trash restore takes items of one project, and of each volume one")
+    backup = trash.make_backup(workspace.engine, chosen)
+    return restore_undo.restore(workspace, backup, RestoreChoice(trash=names), answer)
+
+
+def _tell_trash(
+    workspace: Workspace,
+    chosen: Sequence[trash.TrashItem],
+    *,
+    utc: bool = False,
+    as_json: bool = False,
+) -> None:
+    sizes = workspace.engine.docker.sizes([item.volume for item in chosen]) if chosen else {}
+    holders = {item.id: workspace.engine.locks.find(item.volume) for item in chosen}
+    held = {
+        name: holder is not None and holder.state == "running" for name, holder in holders.items()
+    }
+    if as_json:
+        shapes = [
+            {
+                "id": item.id, "volume": item.record.name, "project": item.project,
+                "kind": item.record.data_kind, "created": item.created, "expires": item.expires,
+                "expired": item.has_expired(read_clock()), "bytes": sizes.get(item.volume),
+                "held": held[item.id],
+            }
+            for item in chosen
+        ]  # fmt: skip
+        print_json({"trash": shapes})
+        return
+    moments = tables.Moments(read_clock(), utc)
+    shorten = shorten_ids(item.id for item in trash.list_items(workspace.engine))
+    columns = [
+        Column("id"),
+        Column("volume"),
+        Column("project", 2),
+        Column("size", 1, is_number=True),
+        Column("deleted"),
+        Column("kept until"),
+        Column("lock"),
+    ]
+    rows = [
+        [
+            Cell(shorten(item.id), item.id),
+            Cell(item.record.name),
+            Cell(item.project),
+            tables.size_cell(sizes.get(item.volume)),
+            moments.cell(item.created, none="unknown"),
+            Cell("EXPIRED", item.expires, CAREFUL)
+            if item.has_expired(read_clock())
+            else moments.cell(item.expires, none="unknown"),
+            Cell("held", style=GOOD) if held[item.id] else Cell("NOT HELD", style=BAD),
+        ]
+        for item in chosen
+    ]
+    empty = (
+        "the trash is empty; to delete without a copy, type the phrase trash NAME at a confirmation"
+    )
+    tables.print_table(columns, rows, empty=empty)
+
+
+def _confirm_emptying(
+    doomed: Sequence[trash.TrashItem], *, yes: bool, confirm: str | None, ask: bool
+) -> None:
+    """Ask for a yes if all items have expired, else for the phrase.
+
+    Raises:
+        Refused: The answer differs, or nobody can be asked.
+    """
+    if all(item.has_expired(read_clock()) for item in doomed):
+        ask_yes(f"Delete {count(len(doomed), 'item')} for good?", yes=yes)
+        return
+    phrase = f"delete {count(len(doomed), 'item')}"
+    terminal.ask_phrase(
+        "To delete them for good", phrase, confirm, ask=ask, nothing="nothing was deleted"
+    )

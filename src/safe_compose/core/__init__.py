@@ -1,0 +1,1 @@
+"""Values and decisions about backups and threatened volumes, without effects."""

@@ -1,0 +1,510 @@
+"""The content of a backup: files with digests, statistics of the data, and evidence."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from safe_compose.errors import UsageError
+from safe_compose.grammar.parser import parse
+
+WORKPLACE, OWNER = ".workplace-", "owner.json"
+"""Prefix of a temporary folder next to the backups in which something is inspected, and the file in
+it that names the process that made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of a backup, hashed while it was written."""
+
+    file: str
+    """Path relative to the backup's folder, `/` separated."""
+    kind: str
+    """`archive` (tar.gz of a volume), `others` (of its files besides a database that was dumped),
+    `globals` (pg_dumpall --globals-only), `database` (one plain dump, or an RDB), `base` (tar.gz of
+    a running server's files, by pg_basebackup), `sqlite` (a consistent copy of one SQLite database,
+    which replaces the torn one in the archive), `list` and `others list`, `settings` (files that a
+    server kept next to its databases)."""
+    bytes: int
+    sha256: str
+    uncompressed_bytes: int
+    volume: str
+    database: str | None = None
+    detail: Mapping[str, str] = field(default_factory=dict)
+    """Further facts: `tar`: helper or engine (of an earlier release: gnu), `members`: their number,
+    `lost`: what this way of archiving loses, `control`: the Postgres control state."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the file is encrypted with age, so that only a key opens it."""
+        return self.file.endswith(".age")
+
+
+def folders_of_database(others: Artifact) -> tuple[str, ...]:
+    """Return the folders that an archive of kind `others` leaves out.
+
+    They are relative to the volume's root.
+
+    There are none where the record of them is unreadable.
+    """
+    try:
+        found = json.loads(others.detail.get("without", "[]"))
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(path for path in found if isinstance(path, str)) if isinstance(found, list) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableCount:
+    """The number of rows of one table."""
+
+    schema: str
+    table: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseStatistics:
+    """The content of one database in the dump's own snapshot."""
+
+    name: str
+    bytes: int
+    tables: tuple[TableCount, ...] = ()
+    large_objects: int = 0
+    extensions: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of all tables."""
+        return sum(t.rows for t in self.tables)
+
+
+POSTGRES_SETTINGS = (
+    "max_prepared_transactions",
+    "shared_preload_libraries",
+    "max_locks_per_transaction",
+)
+"""Settings that another PostgreSQL server on the same data gets on its command line; it gets no
+others that a backup may name."""
+
+MYSQL_SETTINGS = ("innodb_page_size", "innodb_data_file_path", "lower_case_table_names")
+"""Settings without which another MySQL or MariaDB server cannot serve the same files; it gets no
+others that a backup may name."""
+
+
+STANDBY = "in_hot_standby"
+"""The setting that PostgreSQL reports, as `on`, while it follows another server. A backup names it,
+and no server gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """The content of one database server."""
+
+    kind: str
+    """`postgres`, `mariadb`, `redis`, ..."""
+    version: str
+    """`15.18`"""
+    user: str
+    """The bootstrap role that made the dump."""
+    system_identifier: str = ""
+    pgdata: str = ""
+    databases: tuple[DatabaseStatistics, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Settings that its data needs, without which no server starts on it
+    (`max_prepared_transactions`), or that locate its data: for Redis `dir`, `dbfilename`,
+    `appendonly`, ...; never a secret."""
+
+    closed: tuple[str, ...] = ()
+    """Names of databases that accept no connections; no dump holds them."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of all databases."""
+        return sum(d.rows for d in self.databases)
+
+    @property
+    def is_standby(self) -> bool:
+        """Whether the server followed another one, as no server made from its dump does."""
+        return self.settings.get(STANDBY) == "on"
+
+
+def describe_shrinkage(before: ServerStatistics, now: ServerStatistics) -> str | None:
+    """Describe a loss since an earlier backup, or return None.
+
+    A loss is a database that is gone, or more than half of the rows.
+    """
+    gone = sorted({d.name for d in before.databases} - {d.name for d in now.databases})
+    if gone:
+        return f"database {', '.join(gone)} is not there any more"
+    return f"{now.rows} rows, {before.rows} before" if now.rows * 2 < before.rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A proof that an artifact, or a volume of a backup, is good."""
+
+    level: str
+    """`L1`: size and sha256; `L2`: the whole stream was read and its members equal the list; `L3`:
+    the rows in the dump equal the counts of the same snapshot; `L4`: restored and started without a
+    network, and counted."""
+    subject: str
+    """The artifact's file, or the volume's name for L4."""
+    at: str
+    """UTC, `2026-11-22T07:27:00Z`."""
+    what: str
+    """A description: `41 tables, 120000 rows counted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OffsiteCopy:
+    """The state of one off-site copy of a backup."""
+
+    name: str
+    """The destination's name in the settings."""
+    url: str
+    """The URL, which never holds credentials."""
+    pushed: str | None = None
+    """When it was last sent as a whole, or fetched from there, UTC."""
+    verified: str | None = None
+    """When every byte of it was last read back and found good, UTC."""
+    fault: str | None = None
+    """Why the last push or verification failed, or None."""
+
+    @property
+    def state(self) -> str:
+        """`failed`, `verified` or `unknown`."""
+        return (
+            "failed"
+            if self.fault is not None
+            else "verified"
+            if self.verified is not None
+            else "unknown"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRecord:
+    """A volume as it was, with everything needed to create it again."""
+
+    name: str
+    driver: str
+    options: Mapping[str, str]
+    labels: Mapping[str, str]
+    created_at: str
+    tier: str
+    data_kind: str
+    """`postgres`, `files`, ..."""
+    anonymous: bool
+    method: str
+    """`dump`, `physical`, `cold` (every user stopped), `dump+cold`, `live` (users were running)."""
+    users: tuple[Mapping[str, str], ...] = ()
+    """`container`, `service`, `image`, `image_id`, `destination` of each container that mounted
+    it."""
+    artifacts: tuple[Artifact, ...] = ()
+    statistics: ServerStatistics | None = None
+    sqlite: tuple[DatabaseStatistics, ...] = ()
+    """The SQLite databases that were copied consistently in addition to a `live` archive, by their
+    paths."""
+    dump_older_than_archive: bool = False
+    """Whether the dump is older than the archive or the physical copy, so that its counts do not
+    apply to that."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Omission:
+    """An object that a project's services mount and a backup lacks, with the reason."""
+
+    name: str
+    """The volume, or the path of the folder on the host."""
+    kind: str
+    """`volume`, `folder`, or `database` of a volume that is held otherwise."""
+    reason: str
+    """A description without secrets: `disposable: mounted at /var/cache: cache`."""
+    tier: str = ""
+    """The tier of an existing volume; else empty."""
+    lacking: bool = False
+    """Whether it belongs in the backup and could not be backed up: the backup is partial."""
+    next_step: str = ""
+    """The command or action to try next, where `lacking` is true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup as its manifest describes it."""
+
+    id: str
+    """`20261122T072700Z-3f9a1c`"""
+    seq: int
+    created: str
+    """UTC, RFC 3339."""
+    project: str
+    endpoint: str
+    engine_id: str
+    reason: str
+    """`manual`, `schedule`, `pre-delete`, `pre-restore`."""
+    command: tuple[str, ...]
+    """The docker arguments that made it necessary; empty for a backup by hand."""
+    path: str
+    volumes: tuple[VolumeRecord, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    pinned_until: str | None = None
+    tool_version: str = ""
+    warnings: tuple[str, ...] = ()
+    omitted: tuple[Omission, ...] = ()
+    """Objects that the project's services mount and the backup does not hold. Empty for backups of
+    earlier releases, where they are unknown."""
+    broken: str | None = None
+    """Why it must not be trusted, or None. A broken backup is kept, shown, and never chosen
+    automatically."""
+    offsite: tuple[OffsiteCopy, ...] = ()
+    """One entry for each destination that it was sent to, or that could not be reached for it."""
+    unsigned_from: str | None = None
+    """The place from which it was fetched without a signature, or None. Its author is unknown: it
+    is never preferred to one that was made here or was signed, and it replaces none of those.
+    `UNKNOWN_PLACE` where the record of it is lost."""
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files in bytes."""
+        return sum(a.bytes for v in self.volumes for a in v.artifacts)
+
+    @property
+    def lacking(self) -> tuple[Omission, ...]:
+        """The volumes that belong in the backup and could not be backed up.
+
+        There are some only in a partial backup.
+        """
+        return tuple(o for o in self.omitted if o.lacking)
+
+    @property
+    def level(self) -> str | None:
+        """The highest level at which it was verified, or None.
+
+        A deletion requires the lowest level over its subjects instead.
+        """
+        return max((e.level for e in self.evidence), default=None) if self.broken is None else None
+
+    @property
+    def unproved(self) -> tuple[str, ...]:
+        """The files that lack the evidence that a deletion requires.
+
+        That is L3 for each dump and physical copy, and L2 for each archive, the globals and the
+        settings.
+        """
+        proved: dict[str, str] = {}
+        for evidence in self.evidence:
+            proved[evidence.subject] = max(evidence.level, proved.get(evidence.subject, ""))
+        asked = {
+            "archive": "L2",
+            "others": "L2",
+            "globals": "L2",
+            "settings": "L2",
+            "database": "L3",
+            "base": "L3",
+            "sqlite": "L3",
+        }
+        files = [a for v in self.volumes for a in v.artifacts]
+        return tuple(a.file for a in files if proved.get(a.file, "") < asked.get(a.kind, ""))
+
+    @property
+    def verified(self) -> bool:
+        """Whether it is good enough for a deletion, and to be chosen automatically."""
+        return self.broken is None and any(v.artifacts for v in self.volumes) and not self.unproved
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is verified and was made here or was signed.
+
+        Only such a backup may decide which others are kept.
+        """
+        return self.verified and self.unsigned_from is None
+
+
+UNKNOWN_PLACE = "an unknown place (it has no verification.json that reads)"
+"""Every backup that is made or fetched here has that file from the first moment: the author of one
+without it is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSummary:
+    """A backup as lists show it: the fields that are needed of thousands at once."""
+
+    id: str
+    seq: int
+    created: str
+    project: str
+    endpoint: str
+    engine_id: str
+    reason: str
+    volumes: tuple[str, ...]
+    bytes: int
+    path: str
+    level: str | None
+    verified: bool
+    verified_at: str
+    """When it was last read back; empty when it never was, or is broken."""
+    pinned_until: str | None
+    broken: str | None
+    offsite: tuple[OffsiteCopy, ...] = ()
+    unsigned_from: str | None = None
+    lacking: tuple[str, ...] = ()
+    """Names of the volumes that a partial backup lacks."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is verified and was made here or was signed."""
+        return self.verified and self.unsigned_from is None
+
+    @classmethod
+    def of(cls, backup: Backup) -> "BackupSummary":
+        """Return the summary of a backup."""
+        return cls(
+            id=backup.id,
+            seq=backup.seq,
+            created=backup.created,
+            project=backup.project,
+            endpoint=backup.endpoint,
+            engine_id=backup.engine_id,
+            reason=backup.reason,
+            volumes=tuple(v.name for v in backup.volumes),
+            bytes=backup.bytes,
+            path=backup.path,
+            level=backup.level,
+            verified=backup.verified,
+            verified_at=max((e.at for e in backup.evidence), default=""),
+            pinned_until=backup.pinned_until,
+            broken=backup.broken,
+            offsite=backup.offsite,
+            unsigned_from=backup.unsigned_from,
+            lacking=tuple(o.name for o in backup.lacking),
+        )
+
+
+HIDDEN = "***"
+"""Replaces a secret in texts."""
+
+_SECRET_NAME = (
+    r"(?:password|passwd|passphrase|(?<![^\W_])(?:pwd|pass)|secret|token|api_?key|access_?key|private_?key"
+    r"|credential)"
+)
+_SECRET_PAIR = re.compile(rf"(?i)([\w.-]*{_SECRET_NAME}[\w.-]*[=:])[^,\s]+")
+_SECRET_BEGINS = re.compile(rf"(?i)[\w.-]*{_SECRET_NAME}[\w.-]*[=:]")
+_HARMLESS_OPTION = re.compile(
+    r"rw|ro|soft|hard|nolock|noperm|nobrl|noatime|mfsymlinks|serverino|noserverino"
+    r"|(?:vers|nfsvers|uid|gid|file_mode|dir_mode|addr|sec|iocharset|cache|port|domain|username)"
+    r"=[\w.:-]*"
+)
+_URL_PASSWORD = re.compile(
+    r"((?:[A-Za-z][A-Za-z0-9+.-]*:|(?<!\S)|(?<==))//[^/@\s:]*:)[^/@\s]+(?=@)"
+)
+"""The password in `scheme://user:password@host`, and in a share's `//user:password@host`."""
+_URL_TOKEN = re.compile(r"(https?://)[^/?#\s:]+(?=(?::(?:x-oauth-basic)?)?@)", re.IGNORECASE)
+"""The token in `https://TOKEN@host`, the form in which repositories are named for reading."""
+_PAIR = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=.*", re.DOTALL)
+_VALUE_IS_SECRET = frozenset({"--confirm", "--password"})
+_PAIR_FOLLOWS = frozenset({"-e", "--env", "--build-arg"})
+_BUNDLE_WITH_ENV = re.compile(r"-[A-Za-z]*e")
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text with secrets replaced by `***`.
+
+    Secrets are the values of words like `password=...`, and passwords and tokens in URLs.
+    """
+    for secret in (_URL_TOKEN, _SECRET_PAIR, _URL_PASSWORD):
+        text = secret.sub(rf"\g<1>{HIDDEN}", text)
+    return text
+
+
+def hide_option(name: str, value: str) -> str:
+    """Return the value of a volume's option or label with secrets replaced by `***`.
+
+    A password in mount options can hold commas, as `,,` or after `sep=;` (mount.cifs(8)), and
+    blanks. So all that follows it is hidden, up to options at the end that hold none.
+    """
+    if _SECRET_PAIR.match(f"{name}=x"):
+        return HIDDEN if value else ""
+    found = _SECRET_BEGINS.search(value)
+    if found is None or not value[found.end() :]:
+        return hide_secrets(value)
+    parts = value[found.end() :].split(",")
+    harmless = list(takewhile(_HARMLESS_OPTION.fullmatch, reversed(parts[1:])))
+    tail = "".join(f",{part}" for part in reversed(harmless))
+    return f"{hide_secrets(value[: found.start()])}{found[0]}{HIDDEN}{tail}"
+
+
+def redact(argv: Sequence[str]) -> tuple[str, ...]:
+    """Return a command in a form that may be stored, for people to read, not to be run again.
+
+    Values of `--confirm` and `--password`, of `-e NAME=value` and `--build-arg NAME=value` in every
+    spelling, of words that look like `PASSWORD=value`, and passwords in URLs become `***`. The
+    command that `compose run` starts in its container becomes `...`, because the way in which that
+    program takes a password is unknown (`mysql -pVALUE`). When in doubt, a value is hidden.
+    """
+    words: list[str] = []
+    before = ""
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        pair = _PAIR.fullmatch(word)
+        if before in _VALUE_IS_SECRET or (before == "-p" and "login" in words):
+            shown = HIDDEN
+        elif equals and flag in _VALUE_IS_SECRET:
+            shown = f"{flag}={HIDDEN}"
+        elif pair and (before in _PAIR_FOLLOWS or _BUNDLE_WITH_ENV.fullmatch(before)):
+            shown = f"{pair[1]}={HIDDEN}"
+        elif flag in _PAIR_FOLLOWS and "=" in value:
+            shown = f"{flag}={value.partition('=')[0]}={HIDDEN}"
+        elif (
+            equals
+            and not flag.startswith("--")
+            and (glued := re.fullmatch(r"(-[A-Za-z]*e=?)([A-Za-z_][\w.-]*)", flag))
+        ):
+            shown = f"{glued[1]}{glued[2]}={HIDDEN}"
+        elif pair and before in ("-o", "--opt"):
+            shown = f"{pair[1]}={hide_option(pair[1], value)}"
+        elif pair and _SECRET_PAIR.match(word):
+            shown = f"{pair[1]}={HIDDEN}"  # the whole value: it may hold blanks and commas
+        else:
+            shown = hide_secrets(word)
+        words.append(shown)
+        before = word
+    within = _count_words_within(argv)
+    return (*words[:-within], "...") if within else tuple(words)
+
+
+def _count_words_within(argv: Sequence[str]) -> int:
+    """Return how many words at the end are the command that `compose run` starts in a container.
+
+    The first word may be the program or already its first argument.
+    """
+    if "run" not in argv:
+        return 0
+    first = argv[0].rpartition("/")[2]
+    readings = [("docker", argv), ("docker-compose", argv)]
+    if first in ("docker", "docker-compose", "safe-compose"):
+        readings = [("docker-compose" if first == "docker-compose" else "docker", argv[1:])]
+    for program, words in readings:
+        with suppress(UsageError):
+            if (found := parse(words, program)).verb == ("compose", "run"):
+                return max(0, len(found.operands) - 1)
+    return 0
+
+
+def slug(name: str) -> str:
+    """Return a name for files and folders that no other name gets.
+
+    It is the name itself if it is plain, or else its plain characters and a short hash of all of
+    it.
+
+    Two names never share a slug, also on a file system that ignores case.
+    """
+    if re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name) and not re.search(r"-[0-9a-f]{8}$", name):
+        return name
+    plain = re.sub(r"[^a-z0-9_.-]+", "_", name.lower()).strip("._-")[:60]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{plain or 'name'}-{digest[:8]}"

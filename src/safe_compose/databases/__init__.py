@@ -1,0 +1,1 @@
+"""The kinds of databases: detection, dumps, test restores and restores. `registry` lists them."""

@@ -1,0 +1,119 @@
+"""Files that share a volume with a database: archived with its dump, restored before it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from safe_compose.core.backup import Artifact
+from safe_compose.core.observed import Volume
+from safe_compose.core.text import make_visible, shell_quote
+from safe_compose.databases.protocol import OwnFiles
+from safe_compose.engine import Engine, HelperFailed, NoOwnImage
+from safe_compose.engine.helper_image import READS
+from safe_compose.errors import OperationFailed
+from safe_compose.volumes import archive
+from safe_compose.volumes.gzip_stream import read_blocks, show_nothing
+from safe_compose.volumes.helper_program import MOUNT, read_last_words
+from safe_compose.volumes.tar import BadTar, Member, read_list
+from safe_compose.volumes.volume_files import CHANGED
+
+_SHOWN = 3
+_LEFT_BY_FILE_SYSTEMS = "lost+found"
+
+
+def keep(
+    engine: Engine,
+    volume: Volume,
+    owned: OwnFiles,
+    into: Path,
+    progress: Callable[[int], None] = show_nothing,
+) -> tuple[tuple[Artifact, ...], tuple[str, ...]]:
+    """Archive what a volume holds besides a database that was just dumped.
+
+    Returns:
+        The artifacts and notes; both are empty if there are no other files.
+
+    Raises:
+        OperationFailed: The other files cannot be archived: the dump alone would not be a backup of
+            the volume.
+    """
+    notes = tuple(
+        f"in its data directory, and in no dump: {make_visible(name)}"
+        for name in owned.odd[:_SHOWN]
+    )
+    if "." in owned.folders:
+        return (), notes
+    step = f"stop its services, then: safe-compose backup --volume {shell_quote(volume.name)}"
+    if odd := [path for path in owned.folders if not _can_be_covered(path)]:
+        raise OperationFailed(
+            f"volume {volume.name}: the files next to its database cannot be told from it:"
+            f" {make_visible(odd[0])} has a name that docker takes no folder of; no backup was"
+            " made",
+            next_step=step,
+        )
+    try:
+        names = list(_found(engine, volume, owned))
+        if not names:
+            return (), notes
+        artifacts = archive.archive_others(
+            engine, volume, owned.folders, into=into, progress=progress
+        )
+    except NoOwnImage as fault:
+        raise OperationFailed(
+            f"volume {volume.name}: whether there are other files next to its database cannot be"
+            f" told here: {fault.message}",
+            next_step=step,
+        ) from fault
+    shown = ", ".join(map(make_visible, names[:_SHOWN]))
+    return artifacts, (
+        f"the other files of the volume ({shown}) were archived while they may have been written",
+        *notes,
+    )
+
+
+def _can_be_covered(path: str) -> bool:
+    """Return whether `--tmpfs` accepts the path unchanged."""
+    return not set(path) & set(':,\n"')
+
+
+def _found(engine: Engine, volume: Volume, owned: OwnFiles) -> Iterator[str]:
+    """Yield some paths that are neither the database's nor a folder above it.
+
+    Raises:
+        OperationFailed: The volume cannot be listed.
+    """
+    above = {
+        str(parent)
+        for path in (*owned.folders, *owned.files)
+        for parent in PurePosixPath(path).parents
+    }
+    known = {*above, *owned.folders, *owned.files, _LEFT_BY_FILE_SYSTEMS}
+    covers = tuple(f"{MOUNT}/{path}" for path in owned.folders)
+    helper = engine.helpers.own(
+        "list",
+        MOUNT,
+        volumes=((volume.name, MOUNT, True),),
+        tmpfs=covers,
+        capabilities=READS,
+    )
+    found: list[str] = []
+    try:
+        with engine.helpers.stream(helper) as opened:
+            for member in read_list(read_blocks(opened.stdout)):
+                path = member.path.decode("utf-8", "surrogateescape")
+                if path and path not in known and len(found) < _SHOWN and not _is_passing(member):
+                    found.append(path)
+    except BadTar as error:
+        raise OperationFailed(
+            f"volume {volume.name}: it was not listed to its end: {error}"
+        ) from error
+    except HelperFailed as error:
+        if error.returncode != CHANGED:
+            raise OperationFailed(
+                f"volume {volume.name}: list: {read_last_words(error)}"
+            ) from error
+    yield from found
+
+
+def _is_passing(member: Member) -> bool:
+    """Return whether an entry is a socket, which holds nothing."""
+    return member.type == "s"

@@ -1,0 +1,164 @@
+"""The owner of a data directory: recorded while its server is dumped, and restored with the data.
+
+A dump has no files. The server that recreates them runs as the image's own user, while the service
+may run as any other (`user: 65534`), and could not read them.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from safe_compose.core.owners import (
+    FILES,
+    FOLDERS,
+    Owner,
+    Owners,
+    list_folders_to,
+    make_file_commands,
+    parse_owner,
+)
+from safe_compose.databases.protocol import FILE_LIMIT
+from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.engine.helper_image import CHANGES
+from safe_compose.errors import OperationFailed
+from safe_compose.volumes import volume_files
+from safe_compose.volumes.helper_program import MOUNT, read_last_words
+
+UNKNOWN = (
+    "who owns its data directory could not be found out: made again from the dump it belongs to the"
+    " image's own user"
+)
+_SECONDS = 60.0
+
+
+def record(
+    engine: Engine,
+    container: str,
+    volume: str | None,
+    directory: str,
+    inside: str,
+    file: str,
+    *,
+    part: bool = False,
+) -> dict[str, str]:
+    """Return the owners of a data directory for an artifact's `detail`; empty if they are unknown.
+
+    They are read in the server's container, or else by our own helper program.
+
+    Args:
+        engine: The engine of the container.
+        container: The id of the running container.
+        volume: The name of its volume; None if the data is in a folder of the host.
+        directory: The data directory in the container.
+        inside: The data directory relative to the volume's root; `.` is the root itself.
+        file: The name of a file, or a folder, of the server's own in the data directory.
+        part: Only a part of the volume is mounted, so that the container does not see the folders
+            above it.
+    """
+    folders = list_folders_to(inside)
+    data = PurePosixPath(directory)
+    above = [str(folder) for folder in reversed((data, *data.parents)[: len(folders)])]
+    argv = ("stat", "-L", "-c", "%u %g %a", *above, str(data / file))
+    if part and volume is not None:
+        return _as_detail(
+            _stat_paths(engine, volume, [*folders, str(PurePosixPath(inside, file))]), folders
+        )
+    try:
+        output = engine.helpers.execute(container, argv, timeout=_SECONDS, limit=FILE_LIMIT).decode(
+            "ascii", "replace"
+        )
+        found = [parse_owner(line) for line in output.splitlines()]
+    except (HelperFailed, ValueError):
+        found = (
+            []
+            if volume is None
+            else _stat_paths(engine, volume, [*folders, str(PurePosixPath(inside, file))])
+        )
+    return _as_detail(found, folders)
+
+
+def _as_detail(found: Sequence[Owner], paths: Sequence[str]) -> dict[str, str]:
+    if len(found) != len(paths) + 1:
+        return {}
+    *folders, last = found
+    return {FOLDERS: json.dumps(folders), FILES: f"{last.uid} {last.gid} {last.mode:o}"}
+
+
+def _stat_paths(engine: Engine, volume: str, paths: list[str]) -> list[Owner]:
+    """Return the owners as our own helper program sees them; empty if it does not run."""
+    try:
+        found = volume_files.look(engine, volume, paths)
+    except OperationFailed:
+        return []
+    return [
+        Owner(member.uid, member.gid, member.mode)
+        for path in paths
+        if (member := found.get(path)) is not None
+    ]
+
+
+def make_subpath(engine: Engine, volume: str, subpath: str) -> None:
+    """Make the folder of a volume that docker is to mount: unlike a volume's root it must exist.
+
+    Raises:
+        OperationFailed: The folder cannot be made.
+    """
+    if not volume_files.is_there(engine, volume, subpath):
+        make_folders(
+            engine,
+            volume,
+            Owners(tuple(Owner(0, 0, 0o755) for _ in list_folders_to(subpath)), Owner(0, 0, 0o644)),
+            subpath,
+        )
+
+
+def make_folders(engine: Engine, volume: str, owners: Owners, inside: str) -> None:
+    """Make the folders from a volume's root down to a data directory, with their recorded owners.
+
+    Folders that exist get these owners and modes.
+    """
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as made:
+        for path, owner in owners.at(inside):
+            member = tarfile.TarInfo(str(PurePosixPath(MOUNT.lstrip("/"), path)))
+            member.type, member.uid, member.gid, member.mode = (
+                tarfile.DIRTYPE,
+                owner.uid,
+                owner.gid,
+                owner.mode,
+            )
+            made.addfile(member)
+    engine.archives.unpack(volume, iter([tar.getvalue()]))
+
+
+def restore_owners(
+    engine: Engine, image: str, volume: str, owners: Owners | None, inside: str, subject: str
+) -> None:
+    """Give a data directory that a server of ours made and left to its recorded owner.
+
+    Nothing happens if the owner is unknown. `image` is the service's image, whose own `chown` is
+    used.
+
+    Raises:
+        OperationFailed: The owner cannot be set.
+    """
+    if owners is None:
+        return
+    capabilities = (*CHANGES, "DAC_READ_SEARCH")
+    for argv in make_file_commands(owners, str(PurePosixPath(MOUNT, inside))):
+        helper = Helper(
+            image=image,
+            argv=argv,
+            volumes=((volume, MOUNT, False),),
+            user="0:0",
+            capabilities=capabilities,
+        )
+        try:
+            engine.helpers.run(helper)
+        except HelperFailed as error:
+            raise OperationFailed(
+                f"volume {subject}: give its files to their owner: {read_last_words(error)}"
+            ) from error
+    make_folders(engine, volume, owners, inside)

@@ -1,0 +1,292 @@
+"""Detection of a Redis or Valkey server, of where its data lies, and whether it keeps it at all."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePosixPath
+
+from safe_compose.core.backup import DatabaseStatistics, ServerStatistics
+from safe_compose.core.observed import Container, Mount
+from safe_compose.core.text import shell_quote
+from safe_compose.databases.protocol import OwnFiles, ServerUnreachable
+from safe_compose.databases.redis.client import ERROR, ErrorAnswer, RedisClient, asking
+from safe_compose.databases.redis.info import (
+    facts_of,
+    keys_of,
+    parse_keyspace,
+    product_of,
+    sessions_of,
+    version_of,
+    warnings_of,
+)
+from safe_compose.databases.redis.login import log_in
+from safe_compose.engine import Engine, HelperFailed, StartConfiguration
+from safe_compose.errors import OperationFailed, SafeComposeError
+from safe_compose.volumes.helper_program import read_last_words
+
+_SERVES = re.compile(r"redis|valkey|keydb")
+_OTHERS = re.compile(r"exporter|commander|insight|sentinel|proxy|admin|ui$")
+"""Parts of image names that contain a server's name and are no servers."""
+_PLACES = ("/data", "/bitnami/redis", "/bitnami/valkey", "/var/lib/redis", "/var/lib/valkey")
+_SETTINGS = (
+    "dir",
+    "dbfilename",
+    "appendonly",
+    "appendfilename",
+    "appenddirname",
+    "save",
+    "shutdown-on-sigterm",
+)
+_PASSING = re.compile(r"temp-.*\.(?:rdb|aof)")
+"""Files that exist while the server saves."""
+_MEMORY_ONLY = re.compile(r"--save[\s=]+(?:''|\"\"|$)")
+_APPENDS = re.compile(r"--appendonly[\s=]+['\"]?yes")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """A running server that lets us in and keeps its data in a volume."""
+
+    container: Container
+    client: RedisClient
+    volume: str
+    folder: str
+    """The setting `dir`, relative to the volume's root; `.` is the root itself."""
+    product: str
+    """`Redis`, `Valkey` or `KeyDB`."""
+    version: str
+    settings: dict[str, str]
+    facts: dict[str, str]
+    """The answer to INFO."""
+    databases: tuple[str, ...]
+    foreign_sessions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that the server's container runs on."""
+        return self.client.engine
+
+    @property
+    def title(self) -> str:
+        """Product and version, as in `Redis 7.0.15`."""
+        return f"{self.product} {self.version}"
+
+    @property
+    def appends(self) -> bool:
+        """Whether the server keeps an append-only file, which alone it loads when it starts."""
+        return self.settings.get("appendonly") == "yes"
+
+    @property
+    def memory_only(self) -> bool:
+        """Whether the server never saves by itself, so that its data is lost when it stops."""
+        nosave = "nosave" in self.settings.get("shutdown-on-sigterm", "")
+        return not self.appends and (not self.settings.get("save", "").strip() or nosave)
+
+    @property
+    def newer_than_6(self) -> bool:
+        """Whether the append-only file is a folder of files with a manifest, as since Redis 7."""
+        return "appenddirname" in self.settings
+
+    def statistics(self, databases: tuple[DatabaseStatistics, ...]) -> ServerStatistics:
+        """Return the statistics of the server for a backup's record."""
+        names = ("dir", "dbfilename", "appendonly", "appendfilename", "appenddirname")
+        settings = {name: self.settings[name] for name in names if name in self.settings}
+        settings |= {"folder": self.folder, "server": f"{self.product.lower()}-server"}
+        if modules := self.settings.get("modules"):
+            settings["modules"] = modules
+        return ServerStatistics(
+            "redis", self.version, "default", pgdata="", databases=databases, settings=settings
+        )
+
+
+def is_server(container: Container) -> bool:
+    """Return whether the image is one of a Redis or Valkey server."""
+    name = container.image.rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
+    return _SERVES.search(name) is not None and _OTHERS.search(name) is None
+
+
+def serves(container: Container, volume_name: str) -> bool:
+    """Return whether image and mounts are those of a server with its data in that volume."""
+    if not is_server(container):
+        return False
+    mounts = [m for m in container.mounts if m.type == "volume" and m.name == volume_name]
+    return any(
+        _holds(m.destination, place) or _holds(place, m.destination)
+        for m in mounts
+        for place in _PLACES
+    )
+
+
+def server(engine: Engine, container: Container) -> RedisServer:
+    """Inspect the server in a running container.
+
+    Raises:
+        ServerUnreachable: The server does not answer, does not let us in, or gives no valid
+            settings.
+        OperationFailed: Its data does not lie in a volume.
+    """
+    client = log_in(engine, container)
+    try:
+        answers = client.answers(
+            [*(f"CONFIG GET {name}" for name in _SETTINGS), "INFO", "MODULE LIST", "CLIENT LIST"]
+        )
+    except HelperFailed as error:
+        raise ServerUnreachable(
+            f"container {container.name}: the server does not answer: {read_last_words(error)}"
+        ) from error
+    settings = _settings(answers)
+    facts = facts_of(answers.get("INFO", ()))
+    if wrong := _find_implausible(settings, facts):
+        fault = next(
+            (lines[0][:200] for lines in answers.values() if lines and ERROR.match(lines[0])), wrong
+        )
+        raise ServerUnreachable(
+            f"container {container.name}: the server does not tell where it keeps its data"
+            f" ({fault}); it was not dumped",
+            next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
+        )
+    mount = _mount(container, settings["dir"])
+    if mount is None or mount.type != "volume" or mount.name is None:
+        raise OperationFailed(
+            f"container {container.name}: its data directory {settings['dir']} lies in no volume;"
+            " nothing was dumped",
+            next_step=f"docker inspect {shell_quote(container.name)}",
+        )
+    return RedisServer(
+        container=container,
+        client=client,
+        volume=mount.name,
+        folder=mount.inside(settings["dir"]),
+        product=product_of(facts),
+        version=version_of(facts),
+        settings=settings,
+        facts=facts,
+        databases=tuple(d.name for d in keys_of(facts)),
+        foreign_sessions=tuple(sessions_of(answers.get("CLIENT LIST", ()))),
+        warnings=warnings_of(facts),
+    )
+
+
+def own_files(found: RedisServer) -> OwnFiles:
+    """Return the files that the server is configured to write.
+
+    Anything else in its folder (users, nodes of a cluster) is in no dump.
+    """
+    place = PurePosixPath(found.folder)
+    files = [found.settings.get(name, "") for name in ("dbfilename", "appendfilename")]
+    names = found.engine.archives.list_root(found.volume) or ()
+    passing = [name for name in names if found.folder == "." and _PASSING.fullmatch(name)]
+    folders = [found.settings["appenddirname"]] if found.appends and found.newer_than_6 else []
+    return OwnFiles(
+        *(
+            tuple(str(place / name) for name in names if name)
+            for names in (folders, [*files, *passing])
+        )
+    )
+
+
+def count(found: RedisServer) -> tuple[DatabaseStatistics, ...]:
+    """Count the keys of every database of a running server.
+
+    Raises:
+        OperationFailed: The server does not answer.
+    """
+    with asking(found.container.name, "count its keys"):
+        return parse_keyspace(found.client.ask("INFO", "keyspace"))
+
+
+def summary(engine: Engine, container: Container, *, timeout: float) -> str | None:
+    """Describe a server as in `Redis 7.0.15, 2 databases, 1200 keys`; None if it does not answer.
+
+    `timeout`: seconds for each question.
+    """
+    try:
+        client = log_in(engine, container, timeout=timeout)
+        facts = facts_of(client.answer("INFO", timeout=timeout).split("\n"))
+    except (SafeComposeError, ErrorAnswer):
+        return None
+    if "redis_version" not in facts:
+        return None
+    counted = keys_of(facts)
+    return (
+        f"{product_of(facts)} {version_of(facts)}, {len(counted)} databases,"
+        f" {sum(d.rows for d in counted)} keys"
+    )
+
+
+def is_memory_only(private: StartConfiguration) -> bool:
+    """Return whether the command line alone says that nothing is ever written to the disk."""
+    words = private.argv
+    bare = any(
+        word == "--save" and after == ""
+        for word, after in zip(words, (*words[1:], "-"), strict=True)
+    )
+    line = " ".join(words)
+    return (bare or bool(_MEMORY_ONLY.search(line))) and not _APPENDS.search(line)
+
+
+def _settings(answers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Parse the answers to CONFIG GET, a name on a line and its value after it.
+
+    The files of the loaded modules are added as `modules`.
+    """
+    found: dict[str, str] = {}
+    for name in _SETTINGS:
+        first, *rest = answers.get(f"CONFIG GET {name}", ()) or ("",)
+        if first == name:
+            found[name] = "\n".join(rest)
+    if any(line.startswith("module:") for line in answers.get("INFO", ())):
+        listed = answers.get("MODULE LIST", ())
+        paths = [
+            after for line, after in pairwise(listed) if line == "path" and after.startswith("/")
+        ]
+        found["modules"] = ":".join(paths) or "unknown"
+    return found
+
+
+def _find_implausible(settings: Mapping[str, str], facts: Mapping[str, str]) -> str:
+    """Describe an answer that no real server gives; empty if all are valid.
+
+    Whoever may set `dir` and `dbfilename` of a server decides where a dump is looked for.
+    """
+    if "dir" not in settings or "redis_version" not in facts:
+        return "no words"
+    directory = PurePosixPath(settings["dir"])
+    if not directory.is_absolute() or ".." in directory.parts or not _plain(settings["dir"]):
+        return "its directory is none"
+    names = [
+        settings[name]
+        for name in ("dbfilename", "appendfilename", "appenddirname")
+        if name in settings
+    ]
+    return (
+        ""
+        if "dbfilename" in settings and all(map(is_file_name, names))
+        else "the name of its file is none"
+    )
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a name is that of a file within a folder, and not an option of a program."""
+    return (
+        _plain(name)
+        and "/" not in name
+        and name not in ("", ".", "..")
+        and not name.startswith("-")
+    )
+
+
+def _plain(text: str) -> bool:
+    return not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+
+
+def _mount(container: Container, directory: str) -> Mount | None:
+    above = [m for m in container.mounts if _holds(m.destination, directory)]
+    return max(above, key=lambda m: len(PurePosixPath(m.destination).parts), default=None)
+
+
+def _holds(folder: str, path: str) -> bool:
+    return PurePosixPath(path).is_relative_to(PurePosixPath(folder))

@@ -1,0 +1,1 @@
+"""The operations of safe-compose, each from its beginning to its end."""

@@ -1,0 +1,1 @@
+"""Backups: made before a deletion or by hand, and verified."""

@@ -1,0 +1,501 @@
+"""The backup without which docker does not run a destructive command.
+
+Its order loses nothing (design, section 7): stop what may be stopped, dump, stop the databases,
+archive, verify.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from safe_compose.core.backup import Backup, VolumeRecord
+from safe_compose.core.observed import HELPER_LABEL, Container, Volume
+from safe_compose.core.text import join_for_shell, shell_quote
+from safe_compose.databases.protocol import Dump
+from safe_compose.databases.registry import DATABASES, stopped_dump
+from safe_compose.databases.servers import RunningServer
+from safe_compose.engine import Engine, MountEvents
+from safe_compose.errors import StateChanged, VerificationFailed
+from safe_compose.operations.backup import verify
+from safe_compose.operations.backup.cold_archive import EndedServer, archive_stopped
+from safe_compose.operations.backup.free_space import require_free_space
+from safe_compose.operations.backup.records import make_record, note_losses
+from safe_compose.operations.backup.request import BackupRequest, open_draft
+from safe_compose.operations.backup.running_dump import dump_running
+from safe_compose.operations.backup.servers import add_servers, list_database_containers
+from safe_compose.operations.backup.store_place import require_store_outside
+from safe_compose.operations.backup.volume_copy import VolumeCopy
+from safe_compose.operations.stopped_containers import RefillSource, StoppedContainers, refuse_own
+from safe_compose.store.catalogue.catalogue import Catalogue, Draft
+from safe_compose.store.journal import Run
+from safe_compose.system.signals import ignoring_signals
+from safe_compose.ui import terminal
+from safe_compose.volumes import archive, encryption, gzip_stream
+
+if TYPE_CHECKING:
+    from safe_compose.settings.load import Settings
+
+_ONLY_COPY = "the volume kept its content in memory, and lost it before it was archived"
+
+
+@dataclass(frozen=True, slots=True)
+class ColdBackup:
+    """A backup on disk that is verified, with the state of its volumes when their archives began.
+
+    That state shows what must not have happened since then.
+    """
+
+    backup: Backup
+    started_at: Mapping[str, str] = field(default_factory=dict)
+    """Container id -> its `State.StartedAt` when the archives began, of all the volumes' users."""
+    created_at: Mapping[str, str] = field(default_factory=dict)
+    """Volume name -> `CreatedAt` when the archives began and nothing ran on the volumes.
+
+    A volume that was recreated since has another one. On engines up to 20.10, so has one whose root
+    folder changed.
+    """
+    mounts: MountEvents | None = None
+    """The mounts of these volumes since then.
+
+    None when the engine's disk is full, because volumes are then read through existing containers.
+    """
+
+    @property
+    def id(self) -> str:
+        """The id of the backup."""
+        return self.backup.id
+
+    def ran_since(self, user: Container) -> bool:
+        """Return whether the container started after the archive began.
+
+        It may then have written something that the archive lacks.
+        """
+        never = user.started_at.startswith("0001-") or not user.started_at
+        return not never and self.started_at.get(user.id) != user.started_at
+
+    def require_unwritten(self, nothing: str = "nothing was deleted") -> None:
+        """Check that no container has mounted an archived volume since its archive began.
+
+        This finds containers that are gone by now as well.
+
+        Args:
+            nothing: What was not done, for the message.
+
+        Raises:
+            StateChanged: A container mounted one.
+            EngineUnavailable: The engine cannot be asked.
+        """
+        for volume, container in (
+            self.mounts.find_writers() if self.mounts is not None else {}
+        ).items():
+            raise StateChanged(
+                f"container {container[:12]} mounted volume {volume} after its archive began (it"
+                f" may be gone by now); {nothing}",
+                next_step=(
+                    "find out what writes into it (docker run --rm, docker cp), stop that, then run"
+                    " the command again"
+                ),
+            )
+
+
+def back_up_before_deletion(
+    engine: Engine,
+    catalogue: Catalogue,
+    run: Run,
+    request: BackupRequest,
+    settings: "Settings",
+    stopped_containers: StoppedContainers,
+) -> ColdBackup:
+    """Make the backup without which docker is not run: every volume archived cold, and verified.
+
+    Whatever the outcome, the caller must start again what was stopped
+    (`stopped_containers.restore()`).
+
+    Args:
+        engine: The engine.
+        catalogue: The catalogue that the backup goes to.
+        run: The run to journal to.
+        request: The volumes, and what may be stopped for them.
+        settings: The settings that apply to these volumes.
+        stopped_containers: Receives what is stopped.
+
+    Raises:
+        StateChanged: A container that may not be stopped uses a volume (exit code 75).
+        OperationFailed: The backup could not be made (exit code 73).
+        VerificationFailed: The backup does not verify (exit code 65).
+    """
+    request = _prepare_request(engine, catalogue, request, settings)
+    request, servers = add_servers(engine, request)
+    _stop_all_but(list_database_containers(request, servers), request, stopped_containers)
+    names = [v.name for v, _ in request.volumes]
+    with open_draft(engine, catalogue, request) as draft:
+        dumped = _dump_each(engine, request, servers, draft.path, run)
+        with _keeping_dumps(engine, catalogue, request, draft, dumped.dumps, stopped_containers):
+            settled = _stop_databases(engine, request, servers, settings, stopped_containers)
+            mounts = engine.mounts.watch(names) if not engine.docker.disk_is_full else None
+            _require_nobody_came(engine, request)
+            started_at, created_at = _read_state(engine, request)
+            records = []
+            for volume, verdict in request.volumes:
+                name = volume.name
+                copy = VolumeCopy(engine, request, volume, verdict, draft.path)
+                ended = EndedServer(dumped.dumps.get(name), settled.get(name), name in servers)
+                record = archive_stopped(copy, ended, settings.trial_limit)
+                notes = (
+                    *record.notes,
+                    *dumped.notes.get(name, ()),
+                    *_notes_of_kill(volume, stopped_containers),
+                )
+                older = record.dump_older_than_archive or name in dumped.late
+                records.append(replace(record, notes=notes, dump_older_than_archive=older))
+                run.step("archived", volume=name)
+            stopped_containers.require_kept()
+            renamed = (
+                gzip_stream.rename_encrypted(draft.path, record)
+                for record in note_losses(catalogue, engine, records)
+            )
+            backup = draft.commit(renamed, omitted=request.omitted)
+    run.step("backed-up", backup=backup.id, path=backup.path)
+    backup = _verify(engine, catalogue, run, backup, settings.trial_limit)
+    for record in backup.volumes:
+        stopped_containers.can_fill(
+            record.name, RefillSource(backup.id, partial(_fill, engine, Path(backup.path), record))
+        )
+    terminal.say_folded(
+        f"safe-compose: backup {backup.id} is verified ({backup.level}): {backup.path}"
+    )
+    return ColdBackup(backup, started_at, created_at, mounts)
+
+
+def _prepare_request(
+    engine: Engine, catalogue: Catalogue, request: BackupRequest, settings: "Settings"
+) -> BackupRequest:
+    """Check that the backup can be made, and return the request with what the checks found.
+
+    Raises:
+        StateChanged: A container that may not be stopped uses a volume.
+        OperationFailed: There is no space for it, or the store lies in a volume.
+        EngineUnavailable: The engine's events, which show late writers, cannot be read.
+    """
+    # Unless a caller has done so: nothing that the settings want encrypted is written in the clear.
+    if not encryption.is_set():
+        encryption.set_recipients(settings.recipients)
+    _require_no_writers(request)
+    _require_store_outside(catalogue, request)
+    if engine.helpers.notice_full_disk():
+        terminal.say(
+            "safe-compose: the engine's disk is full: volumes are read through the containers that"
+            " have them"
+        )
+    else:
+        engine.mounts.require_watchable()
+    return replace(
+        request,
+        sizes=require_free_space(catalogue, engine, request),
+        recorded=_read_recorded_images(catalogue, engine, request),
+    )
+
+
+class _Dumped(NamedTuple):
+    """The dumps of all servers that run."""
+
+    dumps: Mapping[str, Dump | None]
+    """Volume -> its dump; None when there is none."""
+    notes: Mapping[str, tuple[str, ...]]
+    """Volume -> notes for the backup."""
+    late: frozenset[str]
+    """The volumes whose server wrote something after its dump."""
+
+
+def _dump_each(
+    engine: Engine,
+    request: BackupRequest,
+    servers: Mapping[str, Sequence[RunningServer]],
+    into: Path,
+    run: Run,
+) -> _Dumped:
+    """Dump the first server of each volume that has one, and journal that.
+
+    Whether one has written since is asked last, directly before the stop.
+    """
+    made = {
+        name: dump_running(engine, found[0], name, into, request.sizes.get(name))
+        for name, found in servers.items()
+    }
+    dumps = {name: dump for name, (dump, _) in made.items()}
+    run.step("dumped", volumes=[name for name, dump in dumps.items() if dump is not None])
+    late = (name for name, dump in dumps.items() if dump is not None and dump.written_since())
+    return _Dumped(dumps, {name: notes for name, (_, notes) in made.items()}, frozenset(late))
+
+
+def _read_state(
+    engine: Engine, request: BackupRequest
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return `started_at` and `created_at` of a `ColdBackup` whose archives begin now."""
+    names = [v.name for v, _ in request.volumes]
+    started_at = {
+        c.id: c.started_at
+        for name in names
+        for u in request.observed.users(name)
+        if (c := engine.docker.container(u.id))
+    }
+    created_at = {
+        name: v.created_at for name in names if (v := engine.docker.volume(name)) is not None
+    }
+    return started_at, created_at
+
+
+def _verify(
+    engine: Engine, catalogue: Catalogue, run: Run, backup: Backup, trial_limit: int
+) -> Backup:
+    """Verify the backup, and return it with its evidence.
+
+    Raises:
+        VerificationFailed: It does not verify, or there is too little evidence.
+    """
+    backup = verify.verify_draft(engine, catalogue, backup, trial_limit=trial_limit, run=run)
+    if not backup.verified:
+        raise VerificationFailed(
+            f"backup {backup.id} lacks evidence for {', '.join(backup.unproved)}; nothing was"
+            " deleted"
+        )
+    run.step("verified", backup=backup.id, level=backup.level)
+    return backup
+
+
+def _fill(engine: Engine, folder: Path, record: VolumeRecord) -> None:
+    """Restore the content of an archive to its volume, which is empty.
+
+    Raises:
+        SafeComposeError: That failed, for example because the archive is encrypted for others.
+    """
+    if (locked := gzip_stream.find_missing_key(folder, record)) is not None:
+        raise locked
+    archive.extract(engine, folder, record.artifacts, record.name)
+
+
+@contextmanager
+def _keeping_dumps(
+    engine: Engine,
+    catalogue: Catalogue,
+    request: BackupRequest,
+    draft: Draft,
+    dumps: Mapping[str, Dump | None],
+    stopped_containers: StoppedContainers,
+) -> Iterator[None]:
+    """Keep the dump of a volume in memory as a backup when the block fails and its content is lost.
+
+    The block stops the databases and archives their volumes. The dump, made before, is then the
+    only copy.
+    """
+    try:
+        yield
+    except BaseException:
+        lost = set(stopped_containers.list_lost())
+        only = [
+            (v, verdict, dump)
+            for v, verdict in request.volumes
+            if v.name in lost and (dump := dumps.get(v.name)) is not None
+        ]
+        if only and draft.backup is None:
+            with (
+                ignoring_signals(),
+                terminal.reporting_only(),
+                open_draft(engine, catalogue, request) as own,
+            ):
+                records = []
+                for volume, verdict, dump in only:
+                    own.folder(volume.name)
+                    for artifact in dump.artifacts:
+                        (draft.path / artifact.file).rename(own.path / artifact.file)
+                    record = make_record(request, volume, verdict, "dump", dump.artifacts)
+                    records.append(
+                        replace(
+                            record, statistics=dump.statistics, notes=(*dump.warnings, _ONLY_COPY)
+                        )
+                    )
+                backup = own.commit(
+                    gzip_stream.rename_encrypted(own.path, record) for record in records
+                )
+                names = ", ".join(record.name for record in records)
+                terminal.say(
+                    f"safe-compose: the dump of {names}, made before the stop, is kept as backup"
+                    f" {backup.id}: {backup.path}"
+                )
+                verify.verify_draft(None, catalogue, backup, trial_limit=0)
+        raise
+
+
+def _notes_of_kill(volume: Volume, stopped_containers: StoppedContainers) -> Iterator[str]:
+    for killed in stopped_containers.killed:
+        if volume.name in killed.volumes:
+            yield (
+                f"{killed.name} was killed when it was stopped (exit code 137): what it had not"
+                " written by then is not in it"
+            )
+
+
+def stop_all(
+    engine: Engine,
+    request: BackupRequest,
+    settings: "Settings",
+    stopped_containers: StoppedContainers,
+) -> None:
+    """Stop what the command itself stops, databases last, for a deletion without a backup.
+
+    The caller must start again what was stopped.
+
+    Raises:
+        StateChanged: A container that may not be stopped uses a volume.
+        OperationFailed: A container cannot be stopped.
+    """
+    _require_no_writers(request)
+    request, servers = add_servers(engine, request)
+    databases = list_database_containers(request, servers)
+    _stop_all_but(databases, request, stopped_containers)
+    _stop_databases(engine, request, servers, settings, stopped_containers)
+
+
+def _stop_all_but(
+    databases: Collection[str], request: BackupRequest, stopped_containers: StoppedContainers
+) -> None:
+    """Stop the containers that use the databases, before these are dumped.
+
+    Raises:
+        StateChanged: That would also stop a database.
+    """
+    first = [c for c in request.may_stop if c.lively and c.id not in databases]
+    if along := [c for c in stopped_containers.list_stopped_with(first) if c.id in databases]:
+        services = sorted({str(c.service) for c in along})
+        raise StateChanged(
+            f"compose stops every container of {', '.join(services)} at once, because of its"
+            f" pre_stop hooks, and {', '.join(c.name for c in along)} keeps a database that must be"
+            " stopped last; nothing was deleted",
+            next_step=f"docker compose stop {join_for_shell(services)}, then run the command again",
+        )
+    stopped_containers.stop(first)
+
+
+def _stop_databases(
+    engine: Engine,
+    request: BackupRequest,
+    servers: Mapping[str, Sequence[RunningServer]],
+    settings: "Settings",
+    stopped_containers: StoppedContainers,
+) -> Mapping[str, Any]:
+    """Stop the databases once each has written its data to disk.
+
+    Returns:
+        The name of each volume -> what its first server reported before it was stopped.
+    """
+    databases = list_database_containers(request, servers)
+    settled: dict[str, Any] = {}
+    with ExitStack() as stopping:
+        for name, found in servers.items():
+            for serving in (s for s in found if s.confirmed or s is found[0]):
+                known = stopping.enter_context(serving.database.settling(engine, serving.container))
+                settled.setdefault(name, known)
+                for session in getattr(known, "foreign_sessions", ()):
+                    terminal.say(
+                        f"safe-compose: still connected to {serving.container.name}: {session}"
+                    )
+        stopped_containers.stop(
+            (c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout
+        )
+    return settled
+
+
+def _require_no_writers(request: BackupRequest) -> None:
+    """Check that every running user of a volume can be stopped by the command, without damage.
+
+    The command itself must stop it, and a stop must not destroy it. Nor may it be paused when the
+    only copy is what its stop leaves, because a paused server cannot be asked to save.
+
+    Raises:
+        StateChanged: One of them does not qualify.
+    """
+    refuse_own(request.may_stop)
+    may = {c.id for c in request.may_stop}
+    for volume, verdict in request.volumes:
+        database = DATABASES.get(verdict.kind)
+        for user in request.observed.users(volume.name):
+            asked = (
+                database is not None
+                and not database.dumped_before_deletion
+                and database.serves(user, volume.name)
+            )
+            if user.state == "paused" and asked:
+                raise StateChanged(
+                    f"volume {volume.name}: container {user.name} is paused and cannot be asked to"
+                    " save what it holds in memory; nothing was deleted",
+                    next_step=(
+                        f"let it go on: docker unpause {shell_quote(user.name)}, then run the"
+                        " command again"
+                    ),
+                )
+            if user.lively and (user.id not in may or user.auto_remove):
+                why = (
+                    "was started with --rm, so stopping it would destroy it"
+                    if user.auto_remove
+                    else "runs on it"
+                )
+                raise StateChanged(
+                    f"volume {volume.name}: container {user.name} {why}, and this command would not"
+                    " stop it; nothing was deleted",
+                    next_step=f"stop it first: docker stop {shell_quote(user.name)}",
+                )
+
+
+def _require_nobody_came(engine: Engine, request: BackupRequest) -> None:
+    """Check that no container that may write to a volume was created or started since.
+
+    It may be gone before the last inspection, and `MountEvents` report only later ones.
+
+    Raises:
+        StateChanged: There is one.
+    """
+    known = {c.id for c in request.observed.containers}
+    for volume, _ in request.volumes:
+        for user in engine.docker.users(volume.name):
+            ours = user.labels.get(HELPER_LABEL) == engine.helpers.run_id
+            writes = any(mount.name == volume.name and not mount.read_only for mount in user.mounts)
+            if writes and not ours and (user.lively or user.id not in known):
+                done = "started" if user.lively else "made"
+                raise StateChanged(
+                    f"container {user.name} was {done} on volume {volume.name} while its users were"
+                    " stopped; nothing was deleted",
+                    next_step="stop what starts it, then run the command again",
+                )
+
+
+def _require_store_outside(catalogue: Catalogue, request: BackupRequest) -> None:
+    """Check that the store lies in no volume that is deleted, not even in a disposable one.
+
+    Raises:
+        OperationFailed: It does.
+    """
+    deleted = {v.name for v, _ in request.volumes} | {
+        o.name for o in request.omitted if o.kind == "volume"
+    }
+    require_store_outside(
+        catalogue.root, (v for v in request.observed.volumes if v.name in deleted)
+    )
+
+
+def _read_recorded_images(
+    catalogue: Catalogue, engine: Engine, request: BackupRequest
+) -> Mapping[str, tuple[str, ...]]:
+    """Return volume -> the images that served it at its last backup, for kinds that need them."""
+    names = [
+        volume.name for volume, verdict in request.volumes if stopped_dump(verdict.kind) is not None
+    ]
+    found = {}
+    for name, backup in catalogue.reader.newest_of(engine.id, names).items():
+        users = next((record.users for record in backup.volumes if record.name == name), ())
+        found[name] = tuple(
+            dict.fromkeys(user["image_id"] for user in users if user.get("image_id"))
+        )
+    return found

@@ -1,0 +1,45 @@
+"""One volume of a backup, with everything that is needed to copy it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safe_compose.core.backup import Artifact, VolumeRecord
+from safe_compose.core.observed import Container, Volume
+from safe_compose.core.policy import Verdict
+from safe_compose.engine import Engine
+from safe_compose.operations.backup.records import make_record
+from safe_compose.operations.backup.request import BackupRequest
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeCopy:
+    """A copy of one volume that is to be made."""
+
+    engine: Engine
+    request: BackupRequest
+    """The backup that it is part of."""
+    volume: Volume
+    verdict: Verdict
+    into: Path
+    """The folder of the backup."""
+    method: str = "dump"
+    """The method of the settings: `physical` asks for a physical copy of a running server."""
+
+    @property
+    def name(self) -> str:
+        """The name of the volume."""
+        return self.volume.name
+
+    @property
+    def size(self) -> int | None:
+        """The size of the volume in bytes, for progress; None when it is unknown."""
+        return self.request.sizes.get(self.volume.name)
+
+    @property
+    def users(self) -> tuple[Container, ...]:
+        """The containers that used the volume when it was inspected."""
+        return self.request.observed.users(self.volume.name)
+
+    def make_record(self, method: str, artifacts: tuple[Artifact, ...]) -> VolumeRecord:
+        """Return the record of the volume with these artifacts."""
+        return make_record(self.request, self.volume, self.verdict, method, artifacts)

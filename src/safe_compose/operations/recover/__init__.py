@@ -1,0 +1,1 @@
+"""Recovery after a crash: what killed runs left half done is finished or rolled back."""

@@ -1,0 +1,1 @@
+"""The restore of data: planned, confirmed and executed."""

@@ -1,0 +1,1 @@
+"""The restore of one database into a running server."""

@@ -1,0 +1,333 @@
+"""The plan of a restore: which volume gets what content, and what it holds now.
+
+The plan is made in one inspection, and a person confirms it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safe_compose.core.backup import Backup, VolumeRecord, hide_option
+from safe_compose.core.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
+from safe_compose.core.quantities import format_size
+from safe_compose.core.relocation import Relocation
+from safe_compose.core.volume_reach import describe_reach_of, drop_own_labels
+from safe_compose.databases.registry import may_hold_in_memory, upgraded_record
+from safe_compose.engine import Engine
+from safe_compose.errors import SafeComposeError
+from safe_compose.grammar.parser import parse
+from safe_compose.operations.restore.target import RestoreTarget, find_archive
+from safe_compose.volumes import survivors
+
+Known = Mapping[str, tuple[str, Mapping[str, str]]]
+"""The name of a volume -> its driver and options, as a journal stores them."""
+
+
+class RecordedVolumes(NamedTuple):
+    """A summary of what this store's journal says about a deletion."""
+
+    known: Known
+    """The volumes as they were."""
+    parts: frozenset[str]
+    """Those of which docker may have left a part."""
+
+
+_TYPED = re.compile(r"[\w.-]+", re.ASCII)
+"""A project name that nobody types by accident; an empty one would be confirmed by Enter."""
+_LOOK = parse(["volume", "ls"])
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """A plan for a restore, after one inspection."""
+
+    engine: Engine
+    backup: Backup
+    observed: Observed
+    targets: tuple[RestoreTarget, ...]
+    declared: tuple[DeclaredMount, ...] = ()
+    """The mounts of the current services in the compose file."""
+    relocation: Relocation | None = None
+    """The new location of the volumes; None when they are restored to their own place."""
+    recorded: RecordedVolumes | None = None
+    """What this store's journal says about the deletion that is undone."""
+    trash: Mapping[str, str] = field(default_factory=dict)
+    """The name of a deleted volume -> the trash volume with its content."""
+    of_other_engine: bool = False
+    """The backup is of another engine and lies in this store.
+
+    Even if docker was only installed again, a person has to confirm it.
+    """
+
+    @property
+    def occupied(self) -> tuple[RestoreTarget, ...]:
+        """The targets whose content would be replaced."""
+        return tuple(t for t in self.targets if t.occupied)
+
+    @property
+    def projects(self) -> frozenset[str]:
+        """The projects that own the data.
+
+        They are locked meanwhile, and only their containers are stopped.
+        """
+        return frozenset(
+            {self.owner, *(p for t in self.targets if (p := t.record.labels.get(PROJECT_LABEL)))}
+        )
+
+    @property
+    def owner(self) -> str:
+        """The project that gets the volumes."""
+        return self.relocation.owner if self.relocation is not None else self.backup.project
+
+    @property
+    def phrase(self) -> str:
+        """The phrase to type before content is replaced.
+
+        It is the project's name, the name of the only volume, or what was named with `--into`.
+        """
+        if self.relocation is not None:
+            return self.relocation.name
+        if (
+            self.backup.project != "volumes"
+            and _TYPED.fullmatch(self.backup.project)
+            and not self.unvouched
+        ):
+            return self.backup.project
+        touched = self.occupied or self.targets
+        return touched[0].into if len(touched) == 1 else f"replace {len(touched)} volumes"
+
+    @property
+    def reaching(self) -> tuple[RestoreTarget, ...]:
+        """The targets that are written or mounted outside of the engine's own storage."""
+        return tuple(t for t in self.targets if t.reach is not None)
+
+    @property
+    def unvouched(self) -> tuple[RestoreTarget, ...]:
+        """The targets of other projects, if the backup was fetched without a signature."""
+        return (
+            tuple(t for t in self.targets if t.other_project)
+            if self.backup.unsigned_from is not None
+            else ()
+        )
+
+    @property
+    def needs_phrase(self) -> bool:
+        """Whether a person has to type the phrase."""
+        return bool(self.occupied or self.reaching or self.unvouched) or self.of_other_engine
+
+    def users(self) -> tuple[Container, ...]:
+        """Return the running containers on the volumes that are touched."""
+        found = {u.id: u for t in self.targets for u in self.observed.users(t.into) if u.lively}
+        return tuple(found.values())
+
+    def identity(self) -> frozenset[tuple[str, str, bool, bool, str | None, str]]:
+        """Return what must be the same when the plan is made again."""
+        return frozenset(
+            (t.record.name, t.into, t.current is None, t.occupied, t.reach, t.other_project)
+            for t in self.targets
+        )
+
+    def shape(self) -> dict[str, Any]:
+        """Return the plan for `--json`."""
+        volumes = [
+            {"name": t.record.name, "into": t.into, "from": t.source, "action": t.action()}
+            for t in self.targets
+        ]
+        stops = [c.name for c in self.users()]
+        lacking = [o.name for o in self.backup.lacking]
+        phrase = self.phrase if self.needs_phrase else None
+        return {
+            "backup": self.backup.id,
+            "volumes": volumes,
+            "stops": stops,
+            "phrase": phrase,
+            "lacking": lacking,
+        }
+
+    def _describe(self, target: RestoreTarget) -> str:
+        """Return what is done to one volume."""
+        record, where = target.record, "now" if self.relocation is None else "into"
+        size = (
+            "renamed, not copied"
+            if target.trash
+            else format_size(sum(a.bytes for a in record.artifacts))
+        )
+        name = record.name + (f" ({where} {target.into})" if target.into != record.name else "")
+        return f"  {name}: {target.action()} ({size}{_describe_content(record)})"
+
+    def lines(self, *, brief: bool = False) -> Iterator[str]:
+        """Yield the plan as lines for people.
+
+        With `brief`, for a plan that nobody is asked about, a volume that is only recreated is left
+        out: it is named once it is back.
+        """
+        if self.backup.path:
+            when = "" if brief else f" of {self.backup.created}"
+            level = self.backup.level or "not verified yet"
+            yield f"from backup {self.backup.id}{when} ({level}){'' if brief else ':'}"
+        else:
+            yield f"from the trash, where it is since {self.backup.created}{'' if brief else ':'}"
+        if self.backup.engine_id != self.engine.id:
+            yield (
+                f"  it was made on another engine, {self.backup.endpoint}; this one is"
+                f" {self.engine.endpoint}"
+            )
+        for t in self.targets:
+            remarks = tuple(t.remarks(self.backup.id))
+            if remarks or not (brief and t.is_only_recreated):
+                yield self._describe(t)
+                yield from remarks
+        for omission in self.backup.lacking:
+            yield f"  {omission.name}: NOT in this backup, which is partial ({omission.reason})"
+        if self.backup.unsigned_from is not None:
+            yield (
+                f"  fetched without a signature from {self.backup.unsigned_from}: nobody vouches"
+                " for who made it"
+            )
+        if users := self.users():
+            yield f"  will stop meanwhile, then start again: {', '.join(c.name for c in users)}"
+        if self.occupied:
+            yield (
+                "  content that is there now is kept as a safety backup first:"
+                f" {', '.join(t.into for t in self.occupied)}"
+            )
+
+
+def _describe_content(record: VolumeRecord) -> str:
+    counted = record.statistics
+    return (
+        f", {len(counted.databases)} databases, {counted.rows} rows" if counted is not None else ""
+    )
+
+
+def make_plan(
+    engine: Engine,
+    backup: Backup,
+    records: Sequence[VolumeRecord],
+    declared: tuple[DeclaredMount, ...],
+    relocation: Relocation | None = None,
+    trash: Mapping[str, str] | None = None,
+    recorded: RecordedVolumes | None = None,
+) -> RestorePlan:
+    """Inspect the engine and return the plan of a restore.
+
+    Args:
+        engine: The engine.
+        backup: The backup.
+        records: The records of the volumes to restore.
+        declared: The mounts of the current services in the compose file.
+        relocation: The new location of the volumes, unless it is their own place.
+        trash: The name of a deleted volume -> the trash volume with its content.
+        recorded: What this store's journal says about the deletion that is undone.
+
+    Raises:
+        Refused: The current server of a volume could not hold its content.
+    """
+    observed = engine.commands.look(_LOOK)
+    empty = RestorePlan(engine, backup, observed, (), declared, relocation, recorded, trash or {})
+    return replace(empty, targets=tuple(_plan_target(empty, record) for record in records))
+
+
+def _plan_target(plan: RestorePlan, record: VolumeRecord) -> RestoreTarget:
+    """Inspect the place of one volume and return what a restore makes of it.
+
+    Args:
+        plan: The plan, as far as it is made.
+        record: The record of the volume.
+
+    Raises:
+        Refused: The current server of the volume could not hold its content.
+    """
+    engine, backup, observed = plan.engine, plan.backup, plan.observed
+    relocation, recorded = plan.relocation, plan.recorded
+    into = (
+        relocation.new_names[record.name]
+        if relocation
+        else find_successor(record, observed, backup.project) or record.name
+    )
+    users = observed.users(into)
+    current = engine.docker.volume(into)
+    other = None
+    if (upgraded := upgraded_record(record.data_kind)) is not None:
+        other = upgraded(engine, record, into, users, plan.declared)
+    trashed = plan.trash.get(record.name, "") if other is None else ""
+    # An empty volume of a server that saves when it stops is not empty any more then.
+    has_content = current is not None and (
+        engine.archives.list_root(into) != [] or may_hold_in_memory(users, into)
+    )
+    in_part = recorded is not None and record.name in recorded.parts
+    owner = (current.labels if current is not None else record.labels).get(PROJECT_LABEL, "")
+    made = other or record
+    return RestoreTarget(
+        made if relocation else replace(made, labels=drop_own_labels(record.labels)),
+        into,
+        current,
+        has_content,
+        trashed,
+        None if _is_recorded_so(record, current, recorded) else describe_reach_of(record, current),
+        owner if owner != backup.project and relocation is None else "",
+        has_content
+        and in_part
+        and not trashed
+        and other is None
+        and _is_left_in(engine, backup, record, users),
+        other.users[0]["image"] if other is not None else "",
+        # A record of an earlier inspection may be without it.
+        any(
+            find_archive(whole) is not None for whole in backup.volumes if whole.name == record.name
+        ),
+    )
+
+
+def _is_left_in(
+    engine: Engine, backup: Backup, record: VolumeRecord, users: Sequence[Container]
+) -> bool:
+    """Return whether a volume holds nothing but what docker left of it.
+
+    Then what is missing can be added. Otherwise, and if that cannot be determined, all of it is
+    replaced as usual, after confirmation.
+    """
+    if find_archive(record) is None or any(user.lively for user in users):
+        return False
+    try:
+        return survivors.is_part_of_archive(
+            engine, Path(backup.path), record.artifacts, record.name
+        )
+    except SafeComposeError:
+        return False
+
+
+def _is_recorded_so(
+    record: VolumeRecord, now: Volume | None, recorded: RecordedVolumes | None
+) -> bool:
+    """Return whether this store's journal saw the volume with this driver and these options.
+
+    The journal holds no secrets; for them, only their position is compared.
+    """
+    before = recorded.known.get(record.name) if recorded is not None else None
+    if before is None:
+        return False
+    options = now.options if now is not None else record.options
+    driver = now.driver if now is not None else record.driver
+    return before == (
+        driver,
+        {name: f"{name}={hide_option(name, value)}" for name, value in options.items()},
+    )
+
+
+def find_successor(record: VolumeRecord, observed: Observed, project: str) -> str | None:
+    """Return the volume that is now mounted where an anonymous one was; None when there is none.
+
+    It is mounted in the container of the same name (service and replica) at the same path.
+    """
+    if not record.anonymous or observed.volume(record.name) is not None:
+        return None
+    places = {(u.get("container"), u.get("destination")) for u in record.users}
+    for container in observed.containers:
+        for mount in container.mounts:
+            here = container.project == project and (container.name, mount.destination) in places
+            if here and mount.type == "volume" and mount.name:
+                return mount.name
+    return None

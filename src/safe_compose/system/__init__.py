@@ -1,0 +1,1 @@
+"""The operating system: durable files, other programs, and trust in files."""

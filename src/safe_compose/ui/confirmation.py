@@ -1,0 +1,97 @@
+"""The confirmation screen on the terminal: painted at once, and again when more is known."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from rich.console import Console
+from rich.text import Text as RichText
+
+from safe_compose.core.plan import Doomed, Plan
+from safe_compose.system.process import read_clock
+from safe_compose.ui.confirmation_details import make_details
+from safe_compose.ui.confirmation_lines import Circumstances, Screen, Size, make_lines
+from safe_compose.ui.lines import Line
+from safe_compose.ui.terminal import Terminal, is_live, open_console, read_size
+
+LOG_COLUMNS = 20_000
+"""Columns of a log: a line of it goes on, so that commands in it can be copied and names found."""
+
+
+def show_confirmation(
+    plan: Plan,
+    facts: Circumstances,
+    measure: Callable[[], Iterator[Sequence[Doomed]]],
+    terminal: Terminal | None,
+) -> Screen:
+    """Show the confirmation screen, and return what it shows in the end.
+
+    Where a person is asked it is there at once, and changes with each result of `measure`. In a
+    log, and where flags answer, it is printed once.
+
+    Args:
+        plan: The plan.
+        facts: What the plan does not say.
+        measure: Yields the volumes, again each time more is known about them.
+        terminal: Where a person is asked; None for nowhere.
+    """
+    out = open_console()
+    if terminal is None or not is_live(out):
+        doomed = [plan.doomed, *measure()][-1]
+        screen = _make_screen(plan, facts, doomed)
+        columns, rows = read_size(out) if out.file.isatty() else (LOG_COLUMNS, None)
+        paint(out, make_lines(screen, Size(columns, rows if terminal is not None else None)))
+        return screen
+    painter = _Painter(out)
+    with terminal.without_echo():  # what is typed meanwhile would move the lines
+        painter.show(Screen(plan, facts, read_clock(), measuring=True))
+        screen = Screen(plan, facts, read_clock())
+        for doomed in measure():
+            screen = _make_screen(plan, facts, doomed)
+            painter.show(replace(screen, measuring=True))
+        painter.show(screen, last=True)
+    return screen
+
+
+def _make_screen(plan: Plan, facts: Circumstances, doomed: Sequence[Doomed]) -> Screen:
+    return Screen(replace(plan, doomed=tuple(doomed)), facts, read_clock())
+
+
+def show_details(screen: Screen) -> None:
+    """Print everything that is known, below the question."""
+    out = open_console()
+    paint(out, make_details(screen, read_size(out).columns))
+
+
+class _Painter:
+    """Paints the short screen over the one before it, while the terminal allows that."""
+
+    def __init__(self, out: Console) -> None:
+        """Start with nothing painted."""
+        self._out = out
+        self._painted = 0
+        self._size: tuple[int, int] | None = None
+
+    def show(self, screen: Screen, *, last: bool = False) -> None:
+        """Paint a screen.
+
+        In a terminal that was resized since, or that is too low, nobody knows where the lines are:
+        then the last screen alone is printed, below them.
+        """
+        width, height = read_size(self._out)
+        lines = make_lines(screen, Size(width, height))
+        fits = len(lines) < height
+        if self._size == (width, height) and fits:
+            self._out.file.write(f"\x1b[{self._painted}F\x1b[J")
+        elif not last and (self._size is not None or not fits):
+            return
+        paint(self._out, lines)
+        self._size, self._painted = (width, height), len(lines)
+
+
+def paint(out: Console, lines: Sequence[Line]) -> None:
+    """Print lines in their styles, as the terminal and `NO_COLOR` allow."""
+    text = RichText("\n").join(
+        RichText.assemble(*((span.text, span.style) for span in line)) for line in lines
+    )
+    out.print(text, soft_wrap=True)
+    out.file.flush()

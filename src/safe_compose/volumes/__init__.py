@@ -1,0 +1,1 @@
+"""The content of volumes: archives, single files, renames and encryption."""

@@ -1,0 +1,1 @@
+"""What tests and benchmarks import: the lab with its engines and servers, terminals, fixtures."""

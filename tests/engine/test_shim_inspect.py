@@ -1,0 +1,230 @@
+"""`stop`, `kill` and `rm` of containers that take no volume along: one question to docker, and no
+look at the engine.
+"""
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from safe_compose.fastpath import inspect, queries
+from safe_compose.grammar import parser
+from testing.plain_install import plain_program
+from testing.projects import docker, unique
+
+FAKE = """#!/bin/sh
+folder=${0%/*}
+for word; do printf '%s\\n' "$word"; done >> "$folder/calls"
+echo -- end >> "$folder/calls"
+case " $* " in
+*" inspect "*) printf "$ANSWER"; exit "$STATUS" ;;
+*" label=io.github.safe-compose.lock "*) printf 'CONTAINER ID\\n%b' "$LOCKS" ;;
+esac
+"""
+Ask = Callable[..., tuple[int, list[list[str]]]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """Run safe-compose in front of a docker that answers an inspect, and lists locks; its exit code
+    and every call it saw.
+    """
+    fake = tmp_path / "bin" / "docker"
+    fake.parent.mkdir()
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+
+    def run(
+        *words: str, answer: str, status: int = 0, locks: str = ""
+    ) -> tuple[int, list[list[str]]]:
+        environ = {
+            "PATH": f"{fake.parent}:/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "ANSWER": answer,
+            "STATUS": str(status),
+        }
+        environ["LOCKS"] = locks
+        done = subprocess.run(
+            [plain_program(), *words],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+        )
+        calls = (fake.parent / "calls").read_text().split("-- end\n")[:-1]
+        return done.returncode, [call.splitlines() for call in calls]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["stop", "a"], "false\\n"),
+        (["stop", "-t", "3", "a", "b"], "false volume bind\\ntrue bind\\n"),
+        (["kill", "-s", "HUP", "a"], "true\\n"),
+        (["container", "rm", "-f", "a"], "false volume\\n"),
+        (["rm", "-fv", "a"], "false bind tmpfs\\n"),
+        (["-H", "unix:///x", "rm", "-v", "a"], "true\\n"),
+    ],
+)
+def test_containers_that_take_nothing_along_cost_one_question(
+    words: list[str], answer: str, ask: Ask
+) -> None:
+    code, calls = ask(*words, answer=answer)
+    assert code == 0
+    about_locks = [call for call in calls if call[-1] == "label=io.github.safe-compose.lock"]
+    assert len(about_locks) == ("rm" in words)  # only a removal can take a deletion lock away
+    question, *others = [call for call in calls if call not in about_locks]
+    assert others in (
+        [words],
+        [["--version"], words],
+    )  # the second one: is this docker, or Podman under its name?
+    assert question[-1] == words[-1]
+    if words[0] == "-H":
+        assert all(call[:2] == words[:2] for call in (question, *about_locks))
+
+
+def test_a_removal_wakes_the_guard_where_the_engine_has_a_deletion_lock(ask: Ask) -> None:
+    words = ["rm", "-f", "a"]
+    code, calls = ask(*words, answer="false\\n", locks="0123456789ab\\n")
+    assert code == 69 and words not in calls
+
+
+@pytest.mark.parametrize(
+    ("words", "answer", "status"),
+    [
+        (["stop", "a"], "true volume\\n", 0),
+        (["stop", "a", "b"], "false\\n", 1),
+        (["stop", "a", "b"], "false\\n", 0),
+        (["stop", "a"], "false\\nfalse\\n", 0),
+        (["stop", "a"], "<no value>\\n", 0),
+        (["stop", "a"], "", 0),
+        (["rm", "-v", "a"], "false volume\\n", 0),
+        (["rm", "-fv", "a", "b"], "false\\ntrue volume\\n", 0),
+    ],
+)
+def test_every_other_answer_wakes_the_guard(
+    words: list[str], answer: str, status: int, ask: Ask
+) -> None:
+    code, calls = ask(*words, answer=answer, status=status)
+    assert code == 69  # there is no engine behind this docker
+    assert words not in calls
+
+
+@pytest.mark.thorough
+@pytest.mark.engine
+def test_a_real_engine_tells_which_containers_take_volumes_along(
+    lab: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["safe-compose"])
+    words = ("create", "--network", "none", "--pull", "never", "--entrypoint", "true")
+    anonymous = ("--volume", "/x")
+    names = {
+        "plain": unique("sc"),
+        "anonymous": unique("sc"),
+        "leaving": unique("sc"),
+        "both": unique("sc"),
+    }
+    options = {
+        "plain": (),
+        "anonymous": anonymous,
+        "leaving": ("--rm",),
+        "both": ("--rm", *anonymous),
+    }
+    odd = ("--label", "AutoRemove=true", "--label", 'x="AutoRemove":true,"Type":"volume"')
+
+    def nothing(*argv: str) -> bool:
+        return queries.is_harmless_removal(parser.parse(argv))
+
+    try:
+        for which, name in names.items():
+            docker(*words, "--name", name, *options[which], *odd, "busybox:latest")
+        free = not inspect.holds_locks()  # of another test, on the same engine
+        found = {
+            (verb, which): nothing(*verb.split(), name)
+            for verb in ("stop", "rm -fv")
+            for which, name in names.items()
+        }
+        assert found == {
+            ("stop", "plain"): True, ("stop", "anonymous"): True, ("stop", "leaving"): True,
+            ("stop", "both"): False, ("rm -fv", "plain"): free, ("rm -fv", "anonymous"): False,
+            ("rm -fv", "leaving"): free, ("rm -fv", "both"): False,
+        }  # fmt: skip
+        assert not nothing("stop", names["plain"], unique("unknown"))
+        assert not nothing("--explain", "stop", names["plain"])
+        here = {which: inspect.container(name) for which, name in names.items()}
+        assert {which: (one.removes_itself, one.volumes) for which, one in here.items() if one} == {
+            "plain": (False, False), "anonymous": (False, True), "leaving": (True, False),
+            "both": (True, True),
+        }  # fmt: skip
+        assert inspect.container(unique("unknown")) is None
+        assert inspect.container(f"../containers/{names['plain']}") is None
+    finally:
+        docker("rm", "--force", "--volumes", *names.values(), check=False)
+
+
+def test_only_where_docker_goes_by_itself_is_the_engine_asked_past_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("DOCKER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert inspect.is_dockers_choice()
+    config = tmp_path / ".docker" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"auths": {}}')
+    assert inspect.is_dockers_choice()
+    config.write_text('{"currentContext": "far"}')
+    assert not inspect.is_dockers_choice()
+    config.unlink()
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "")
+            assert not inspect.is_dockers_choice()
+    config.mkdir()
+    assert not inspect.is_dockers_choice()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"", b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 404 Not Found\r\n\r\n{}", b"HTTP/1.0 200 OK\r\n\r\n[]",
+        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig":{"AutoRemove":"no"},"Mounts":[]}', b"\xff\r\n\r\n", b"HTTP/1.0 200",
+        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig":{"AutoRemove":false},"Mounts":null}',
+        b'HTTP/1.0 200 OK\r\n\r\n{"HostConfig":{"AutoRemove":false},"AutoRemove":true,"Mounts":[]}',
+    ],
+)  # fmt: skip
+def test_an_engine_that_answers_oddly_has_not_answered(
+    answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "SOCKET", str(tmp_path / "sock"))
+    assert inspect.container("a") is None
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(inspect.SOCKET)
+        listening.listen()
+
+        def serve() -> None:
+            with listening.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        assert inspect.container("a") is None
+        server.join()
+
+
+def test_an_answer_needs_a_docker_that_ends_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["safe-compose"])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert queries.read_answer(str(tmp_path / "none"), ["x"]) == b""
+    assert queries.read_answer("/bin/echo", ["a", "b"]) == b"a b\n"
+    assert queries.read_answer("/bin/false", []) == b""
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
