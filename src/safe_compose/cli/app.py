@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import typer
 
-from safe_compose.cli import verb_help, verbs
+from safe_compose.cli import values, verb_help, verbs
 from safe_compose.cli.options import app
 from safe_compose.errors import SafeComposeError, UsageError
 from safe_compose.fastpath import launch
@@ -70,6 +70,7 @@ def make_command(verb: str | None) -> typer.core.TyperGroup:
     verbs.load(verb)
     command = typer.main.get_command(app)
     assert isinstance(command, typer.core.TyperGroup)
+    values.take_plain(command)
     verb_help.complete(command)
     return command
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from safe_compose.cli import values
 from safe_compose.cli.verbs import VERBS
 
 WIDTH = 80
@@ -75,7 +76,7 @@ def _name_value(parameter: Any) -> None:
         parameter.metavar = name or "VALUE"
 
 
-class _Argument(typer.core.TyperArgument):
+class _Argument(values.Argument):
     """An argument that is shown as `NAME`, `NAME...` or `[NAME]`, without a type."""
 
     def get_usage_pieces(self, _ctx: Any) -> list[str]:
