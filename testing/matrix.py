@@ -34,6 +34,7 @@ from testing.engines import (
     Stack,
     bring,
 )
+from testing.oldclients import old_compose, old_docker
 
 RESULTS = ROOT / "tests" / "cases" / "matrix.json"
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -94,6 +95,9 @@ def run(stack: Stack, arguments: Sequence[str]) -> Result:
     """
     assert stack.engine is not None and stack.client is not None
     bring(stack)
+    # The namespaces reach no archive.
+    old_compose()
+    old_docker()
     data = LAB / "matrix" / stack.data
     data.mkdir(parents=True, exist_ok=True)
     # A socket's path holds at most 107 bytes.
