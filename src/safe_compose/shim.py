@@ -371,12 +371,32 @@ def read(words: "Sequence[str]", program: str) -> "Invocation":
         docker_globals=(), compose_globals=()
     )
     harmless = old.kind == invocation.kind == "none" and old.argv == invocation.argv
-    if (same and invocation.doubt is None) or (harmless and not invocation.unknown):
+    settled = (same and invocation.doubt is None) or (harmless and not invocation.unknown)
+    doubtful = _doubt_dashes(old)
+    if settled and doubtful is old:
         return invocation
     dialect = launch.detect_dialect(path)
-    if dialect == "v1" or (dialect is None and invocation.kind == "none" and not invocation.asks):
-        return old  # where nobody knows which one it is, the reading that may delete is believed
-    return invocation
+    # Where nobody knows which one it is, the reading that may delete is believed.
+    if dialect is not None or invocation.kind != "none" or invocation.asks:
+        return old if dialect == "v1" else invocation
+    return doubtful
+
+
+def _doubt_dashes(invocation: "Invocation") -> "Invocation":
+    """Return the invocation with a doubt if only the `--` before its verb keeps it harmless.
+
+    argparse, which podman-compose uses, leaves that out.
+    """
+    from safe_compose.grammar import parser
+
+    if invocation.kind != "none" or "--" not in invocation.argv:
+        return invocation
+    at = invocation.argv.index("--")
+    without = parser.parse(invocation.argv[:at] + invocation.argv[at + 1 :], invocation.program)
+    if without.kind == "none":
+        return invocation
+    doubt = "docker-compose does not tell which one it is, and one of them reads on after --"
+    return invocation._replace(kind=without.kind, verb=without.verb, doubt=doubt)
 
 
 # -- messages --------------------------------------------------------------------------------------

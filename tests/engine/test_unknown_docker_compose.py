@@ -24,6 +24,9 @@ SILENT = {
     "podman-compose, short": PODMAN,
     "words": "echo 'company compose'; echo 1.2.3",
     "zero": "echo 0.1.0",
+    "a date": "echo 2026.1.1",
+    "and fails": "echo 2.26.1; exit 1",
+    "not only text": r"printf '2.26.1\0'",
 }
 KNOWN = {
     "1.29": (
@@ -36,6 +39,8 @@ KNOWN = {
 V1_ALONE = ["-- down -v", "-c ctx down -v", "down --vol", "--verb down -v"]
 """Only docker-compose 1.29 takes them."""
 V2_ALONE = ["down db -v", "--dry-run=false down -v", "up -d -y"]
+DASHES = ["--parallel=3 -- down --volumes", "--no-pod -- down -v", "--no-pod -- rm -fv web"]
+"""Only podman-compose takes them."""
 OTHERS = ["--in-pod 1 down -v", "--podman-args=x down -v", "rm db -v"]
 """Only a docker-compose that our tables do not know takes the first two."""
 HARMLESS = [
@@ -46,6 +51,8 @@ HARMLESS = [
     "exec db psql -v",
     "run web rm -v",
     "down -v --help",
+    "--parallel=3 -- down",
+    "run --rm web -- rm -v",
 ]
 
 
@@ -66,7 +73,7 @@ def kind(line: str, folder: Path, answer: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("answer", SILENT.values(), ids=SILENT)
-@pytest.mark.parametrize("line", V1_ALONE + V2_ALONE + OTHERS)
+@pytest.mark.parametrize("line", V1_ALONE + V2_ALONE + OTHERS + DASHES)
 def test_one_that_does_not_tell_what_it_is_may_delete_by_any_reading(
     line: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +131,7 @@ def test_its_deletions_are_refused_and_it_does_not_run(
         ("-c default down -v", "long form"),
         ("--in-pod 1 down -v", "podman-compose, short"),
         ("down db -v", "podman-compose"),
+        ("--parallel=3 -- down -v", "podman-compose"),
     ):
         folder = program(tmp_path, SILENT[answer]).parent
         done = subprocess.run(

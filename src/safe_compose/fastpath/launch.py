@@ -191,6 +191,10 @@ def find_plugin() -> str:
     )
 
 
+_LAST_MAJOR = 20
+"""No Compose is near this major version: a larger one is a date, or the version of a wrapper."""
+
+
 def detect_dialect(path: str) -> str | None:
     """Return the dialect of the docker-compose at `path`: `v1` (1.x), `v2`, or None.
 
@@ -202,7 +206,7 @@ def detect_dialect(path: str) -> str | None:
         return None
     if major == "1":
         return "v1" if read_version(path).startswith("docker-compose version 1.") else None
-    return "v2" if int(major) > 1 else None
+    return "v2" if 1 < int(major) <= _LAST_MAJOR else None
 
 
 def read_version(path: str, *words: str) -> str:
@@ -214,6 +218,8 @@ def read_version(path: str, *words: str) -> str:
     try:
         done = process.run([path, "version", *words], seconds=20, largest=1 << 20)
     except (OSError, subprocess.TimeoutExpired, process.TooMuch):
+        return ""
+    if done.returncode != 0 or b"\0" in done.stdout:
         return ""
     return done.stdout.decode("ascii", "replace").strip()
 
