@@ -10,13 +10,22 @@ from pathlib import Path
 import pytest
 
 from safe_compose.cli.verbs import VERBS
+from safe_compose.store.catalogue import index
+from testing.backups import fill
+from testing.fixtures import SafeCompose
+from testing.projects import wait_until
 
 LIBRARIES = {
     "docker", "requests", "urllib3", "psycopg", "pydantic", "pydantic_core", "questionary",
     "prompt_toolkit", "ruamel", "filelock", "obstore", "pyrage", "markdown_it",
-    "tree_sitter",
+    "tree_sitter", "rich.console",
 }  # fmt: skip
 """Libraries that take long to import, besides typer."""
+OF_GUARD = {
+    "safe_compose.workspace", "safe_compose.engine", "safe_compose.databases",
+    "safe_compose.operations.guard", "safe_compose.grammar.parser", "safe_compose.core.policy",
+}  # fmt: skip
+"""What inspects a command and an engine."""
 _TOLD = """
 import atexit, sys
 told, *words = sys.argv[1:]
@@ -82,3 +91,20 @@ def test_only_the_modules_of_the_verb_in_hand_are_imported(
     modules = imported(elsewhere, *words)
     of_verbs = {f"safe_compose.cli.{verb.module}" for verb in VERBS.values()}
     assert modules & of_verbs == {f"safe_compose.cli.{VERBS[words[-1]].module}"}
+
+
+def test_a_list_of_ten_backups_reads_their_manifests_once(
+    elsewhere: Path, safe_compose: SafeCompose
+) -> None:
+    store = Path(os.environ["SAFE_COMPOSE_HOME"])
+    fill(store, 10, projects=2)
+    files = ("manifest.json", "verification.json")
+    keys = [index.make_key(str(path.parent), files) for path in store.rglob("manifest.json")]
+    wait_until("files old enough", lambda: all(key and index.is_settled(key) for key in keys))
+    first = safe_compose("list")
+    assert len(first.stdout.splitlines()) == 11
+    for words in (("list",), ("list", "--json"), ("list", "--project", "project-1")):
+        modules = imported(elsewhere, *words)
+        assert "safe_compose.store.catalogue.schema" not in modules
+        assert modules & {*LIBRARIES, *OF_GUARD} == set()
+    assert safe_compose("list").stdout == first.stdout

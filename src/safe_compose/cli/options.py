@@ -4,16 +4,18 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safe_compose.errors import Refused, UsageError
-from safe_compose.grammar import parser
 from safe_compose.settings import load
 from safe_compose.store import settings_approval
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.ui import terminal as ui_terminal
+
+if TYPE_CHECKING:
+    from safe_compose.grammar import parser
 
 app = typer.Typer(
     name="safe-compose",
@@ -88,19 +90,23 @@ IdentityFile = Annotated[
 ]
 
 
-def make_down(project: str | None, files: Sequence[str] | None) -> parser.Invocation:
+def make_down(project: str | None, files: Sequence[str] | None) -> "parser.Invocation":
     """Return the `down -v` of a project, which is never run: it serves to look the project up."""
+    from safe_compose.grammar import parser
+
     words = ["compose"]
     words += ["--project-name", project] if project else []
     words += [word for name in files or () for word in ("--file", str(Path(name).absolute()))]
     return parser.parse([*words, "down", "--volumes"])
 
 
-def make_lookup(project: str | None, files: Sequence[str] | None) -> parser.Invocation:
+def make_lookup(project: str | None, files: Sequence[str] | None) -> "parser.Invocation":
     """Return an invocation that has all services of the project looked up.
 
     Services of inactive profiles count too: only then does it matter which containers are orphans.
     """
+    from safe_compose.grammar import parser
+
     words = make_down(project, files)
     return parser.parse([*words.argv, "--remove-orphans"])
 

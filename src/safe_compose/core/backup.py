@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from safe_compose.errors import UsageError
-from safe_compose.grammar.parser import parse
 
 WORKPLACE, OWNER = ".workplace-", "owner.json"
 """Prefix of a temporary folder next to the backups in which something is inspected, and the file in
@@ -484,6 +483,8 @@ def _count_words_within(argv: Sequence[str]) -> int:
     """
     if "run" not in argv:
         return 0
+    from safe_compose.grammar.parser import parse  # with docker's tables, which no list needs
+
     first = argv[0].rpartition("/")[2]
     readings = [("docker", argv), ("docker-compose", argv)]
     if first in ("docker", "docker-compose", "safe-compose"):

@@ -77,8 +77,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from safe_compose.core.destination import Destination, keep_signed
-from safe_compose.core.policy import Rule
-from safe_compose.core.retention import Policy
 from safe_compose.errors import ConfigError
 from safe_compose.settings.foreign_settings import (
     ForeignSetting,
@@ -90,6 +88,8 @@ from safe_compose.system import trusted_file
 from safe_compose.system.files import PRIVATE, SHARED, Access
 
 if TYPE_CHECKING:
+    from safe_compose.core.policy import Rule
+    from safe_compose.core.retention import Policy
     from safe_compose.settings.schema import FileSettings
 
 PROJECT_FILE = "safe-compose.toml"
@@ -114,7 +114,7 @@ class Settings:
     it survives this machine."""
     access: Access = PRIVATE
     """Modes and owner of files that are written to the store."""
-    rules: tuple[Rule, ...] = ()
+    rules: "tuple[Rule, ...]" = ()
     max_size: int | None = None
     """Bytes."""
     trial_limit: int = GIB
@@ -127,7 +127,7 @@ class Settings:
     """`backup`, `trash` or `both`."""
     method: str = "dump"
     """How a running PostgreSQL is backed up by hand and on schedule: `dump` or `physical`."""
-    retention: Policy | None = None
+    retention: "Policy | None" = None
     """The backups that `forget` leaves; None: not set."""
     own_retention: bool = False
     """Whether the project's file sets it, so that it applies to that project alone."""

@@ -5,16 +5,13 @@ separated by tabs, a line of names first, ids whole, sizes in bytes, times in UT
 NO_COLOR leaves colours out; FORCE_COLOR puts them into a pipe as well, and changes nothing else.
 """
 
+import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
-
-from rich.color import ColorSystem
-from rich.console import Console
-from rich.style import Style
 
 from safe_compose.core.quantities import format_age, format_exactly, format_size
 from safe_compose.core.text import LONGEST_CELL, make_visible
@@ -32,6 +29,8 @@ from safe_compose.ui.table_layout import (
 )
 
 _TIME = re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
+_FORCED = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
+"""Variables by which rich may take a pipe for a terminal."""
 NARROWEST = 40
 """Fewest columns that are laid out for; a terminal that says less does not know its width."""
 
@@ -150,6 +149,12 @@ def _write(line: Iterable[Span], paint: Callable[[str, str], str]) -> None:
 
 def _make_painter() -> Callable[[str, str], str]:
     """Return a function that gives a visible text its colour, where stdout takes colours."""
+    if not is_for_people() and _FORCED.isdisjoint(os.environ):
+        return lambda text, _style: text
+    from rich.color import ColorSystem  # these take longer to import than a list in a pipe takes
+    from rich.console import Console
+    from rich.style import Style
+
     out = Console(file=sys.stdout)
     if out.color_system is None:
         return lambda text, _style: text

@@ -12,11 +12,9 @@ import sys
 import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.text import Text as RichText
 
 from safe_compose.core.quantities import format_seconds, format_size
 from safe_compose.core.text import (
@@ -27,29 +25,14 @@ from safe_compose.core.text import (
 from safe_compose.errors import Interrupted, Refused, SafeComposeError
 from safe_compose.ui.lines import fill, make_span, read_plain
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 TYPED_AHEAD = 100
 """Most lines typed ahead that are examined: `yes` never ends."""
 _BAR = 20
 """Columns of a progress bar."""
 END_OF_INPUT = "end of input at the prompt; nothing was done"
-
-
-class Text(RichText):
-    """A line of visible text; `line` begins another one."""
-
-    def __init__(self, text: str = "", style: str = "") -> None:
-        """Make a text visible."""
-        super().__init__(make_visible(text), style=style)
-
-    def append(self, text: RichText | str, style: Any = None) -> "Text":
-        """Append a text, made visible."""
-        super().append(make_visible(text) if isinstance(text, str) else text, style)
-        return self
-
-    def line(self, text: str, style: str = "") -> "Text":
-        """Append a text on a new line."""
-        super().append("\n")
-        return self.append(text, style)
 
 
 class _Stderr(io.TextIOBase):
@@ -91,8 +74,10 @@ class _Stderr(io.TextIOBase):
         return self._encoding
 
 
-def open_console() -> Console:
+def open_console() -> "Console":
     """Return a console on stderr: colours and live tables on a terminal, plain lines elsewhere."""
+    from rich.console import Console  # longer to import than a list takes
+
     stderr = _Stderr()
     terminal = stderr.isatty()
     file = cast(IO[str], stderr)
@@ -106,7 +91,7 @@ def open_console() -> Console:
     )
 
 
-def is_live(out: Console) -> bool:
+def is_live(out: "Console") -> bool:
     """Return whether lines that a console printed can be changed later.
 
     `FORCE_COLOR` asks for colours, in a log as well, and not for that.
@@ -114,7 +99,7 @@ def is_live(out: Console) -> bool:
     return out.file.isatty() and not out.is_dumb_terminal
 
 
-def read_size(out: Console) -> os.terminal_size:
+def read_size(out: "Console") -> os.terminal_size:
     """Return columns and rows of the terminal on stderr, as it is now.
 
     `COLUMNS` may be older than that. Where stderr is none, it is the console's own size.
@@ -355,6 +340,7 @@ def showing_progress(
         yield lambda _done: None
         return
     from rich.progress import Progress, ProgressColumn, Task
+    from rich.text import Text
 
     class Pace(ProgressColumn):
         def render(self, task: Task) -> Text:

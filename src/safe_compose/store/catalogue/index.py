@@ -18,9 +18,11 @@ from safe_compose.store.catalogue.checks import is_moment
 from safe_compose.system.files import Access, read_regular, replace
 
 NAME = ".index.json"
-WORTH = 64
-"""Number of manifests that had to be read before a new index is written; smaller stores have
-none."""
+_FEW = 1000
+"""Most lines that are written for a single manifest that had to be read: that takes less time than
+the import of what reads it."""
+_WORTH = 64
+"""Number of manifests that had to be read before a longer index is written."""
 _FORMAT = 1
 _SETTLED = 2_000_000_000
 """Nanoseconds: a younger file could change again within one tick of the file system's clock."""
@@ -109,6 +111,16 @@ def _is_plausible(line: BackupSummary) -> bool:
         and type(line.verified) is bool
         and (is_moment(line.created) or (line.broken is not None and not line.created))
     )
+
+
+def is_worth_writing(lines: Lines, read: int) -> bool:
+    """Return whether an index saves more time than it takes.
+
+    Args:
+        lines: All lines that it would have.
+        read: The number of manifests that had to be read because it lacked them.
+    """
+    return read >= (1 if len(lines) <= _FEW else _WORTH)
 
 
 def write(root: Path, lines: Lines, access: Access) -> None:

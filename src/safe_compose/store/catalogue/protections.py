@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safe_compose.core.policy import Rule
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
 from safe_compose.errors import OperationFailed, UsageError
@@ -14,6 +14,9 @@ from safe_compose.store.catalogue.folder import PROTECTIONS, StoreFolder
 from safe_compose.system import trusted_file
 from safe_compose.system.files import explain_error, replace, reporting
 from safe_compose.system.process import stamp
+
+if TYPE_CHECKING:
+    from safe_compose.core.policy import Rule
 
 _FORMAT = 1
 _LARGEST = 1 << 26
@@ -61,13 +64,15 @@ def to_bytes(every: Protections) -> bytes:
     ).encode("ascii")
 
 
-def make_rules(every: Protections, now: str) -> list[Rule]:
+def make_rules(every: Protections, now: str) -> "list[Rule]":
     """Return the tier floors that hold at a moment.
 
     Args:
         every: The protections of a store.
         now: UTC, such as `2026-11-22T07:27:00Z`.
     """
+    from safe_compose.core.policy import Rule  # with the tables of images, which no list needs
+
     return [
         Rule(
             _literal(name),
@@ -102,7 +107,7 @@ class ProtectionRegistry:
         """Use the registry in this store's folder."""
         self._folder = folder
 
-    def rules(self) -> list[Rule]:
+    def rules(self) -> "list[Rule]":
         """Return the tier floors that hold now.
 
         Raises:

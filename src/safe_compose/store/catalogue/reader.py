@@ -134,10 +134,8 @@ class BackupReader:
                     read += 1
                 lines[name] = line
                 found.append(line[1])
-        if read >= index.WORTH:
-            others = (
-                {} if project is None else {n: line for n, line in known.items() if n not in lines}
-            )
+        others = {} if project is None else {n: line for n, line in known.items() if n not in lines}
+        if index.is_worth_writing({**others, **lines}, read):
             with suppress(OSError):  # a read-only store is listed too, more slowly
                 index.write(self.folder.root, {**others, **lines}, self.folder.access)
         wanted = [b for b in found if project is None or b.project in (project, folders[0].name)]

@@ -42,7 +42,6 @@ from safe_compose.store.catalogue.manifest import (
     ManifestDamaged,
 )
 from safe_compose.store.catalogue.reader import BackupReader
-from safe_compose.store.catalogue.restore_md import write_text
 from safe_compose.system.files import (
     make_folder,
     read_regular,
@@ -234,7 +233,7 @@ class BackupWriter:
             OperationFailed: A file is not as recorded, the id is taken, or the store cannot be
                 locked.
         """
-        from safe_compose.store.catalogue import schema
+        from safe_compose.store.catalogue import restore_md, schema
 
         digests = check_files(unfinished, draft.volumes)
         secure(unfinished, self.folder.access)
@@ -259,7 +258,7 @@ class BackupWriter:
                 raise OperationFailed(
                     f"the backup could not be read again ({damage}); nothing was kept"
                 ) from damage
-            text = write_text(backup).encode("utf-8", "backslashreplace")
+            text = restore_md.write_text(backup).encode("utf-8", "backslashreplace")
             digests |= {MANIFEST: sha256(described).hexdigest(), RECIPE: sha256(text).hexdigest()}
             write(unfinished / RECIPE, text, self.folder.access)
             write(unfinished / SUMS, manifest.format_sums(digests), self.folder.access)
