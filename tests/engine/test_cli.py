@@ -362,6 +362,10 @@ def test_volumes_tells_tier_reason_and_last_backup_as_the_screen_would(shop: Sto
     assert data["last_backup"].startswith(shop.kept["id"]) and scratch["last_backup"] is None
     assert scratch["tier"] == "disposable", "what the compose file says counts here too"
     assert re.search(rf"{name}_data\s+{name}\s+critical", shop("volumes").stdout)
+    one = shape(shop("volumes", "--project", name, "--volume", f"{name}_data", "--json"))["volumes"]
+    assert one == [data]
+    assert shop("volumes", "--volume", "nothing").returncode == 64
+    assert shop("volumes", "--all", "--project", name).returncode == 64
 
 
 @pytest.mark.thorough

@@ -348,6 +348,9 @@ def test_a_schedule_is_installed_once_and_taken_away(
     assert "    OnCalendar=*-*-* 04:30:00\n" in shown.stdout
     assert safe_compose(*words, cwd=project.folder).returncode == 77  # nobody was asked
     assert not units.exists()
+    plan = json.loads(safe_compose(*words, "--json", cwd=project.folder).stdout)["schedule"]
+    assert (plan["project"], plan["at"], plan["done"]) == (project.name, ["04:30"], False)
+    assert "OnCalendar=*-*-* 04:30:00" in plan["files"][1]["text"] and not units.exists()
     for _ in range(2):
         done = safe_compose(*words, "--yes", cwd=project.folder)
         assert done.returncode == 0, done.stderr
@@ -374,7 +377,14 @@ def test_a_schedule_is_installed_once_and_taken_away(
     line = safe_compose("schedule", "cron", cwd=project.folder).stdout
     assert line.startswith(f"0 3 * * * cd {project.folder} && ")
     assert f"schedule run --project={project.name} --at=03:00" in line
+    as_json = safe_compose("schedule", "cron", "--json", cwd=project.folder).stdout
+    assert json.loads(as_json)["cron"] == line.splitlines()
 
+    remove = ("schedule", "remove", "--dir", str(units))
+    plan = json.loads(safe_compose(*remove, "--json", cwd=project.folder).stdout)["schedule"]
+    assert plan == {"project": project.name, "deleted": [], "done": False}
+    assert safe_compose(*remove, "--dry-run", "--yes", cwd=project.folder).returncode == 0
+    assert len(list(units.iterdir())) == 2
     removed = safe_compose("schedule", "remove", "--dir", str(units), "--yes", cwd=project.folder)
     assert removed.returncode == 0, removed.stderr
     assert list(units.iterdir()) == []

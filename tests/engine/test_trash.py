@@ -284,7 +284,7 @@ def test_an_item_is_restored_by_itself_and_an_expired_one_goes_with_a_yes(
     require_success(
         safe_compose("volume", "rm", name, other, "--confirm", "trash delete 2 volumes")
     )
-    require_success(safe_compose("trash", "restore", name))
+    require_success(safe_compose("trash", "restore", "--volume", name))
     undone = require_success(safe_compose("undo")).stderr
     assert (
         f"not in the trash any more: {name}" in undone

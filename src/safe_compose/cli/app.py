@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import typer
 
-from safe_compose.cli import values, verb_help, verbs
+from safe_compose.cli import unused_flags, values, verb_flags, verb_help, verbs
 from safe_compose.cli.options import app
 from safe_compose.errors import SafeComposeError, UsageError
 from safe_compose.fastpath import launch
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
         if getattr(wrong, "exit_code", None) != 2:
             raise
         raise UsageError(
-            f"{words[0]}: {_explain(wrong)}", next_step=f"safe-compose help {words[0]}"
+            f"{words[0]}: {_explain(wrong, words[0])}", next_step=f"safe-compose help {words[0]}"
         ) from wrong
     if result == _CUT_OFF:
         raise KeyboardInterrupt
@@ -75,13 +75,15 @@ def make_command(verb: str | None) -> typer.core.TyperGroup:
     return command
 
 
-def _explain(wrong: Exception) -> str:
+def _explain(wrong: Exception, verb: str) -> str:
     """Return what typer says of wrong words, or the flag that was meant by a typing error."""
     flag = getattr(wrong, "option_name", None)
     if isinstance(flag, str) and hasattr(wrong, "possibilities"):
+        takes_phrase = "--confirm" in verb_flags.FLAGS.get(verb, ())
+        unused = unused_flags.explain(verb, flag, takes_phrase=takes_phrase)
+        if unused is not None:
+            return unused
         meant = find_near(flag, wrong.possibilities or ())
-        if flag == "--yes":
-            return "it asks for no yes, and --yes would do nothing; a phrase is given by --confirm"
         return f"there is no flag {flag}" + (f": did you mean {meant}?" if meant else "")
     return str(wrong.format_message()) if hasattr(wrong, "format_message") else str(wrong)
 

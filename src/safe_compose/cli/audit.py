@@ -14,6 +14,7 @@ from safe_compose.cli.options import (
     ask_yes,
     print_json,
 )
+from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.errors import UsageError
 from safe_compose.ui import terminal
 
@@ -56,6 +57,7 @@ def audit_files(
         raise UsageError("audit takes one of --json, --sarif, --github, --fix and --write-baseline")
     if (write_baseline and baseline is None) or (dry_run and not fix):
         raise UsageError("--write-baseline needs --baseline FILE, and --dry-run goes with --fix")
+    refuse_unused("audit", {"--yes": yes and not fix})
     found = scan.scan(paths or ())
     if write_baseline and baseline is not None:
         scan.write_text(baseline, report.baseline(found.findings))

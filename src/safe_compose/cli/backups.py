@@ -11,6 +11,7 @@ from safe_compose.cli.options import (
     BACKUP_ID,
     AsJson,
     Every,
+    HoldsVolume,
     ProjectName,
     Utc,
     app,
@@ -20,6 +21,8 @@ from safe_compose.cli.options import (
 from safe_compose.core import retention
 from safe_compose.core.backup import Backup, BackupSummary, OffsiteCopy
 from safe_compose.core.short_id import shorten_ids
+from safe_compose.core.text import join_for_shell
+from safe_compose.errors import UsageError
 from safe_compose.operations.backup.omissions import format_omissions
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.system.process import read_clock
@@ -41,17 +44,22 @@ COPY_STYLES = {"verified": GOOD, "failed": BAD, "unknown": CAREFUL, "never sent"
 
 @app.command("list")
 def list_backups(
-    project: ProjectName = None, every: Every = False, utc: Utc = False, as_json: AsJson = False
+    project: ProjectName = None,
+    volume: HoldsVolume = None,
+    every: Every = False,
+    utc: Utc = False,
+    as_json: AsJson = False,
 ) -> None:
     """List backups, newest first: on a terminal the newest twenty."""
     catalogue = open_catalogue()
-    backups = catalogue.reader.list_summaries(project)
+    backups = select_holding(catalogue.reader.list_summaries(project), volume)
     if as_json:
         pinned = _find_pinned(catalogue, backups)
         print_json({"backups": [summarize_backup(b, pinned) for b in backups]})
         return
     shown = backups if every or not tables.is_for_people() else backups[:NEWEST]
     of = f" of project {project}" if project is not None else ""
+    of += f" with {', '.join(volume)}" if volume else ""
     _print_backups(
         shown,
         shorten_ids(catalogue.reader.list_ids()),
@@ -60,6 +68,13 @@ def list_backups(
     )
     if len(shown) < len(backups):
         terminal.tell(f"{len(backups) - NEWEST:,} older ones: safe-compose list --all")
+
+
+def select_holding(
+    backups: Sequence[BackupSummary], names: Collection[str] | None
+) -> Sequence[BackupSummary]:
+    """Return the backups that hold all of these volumes."""
+    return [b for b in backups if set(names or ()) <= set(b.volumes)]
 
 
 def _print_backups(
@@ -168,12 +183,13 @@ def summarize_backup(
 def show(
     id: Annotated[str, typer.Argument(help=BACKUP_ID)],
     project: ProjectName = None,
+    volume: HoldsVolume = None,
     utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what one backup holds, and the evidence for it."""
     catalogue = open_catalogue()
-    backup = catalogue.reader.find(id, choose_project(id, project, catalogue))
+    backup = find_holding(catalogue, id, choose_project(id, project, catalogue), volume)
     pinned = _find_pinned(catalogue, [backup])
     if as_json:
         print_json({"backup": summarize_backup(backup, pinned), "details": asdict(backup)})
@@ -188,6 +204,24 @@ def show(
         tables.print_text(line)
     for note in (*backup.warnings, *(n for v in backup.volumes for n in v.notes)):
         tables.print_text(f"note: {note}")
+
+
+def find_holding(
+    catalogue: Catalogue, id: str, project: str | None, names: Collection[str] | None
+) -> Backup:
+    """Return a backup by its id, or for `latest` the newest that holds these volumes.
+
+    Raises:
+        UsageError: There is none, or it does not hold them.
+    """
+    backup = catalogue.reader.find(id, project, holding=names or ())
+    if missing := sorted(set(names or ()) - {v.name for v in backup.volumes}):
+        none = f"no verified backup holds {', '.join(missing)}"
+        raise UsageError(
+            none if id == "latest" else f"backup {backup.id} does not hold {', '.join(missing)}",
+            next_step=f"safe-compose list {join_for_shell(f'--volume={name}' for name in missing)}",
+        )
+    return backup
 
 
 def _describe(

@@ -15,6 +15,7 @@ from safe_compose.cli.options import (
     load_settings,
     print_json,
 )
+from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.core.quantities import count
 from safe_compose.errors import Refused, UsageError
 from safe_compose.install import apply, scripts
@@ -50,6 +51,15 @@ def shell(
         raise UsageError(
             "shell takes one of: bash, zsh, fish; --install shims|plugin|rc; --uninstall"
         )
+    refuse_unused(
+        f"shell {'--uninstall' if uninstall else '--install' if install else name}",
+        {
+            "--yes": yes and name is not None,
+            "--json": as_json and name is not None,
+            "--dir": not install and folder,
+            "--show": not install and show,
+        },
+    )
     places = InstallPlaces.here()
     if uninstall:
         _remove_routes(places, yes=yes, as_json=as_json)

@@ -4,7 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
-from safe_compose.cli.options import AsJson, Utc, app, open_catalogue, print_json
+from safe_compose.cli.options import (
+    AsJson,
+    HoldsVolume,
+    ProjectName,
+    Utc,
+    app,
+    open_catalogue,
+    print_json,
+)
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.store.journal import Journal
 from safe_compose.store.run_record import RunRecord
@@ -18,10 +26,20 @@ EveryRun = Annotated[bool, typer.Option("--all", help="Every run, not only the n
 
 
 @app.command("journal")
-def show_journal(every: EveryRun = False, utc: Utc = False, as_json: AsJson = False) -> None:
+def show_journal(
+    project: ProjectName = None,
+    volume: HoldsVolume = None,
+    every: EveryRun = False,
+    utc: Utc = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the guarded commands, newest first, and how each ended."""
     catalogue = open_catalogue()
-    runs = Journal(catalogue.root).runs()
+    runs = [
+        run
+        for run in Journal(catalogue.root).runs()
+        if (project is None or run.project == project) and set(volume or ()) <= run.volumes
+    ]
     if as_json:
         print_json({"runs": [_run_shape(r) for r in runs]})
         return
@@ -47,11 +65,11 @@ def show_journal(every: EveryRun = False, utc: Utc = False, as_json: AsJson = Fa
         ]
         for run in shown
     ]
-    tables.print_table(
-        columns,
-        rows,
-        empty="no guarded commands yet; what one would do: safe-compose --explain compose down -v",
-    )
+    of = f" of project {project}" if project is not None else ""
+    of += f" with {', '.join(volume)}" if volume else ""
+    step = "safe-compose journal" if of else "safe-compose --explain compose down -v"
+    what = "all of them" if of else "what one would do"
+    tables.print_table(columns, rows, empty=f"no guarded commands{of} yet; {what}: {step}")
     if len(shown) < len(runs):
         terminal.tell(f"{len(runs) - NEWEST:,} older ones: safe-compose journal --all")
 

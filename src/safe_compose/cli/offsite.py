@@ -21,6 +21,7 @@ from safe_compose.cli.options import (
     print_json,
     unlock,
 )
+from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.core.backup import Backup, BackupSummary, OffsiteCopy
 from safe_compose.core.destination import Destination
 from safe_compose.core.short_id import shorten_ids
@@ -55,6 +56,17 @@ def offsite(
 ) -> None:
     """Push, pull, list and verify copies of backups elsewhere, or show what is known of them."""
     _check_arguments(action, id, every=every)
+    refuse_unused(
+        f"offsite {action}",
+        {
+            "ID": action in ("list", "key") and id,
+            "--to": action in ("status", "key") and place,
+            "--project": action == "key" and project,
+            "--all": action in ("list", "key") and every,
+            "--dry-run": action not in ("push", "pull") and dry_run,
+            "--utc": action not in ("list", "status") and utc,
+        },
+    )
     settings = load_settings(
         doing=None if action == "status" else "nothing was sent, fetched or asked"
     )

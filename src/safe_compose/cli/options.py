@@ -47,6 +47,11 @@ VolumeName = Annotated[
     list[str] | None, typer.Option("--volume", help="Only this volume; may be repeated.")
 ]
 
+HoldsVolume = Annotated[
+    list[str] | None,
+    typer.Option("--volume", help="Only what holds this volume; may be repeated."),
+]
+
 Yes = Annotated[
     bool,
     typer.Option("--yes", help="Do not ask y/N. It never overwrites data: that needs --confirm."),

@@ -24,6 +24,7 @@ from safe_compose.cli.options import (
     print_json,
     unlock,
 )
+from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.errors import SafeComposeError, UsageError
 from safe_compose.operations.backup import omissions
@@ -61,13 +62,17 @@ def manage_schedule(
             f"schedule takes install, cron, status, run or remove, not {action!r}; nothing was"
             " changed"
         )
+    _refuse_unused(
+        action, at=at, folder=folder, files=files, dry_run=dry_run, yes=yes, utc=utc,
+    )  # fmt: skip
     times = systemd.parse_times(at or ["03:00"])
     if action == "status":
         _tell_schedules(project, utc=utc, as_json=as_json)
     elif action == "run":
         _run_scheduled(project, files, systemd.parse_times(at or ()), identity, as_json=as_json)
     elif action == "remove":
-        _remove_schedule(project, folder or systemd.find_folder(os.environ), yes=yes)
+        units = folder or systemd.find_folder(os.environ)
+        _remove_schedule(project, units, yes=yes, dry_run=dry_run, as_json=as_json)
     else:
         invocation = make_down(project, files)
         workspace = open_workspace(invocation)
@@ -78,13 +83,46 @@ def manage_schedule(
             job = run.make_job(workspace, invocation, times)
             omissions.tell_omitted(run.list_omissions(workspace, make_lookup(project, files)))
             if action == "cron":
-                _tell_cron(job)
+                _tell_cron(job, as_json=as_json)
             else:
                 units = folder or systemd.find_folder(os.environ)
-                _install_schedule(workspace, job, units, yes=yes, dry_run=dry_run)
+                _install_schedule(workspace, job, units, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
-def _tell_cron(job: systemd.Job) -> None:
+def _refuse_unused(
+    action: str,
+    *,
+    at: Sequence[str] | None,
+    folder: Path | None,
+    files: Sequence[str] | None,
+    dry_run: bool,
+    yes: bool,
+    utc: bool,
+) -> None:
+    """Refuse flags of the other actions.
+
+    Raises:
+        UsageError: One was given.
+    """
+    given: dict[str, object] = {
+        "--at": at, "--dir": folder, "--file": files, "--dry-run": dry_run, "--yes": yes,
+        "--utc": utc,
+    }  # fmt: skip
+    used = {
+        "install": ("--at", "--dir", "--file", "--dry-run", "--yes"),
+        "cron": ("--at", "--file"),
+        "status": ("--utc",),
+        "run": ("--at", "--file"),
+        "remove": ("--dir", "--dry-run", "--yes"),
+    }
+    unused = {flag: value for flag, value in given.items() if flag not in used[action]}
+    refuse_unused(f"schedule {action}", unused)
+
+
+def _tell_cron(job: systemd.Job, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"cron": systemd.make_cron_lines(job)})
+        return
     for line in systemd.make_cron_lines(job):
         terminal.tell(line)
     terminal.say(
@@ -94,23 +132,40 @@ def _tell_cron(job: systemd.Job) -> None:
 
 
 def _install_schedule(
-    workspace: Workspace, job: systemd.Job, into: Path, *, yes: bool, dry_run: bool
+    workspace: Workspace,
+    job: systemd.Job,
+    into: Path,
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Show the units, then write them and start the timer."""
+    """Show the units, then write them and start the timer.
+
+    With `--json` and without `--yes` they are only shown.
+    """
     units = systemd.make_units(job)
     run.refuse_other(workspace, job)
-    for name, text in units.items():
-        terminal.tell(f"write {into / name}")
-        terminal.tell_lines(text.rstrip("\n"), indent="    ")
-    terminal.flush()
-    if dry_run:
+    act = not dry_run and (yes or not as_json)
+    if not as_json:
+        for name, text in units.items():
+            terminal.tell(f"write {into / name}")
+            terminal.tell_lines(text.rstrip("\n"), indent="    ")
+        terminal.flush()
+    if act:
+        systemd.check_listens()
+        ask_yes(f"Write these {len(units)} files and start the timer?", yes=yes)
+        run.install(workspace, job, units, into)
+    begins = systemd.read_next_run(job.name) if act else None
+    if as_json:
+        files = [{"path": str(into / name), "text": text} for name, text in units.items()]
+        shape = {"project": job.project, "at": list(job.at), "files": files, "next": begins}
+        print_json({"schedule": {**shape, "done": act}})
+    if not act:
         return
-    systemd.check_listens()
-    ask_yes(f"Write these {len(units)} files and start the timer?", yes=yes)
-    run.install(workspace, job, units, into)
     terminal.say(
         f"safe-compose: {job.project} is backed up daily at {', '.join(job.at)}; next:"
-        f" {systemd.read_next_run(job.name) or '?'}"
+        f" {begins or 'unknown'}"
     )
     if os.geteuid() != 0:
         terminal.say(
@@ -119,7 +174,10 @@ def _install_schedule(
         )
 
 
-def _remove_schedule(project: str | None, folder: Path, *, yes: bool) -> None:
+def _remove_schedule(
+    project: str | None, folder: Path, *, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Take the schedule of a project away. With `--json` and without `--yes` it is only named."""
     settings = load_settings()
     schedules = Schedules(settings.store, settings.access)
     here = [
@@ -134,11 +192,21 @@ def _remove_schedule(project: str | None, folder: Path, *, yes: bool) -> None:
             else f"{len(here)} schedules run in this folder"
         )
         raise UsageError(f"{which}; nothing was removed", next_step="safe-compose schedule status")
-    ask_yes(f"Take the schedule of {here[0]} away?", yes=yes)
-    names = [f"{systemd.make_unit_name(here[0])}.{ending}" for ending in ("service", "timer")]
-    for path in systemd.remove(names, folder):
+    act = not dry_run and (yes or not as_json)
+    deleted: list[str] = []
+    if act:
+        ask_yes(f"Take the schedule of {here[0]} away?", yes=yes)
+        names = [f"{systemd.make_unit_name(here[0])}.{ending}" for ending in ("service", "timer")]
+        deleted = systemd.remove(names, folder)
+        schedules.take_away(here[0])
+    if as_json:
+        print_json({"schedule": {"project": here[0], "deleted": deleted, "done": act}})
+        return
+    if not act:
+        terminal.tell(f"take the schedule of {here[0]} away")
+        return
+    for path in deleted:
         terminal.say(f"safe-compose: deleted {path}")
-    schedules.take_away(here[0])
     terminal.say(
         f"safe-compose: {here[0]} is no longer scheduled; a line in a crontab is yours to delete"
     )

@@ -6,14 +6,17 @@ from contextlib import closing
 from safe_compose.cli.backup import make_backup
 from safe_compose.cli.options import (
     AsJson,
+    ComposeFile,
     DryRun,
     NonInteractive,
+    ProjectName,
     Yes,
     app,
     ask_yes,
     make_down,
     print_json,
 )
+from safe_compose.core.text import join_for_shell
 from safe_compose.operations import setup
 from safe_compose.store.schedules import Schedules
 from safe_compose.ui import tables, terminal
@@ -23,36 +26,41 @@ from safe_compose.workspace import open_workspace
 
 @app.command("start")
 def start(
+    project: ProjectName = None,
+    files: ComposeFile = None,
     non_interactive: NonInteractive = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Protect the project of this folder: write tiers, make a first backup, offer a schedule."""
-    invocation = make_down(None, None)
+    invocation = make_down(project, files)
     workspace = open_workspace(invocation)
     with closing(workspace.engine):
         found = setup.inspect(workspace, invocation)
-        files = setup.propose(
+        edits = setup.propose(
             found, found.settled({r.key: r.tier for r in found.rows}), deploy=False
         )
-        setup.refuse_unless_possible(files)
+        setup.refuse_unless_possible(edits)
         scheduled = Schedules(workspace.catalogue.root).of(found.project.name) is not None
-    if as_json and not yes:
-        print_json({"setup": setup.to_json(found, files, done=False)})
+    if as_json and (not yes or dry_run or not found.rows):
+        print_json({"setup": setup.to_json(found, edits, done=False)})
         return
     if not as_json:
-        _tell_plan(found, files)
+        _tell_plan(found, edits)
     if dry_run or not found.rows:
         return
     ask_yes(
         f"Protect {found.project.name}?", yes=yes, ask=not non_interactive,
         nothing="nothing was written and no backup was made",
     )  # fmt: skip
-    setup.apply(files)
-    make_backup(as_json=as_json)
+    setup.apply(edits)
+    make_backup(project=project, files=files, as_json=as_json)
     if not scheduled:
-        terminal.say("safe-compose: back it up every day: safe-compose schedule install")
+        words = ["--project", project] if project else []
+        words += [word for name in files or () for word in ("--file", name)]
+        step = join_for_shell(["safe-compose", "schedule", "install", *words])
+        terminal.say(f"safe-compose: back it up every day: {step}")
     terminal.say("safe-compose: whatever `docker compose down -v` deletes: safe-compose undo")
 
 

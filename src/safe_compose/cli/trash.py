@@ -11,7 +11,9 @@ from safe_compose.cli.options import (
     Confirm,
     DryRun,
     NonInteractive,
+    ProjectName,
     Utc,
+    VolumeName,
     Wait,
     Yes,
     app,
@@ -21,6 +23,7 @@ from safe_compose.cli.options import (
     print_json,
 )
 from safe_compose.cli.restore import tell_restored
+from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.core.quantities import count
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.errors import UsageError
@@ -41,6 +44,8 @@ def manage_trash(
         list[str] | None,
         typer.Argument(help="Items' ids, short ids, or names of volumes."),
     ] = None,
+    project: ProjectName = None,
+    volumes: VolumeName = None,
     expired: Annotated[
         bool, typer.Option("--expired", help="With empty: only what is older than 30 days.")
     ] = False,
@@ -53,7 +58,10 @@ def manage_trash(
     as_json: AsJson = False,
 ) -> None:
     """List, restore, or delete for good the content of volumes that were deleted without a copy."""
-    _check_arguments(action, ids or (), expired=expired)
+    named = bool(ids or project or volumes)
+    _check_arguments(action, ids or (), named=named, expired=expired)
+    if action != "empty":
+        refuse_unused(f"trash {action}", {"--yes": yes, "--dry-run": dry_run and action == "list"})
     check_wait(wait)
     workspace = open_workspace(make_down(None, None))
     with closing(workspace.engine):
@@ -65,14 +73,18 @@ def manage_trash(
                 own_run=workspace.engine.helpers.run_id,
             )
         chosen = trash.find(workspace.engine, ids) if ids else trash.list_items(workspace.engine)
+        chosen = _narrow(chosen, project, volumes or (), required=action != "list")
         if action == "list":
-            _tell_trash(workspace, chosen, utc=utc, as_json=as_json)
+            narrowed = named and not ids
+            _tell_trash(workspace, chosen, utc=utc, as_json=as_json, narrowed=narrowed)
         elif action == "restore":
+            if not (ids or volumes):
+                chosen = [item for item in chosen if trash.is_own(workspace.journal, item)]
             answer = GivenAnswer(confirm, not non_interactive, dry_run)
             tell_restored("restored", _restore(workspace, chosen, answer), as_json=as_json)
         else:
             doomed = [item for item in chosen if not expired or item.has_expired(read_clock())]
-            if ids:
+            if ids or volumes:
                 trash.require_own(workspace.journal, doomed)
             doomed = [item for item in doomed if trash.is_own(workspace.journal, item)]
             if not as_json:
@@ -85,7 +97,35 @@ def manage_trash(
                 print_json({"emptied": [item.id for item in doomed], "done": not dry_run})
 
 
-def _check_arguments(action: str, ids: Sequence[str], *, expired: bool) -> None:
+def _narrow(
+    items: Sequence[trash.TrashItem],
+    project: str | None,
+    volumes: Sequence[str],
+    *,
+    required: bool,
+) -> list[trash.TrashItem]:
+    """Return the items of a project and of these volumes; all where neither is given.
+
+    Raises:
+        UsageError: There is none of such a project or volume, and it is `required`.
+    """
+    found = [
+        item
+        for item in items
+        if project in (None, item.project) and (not volumes or item.record.name in volumes)
+    ]
+    missing = sorted(set(volumes) - {item.record.name for item in found})
+    if required and (missing or (project is not None and not found)):
+        of = f" of project {project}" if project is not None else ""
+        what = f"volume {', '.join(missing)}" if missing else "item"
+        raise UsageError(
+            f"there is no {what}{of} in the trash; nothing was changed",
+            next_step="safe-compose trash list",
+        )
+    return found
+
+
+def _check_arguments(action: str, ids: Sequence[str], *, named: bool, expired: bool) -> None:
     """Check that the arguments go together.
 
     Raises:
@@ -98,8 +138,10 @@ def _check_arguments(action: str, ids: Sequence[str], *, expired: bool) -> None:
         )
     if expired and (action != "empty" or ids):
         raise UsageError("--expired goes with empty, and without ids")
-    if action == "restore" and not ids:
-        raise UsageError("trash restore needs an id", next_step="safe-compose trash list")
+    if action == "restore" and not named:
+        raise UsageError(
+            "trash restore needs an id, --volume or --project", next_step="safe-compose trash list"
+        )
 
 
 def _restore(
@@ -124,6 +166,7 @@ def _tell_trash(
     *,
     utc: bool = False,
     as_json: bool = False,
+    narrowed: bool = False,
 ) -> None:
     sizes = workspace.engine.docker.sizes([item.volume for item in chosen]) if chosen else {}
     holders = {item.id: workspace.engine.locks.find(item.volume) for item in chosen}
@@ -170,7 +213,8 @@ def _tell_trash(
     empty = (
         "the trash is empty; to delete without a copy, type the phrase trash NAME at a confirmation"
     )
-    tables.print_table(columns, rows, empty=empty)
+    none = "the trash has nothing of these; all of it: safe-compose trash list"
+    tables.print_table(columns, rows, empty=none if narrowed else empty)
 
 
 def _confirm_emptying(
@@ -182,7 +226,8 @@ def _confirm_emptying(
         Refused: The answer differs, or nobody can be asked.
     """
     if all(item.has_expired(read_clock()) for item in doomed):
-        ask_yes(f"Delete {count(len(doomed), 'item')} for good?", yes=yes)
+        question = f"Delete {count(len(doomed), 'item')} for good?"
+        ask_yes(question, yes=yes, ask=ask, nothing="nothing was deleted")
         return
     phrase = f"delete {count(len(doomed), 'item')}"
     terminal.ask_phrase(

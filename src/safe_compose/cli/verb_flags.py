@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 
 FLAGS: Mapping[str, Mapping[str, str]] = {
-    "start": {"--non-interactive": "", "--yes": "", "--dry-run": "", "--json": ""},
+    "start": {
+        "--project": "PROJECT",
+        "-p": "PROJECT",
+        "--file": "FILE",
+        "-f": "FILE",
+        "--non-interactive": "",
+        "--yes": "",
+        "--dry-run": "",
+        "--json": "",
+    },
     "setup": {
         "--deploy": "",
         "--project": "PROJECT",
@@ -15,9 +24,22 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
         "--dry-run": "",
         "--json": "",
     },
-    "volumes": {"--all": "", "--utc": "", "--json": ""},
-    "protect": {"--tier": "TIER", "--lock": "", "--ahead": ""},
-    "unprotect": {"--for": "TIME", "--confirm": "PHRASE", "--non-interactive": "", "--yes": ""},
+    "volumes": {
+        "--all": "",
+        "--project": "PROJECT",
+        "-p": "PROJECT",
+        "--volume": "VOLUME",
+        "--utc": "",
+        "--json": "",
+    },
+    "protect": {"--tier": "TIER", "--lock": "", "--ahead": "", "--json": ""},
+    "unprotect": {
+        "--for": "TIME",
+        "--confirm": "PHRASE",
+        "--non-interactive": "",
+        "--yes": "",
+        "--json": "",
+    },
     "backup": {
         "--project": "PROJECT",
         "-p": "PROJECT",
@@ -54,6 +76,7 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
     "verify": {
         "--project": "PROJECT",
         "-p": "PROJECT",
+        "--volume": "VOLUME",
         "--all": "",
         "--sample": "SHARE",
         "--trial": "",
@@ -104,6 +127,9 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
         "--json": "",
     },
     "trash": {
+        "--project": "PROJECT",
+        "-p": "PROJECT",
+        "--volume": "VOLUME",
         "--expired": "",
         "--confirm": "PHRASE",
         "--non-interactive": "",
@@ -113,8 +139,21 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
         "--utc": "",
         "--json": "",
     },
-    "list": {"--project": "PROJECT", "-p": "PROJECT", "--all": "", "--utc": "", "--json": ""},
-    "show": {"--project": "PROJECT", "-p": "PROJECT", "--utc": "", "--json": ""},
+    "list": {
+        "--project": "PROJECT",
+        "-p": "PROJECT",
+        "--volume": "VOLUME",
+        "--all": "",
+        "--utc": "",
+        "--json": "",
+    },
+    "show": {
+        "--project": "PROJECT",
+        "-p": "PROJECT",
+        "--volume": "VOLUME",
+        "--utc": "",
+        "--json": "",
+    },
     "rotate-password": {
         "--sync": "",
         "--user": "ROLE",
@@ -144,7 +183,14 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
         "--yes": "",
         "--json": "",
     },
-    "journal": {"--all": "", "--utc": "", "--json": ""},
+    "journal": {
+        "--project": "PROJECT",
+        "-p": "PROJECT",
+        "--volume": "VOLUME",
+        "--all": "",
+        "--utc": "",
+        "--json": "",
+    },
     "approve": {"--list": "", "--settings": "", "--utc": "", "--json": ""},
     "shell": {
         "--install": "HOW",

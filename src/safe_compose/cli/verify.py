@@ -1,19 +1,19 @@
 """The verb that reads backups again: verify."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from safe_compose.cli.backups import summarize_backup
+from safe_compose.cli.backups import find_holding, select_holding, summarize_backup
 from safe_compose.cli.latest import choose_project
 from safe_compose.cli.options import (
     AsJson,
     Every,
+    HoldsVolume,
     IdentityFile,
     ProjectName,
     app,
@@ -27,7 +27,6 @@ from safe_compose.core.backup import BackupSummary
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.errors import UsageError, VerificationFailed
 from safe_compose.operations import forget as operations_forget
-from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.ui import tables
 from safe_compose.ui.table_layout import BAD, GOOD, Cell
 from safe_compose.workspace import open_workspace
@@ -40,6 +39,7 @@ def verify(
         typer.Argument(help="A backup's id, its short id, or latest (the default)."),
     ] = None,
     project: ProjectName = None,
+    volume: HoldsVolume = None,
     every: Every = False,
     share: Annotated[
         str | None,
@@ -64,7 +64,12 @@ def verify(
     wanted = operations_forget.parse_share(share) if share is not None else None
     unlock(load_settings(), identity)
     catalogue = open_catalogue()
-    chosen = _choose(catalogue, id, wanted, project, every=every)
+    if wanted is not None or every:
+        chosen = select_holding(catalogue.reader.list_summaries(project), volume)
+        chosen = operations_forget.choose_sample(chosen, wanted) if wanted is not None else chosen
+    else:
+        of = choose_project(id, project, catalogue)
+        chosen = [BackupSummary.of(find_holding(catalogue, id or "latest", of, volume))]
     with _writing_receipt(receipt) as write:
         engine = open_workspace(make_down(None, None)).engine if trial else None
         readings = []
@@ -81,23 +86,6 @@ def verify(
         raise VerificationFailed(
             f"{len(broken)} of {len(readings)} backups do not verify: {', '.join(broken)}"
         )
-
-
-def _choose(
-    catalogue: Catalogue,
-    id: str | None,
-    share: Fraction | None,
-    project: str | None,
-    *,
-    every: bool,
-) -> Sequence[BackupSummary]:
-    """Return the backups to verify: all, a share of them, or one."""
-    if share is not None:
-        return operations_forget.choose_sample(catalogue.reader.list_summaries(project), share)
-    if every:
-        return catalogue.reader.list_summaries(project)
-    of = choose_project(id, project, catalogue)
-    return [BackupSummary.of(catalogue.reader.find(id or "latest", of))]
 
 
 def _tell_reading(

@@ -13,7 +13,9 @@ from safe_compose.cli.options import (
     AsJson,
     Confirm,
     NonInteractive,
+    ProjectName,
     Utc,
+    VolumeName,
     Yes,
     app,
     ask_yes,
@@ -32,7 +34,7 @@ from safe_compose.operations import deletion_lock
 from safe_compose.operations.verdicts import judge
 from safe_compose.settings import load
 from safe_compose.store.protections import ProtectionStores
-from safe_compose.system.process import read_clock
+from safe_compose.system.process import read_clock, stamp
 from safe_compose.ui import tables, terminal
 from safe_compose.ui.table_layout import BAD, CAREFUL, GOOD, Cell, Column
 from safe_compose.workspace import Workspace, open_workspace
@@ -45,15 +47,23 @@ LONGEST_LIFT = 7 * 24 * 3600
 
 
 @app.command()
-def volumes(every: EveryVolume = False, utc: Utc = False, as_json: AsJson = False) -> None:
+def volumes(
+    every: EveryVolume = False,
+    project: ProjectName = None,
+    names: VolumeName = None,
+    utc: Utc = False,
+    as_json: AsJson = False,
+) -> None:
     """Show this project's volumes with tier, reason, lock and last verified backup."""
-    invocation = make_down(None, None)
+    if every and project is not None:
+        raise UsageError("volumes takes --all or --project, not both")
+    invocation = make_down(project, None)
     workspace = open_workspace(invocation)
     # with the project of this folder, whose compose file may set tiers
     observed = workspace.engine.commands.look(invocation)
     rules = workspace.rules(observed)
     observed = workspace.trusting(observed)
-    chosen = _choose_volumes(observed, every=every)
+    chosen = _choose_volumes(observed, names or (), every=every)
     first = [(v, policy.judge(v, observed, rules, None)) for v in chosen]
     inspected = judge(workspace, [v for v, verdict in first if verdict.looks], observed, rules)
     verdicts = {verdict.volume: verdict for verdict in inspected}
@@ -94,8 +104,20 @@ class _ShownVolume(NamedTuple):
     users: list[str]
 
 
-def _choose_volumes(observed: Observed, *, every: bool) -> Sequence[Volume]:
-    """Return the volumes of this folder's project, or all where there is no project here."""
+def _choose_volumes(observed: Observed, names: Sequence[str], *, every: bool) -> Sequence[Volume]:
+    """Return the named volumes, or this folder's project's, or all where there is no project here.
+
+    Raises:
+        UsageError: There is no volume of such a name.
+    """
+    if names:
+        chosen = [v for v in observed.volumes if v.name in names]
+        if missing := sorted(set(names) - {v.name for v in chosen}):
+            raise UsageError(
+                f"there is no volume {', '.join(missing)} on {observed.endpoint}",
+                next_step="safe-compose volumes --all",
+            )
+        return chosen
     if every:
         return observed.volumes
     if observed.project is None:
@@ -170,6 +192,7 @@ def protect(
     ahead: Annotated[
         bool, typer.Option("--ahead", help="Also of volumes that are not made yet.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Set the lowest tier of volumes, whatever files say; --lock: docker refuses to delete them."""
     if tier not in (Tier.CRITICAL.value, Tier.IMPORTANT.value):
@@ -178,6 +201,11 @@ def protect(
         workspace = open_workspace(make_down(None, None))
         with closing(workspace.engine):
             deletion_lock.create(workspace, names, Tier(tier))
+            states = {
+                name: lock.state if (lock := workspace.engine.locks.find(name)) else None
+                for name in names
+            }
+        _tell_protected(names, tier, states, as_json=as_json)
         return
     protections = ProtectionStores.of(load.load(Path.cwd(), dict(os.environ)))
     if not ahead and all(names):
@@ -185,6 +213,15 @@ def protect(
     for name in names:
         protections.protect([name], Tier(tier))
         terminal.say(f"safe-compose: {name} is at least {tier} from now on")
+    _tell_protected(names, tier, {}, as_json=as_json)
+
+
+def _tell_protected(
+    names: Sequence[str], tier: str, locks: Mapping[str, str | None], *, as_json: bool
+) -> None:
+    if as_json:
+        shapes = [{"name": name, "tier": tier, "lock": locks.get(name)} for name in names]
+        print_json({"protected": shapes})
 
 
 @app.command()
@@ -194,6 +231,7 @@ def unprotect(
     confirm: Confirm = None,
     non_interactive: NonInteractive = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take protections and locks away, for good or for a while."""
     until = datetime.now(UTC) + _parse_duration(minutes) if minutes else None
@@ -212,7 +250,11 @@ def unprotect(
             nothing="nothing was changed",
         )
     else:
-        ask_yes(f"Take the protection of {', '.join(names)} away {how_long}?", yes=yes)
+        ask_yes(
+            f"Take the protection of {', '.join(names)} away {how_long}?",
+            yes=yes,
+            ask=not non_interactive,
+        )
     for name in names:
         protections.unprotect(name, until=until)
         if workspace is not None and name in locked:
@@ -226,6 +268,10 @@ def unprotect(
             "safe-compose: the first safe-compose command after that locks it again; at once:"
             " safe-compose protect --lock"
         )
+    if as_json:
+        ends = stamp(until) if until else None
+        shapes = [{"name": name, "until": ends, "unlocked": name in locked} for name in names]
+        print_json({"unprotected": shapes})
 
 
 def _require_existing(names: Sequence[str]) -> None:

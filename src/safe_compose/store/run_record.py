@@ -120,6 +120,16 @@ class RunRecord:
         return self.taken if ran is None else ran.parts
 
     @property
+    def volumes(self) -> frozenset[str]:
+        """Return the volumes that the run was to delete or to restore, whatever became of it."""
+        running = self.newest(Running)
+        doomed = running.volumes if running is not None else ()
+        return self.taken | {
+            *(v.name for v in doomed),
+            *(step.volume for step in self.every(RestoringVolume)),
+        }
+
+    @property
     def restored(self) -> bool:
         """Return whether the run restored all that it had to restore, whatever happened later."""
         return self.newest(Restored) is not None
