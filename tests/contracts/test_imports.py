@@ -16,6 +16,7 @@ HOT: dict[str, set[str]] = {
     "fastpath/launch.py": {"os", "sys"},
     "fastpath/first_look.py": set(),
     "fastpath/inspect.py": {"os"},
+    "fastpath/go_program.py": set(),
     "fastpath/queries.py": {"os"},
     "grammar/__init__.py": set(),
     "grammar/parser.py": set(),

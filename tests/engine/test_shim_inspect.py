@@ -5,6 +5,7 @@ look at the engine.
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_a_real_engine_tells_which_containers_take_volumes_along(
     try:
         for which, name in names.items():
             docker(*words, "--name", name, *options[which], *odd, "busybox:latest")
-        free = not inspect.holds_locks()  # of another test, on the same engine
+        free = not inspect.look((), locks=True)[0]  # of another test, on the same engine
         found = {
             (verb, which): nothing(*verb.split(), name)
             for verb in ("stop", "rm -fv")
@@ -157,13 +158,13 @@ def test_a_real_engine_tells_which_containers_take_volumes_along(
         }  # fmt: skip
         assert not nothing("stop", names["plain"], unique("unknown"))
         assert not nothing("--explain", "stop", names["plain"])
-        here = {which: inspect.container(name) for which, name in names.items()}
+        here = dict(zip(names, inspect.look([*names.values()], locks=False)[1], strict=True))
         assert {which: (one.removes_itself, one.volumes) for which, one in here.items() if one} == {
             "plain": (False, False), "anonymous": (False, True), "leaving": (True, False),
             "both": (True, True),
         }  # fmt: skip
-        assert inspect.container(unique("unknown")) is None
-        assert inspect.container(f"../containers/{names['plain']}") is None
+        odd_names = [unique("unknown"), f"../containers/{names['plain']}", ""]
+        assert inspect.look(odd_names, locks=False) == (None, [None] * 3)
     finally:
         docker("rm", "--force", "--volumes", *names.values(), check=False)
 
@@ -203,7 +204,7 @@ def test_an_engine_that_answers_oddly_has_not_answered(
     answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspect, "SOCKET", str(tmp_path / "sock"))
-    assert inspect.container("a") is None
+    assert inspect.look(["a"], locks=False) == (None, [None])
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(inspect.SOCKET)
         listening.listen()
@@ -215,8 +216,108 @@ def test_an_engine_that_answers_oddly_has_not_answered(
 
         server = threading.Thread(target=serve)
         server.start()
-        assert inspect.container("a") is None
+        assert inspect.look(["a"], locks=False) == (None, [None])
         server.join()
+
+
+def test_everything_is_asked_before_the_first_answer_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that answers nothing until it has read all three questions, and then the last one
+    first.
+    """
+    monkeypatch.setattr(inspect, "SOCKET", str(tmp_path / "sock"))
+    answers = {
+        b"label": b"[]",
+        b"/containers/a/": b'{"HostConfig":{"AutoRemove":true},"Mounts":[]}',
+        b"/containers/b/": b'{"HostConfig":{"AutoRemove":false},"Mounts":[{"Type":"volume"}]}',
+    }
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(inspect.SOCKET)
+        listening.listen()
+
+        def serve() -> None:
+            asked = []
+            for _ in answers:
+                connection = listening.accept()[0]
+                asked.append((connection, connection.recv(4096)))
+            for connection, question in reversed(asked):
+                [body] = [answer for word, answer in answers.items() if word in question]
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + body)
+                connection.close()
+
+        server = threading.Thread(target=serve)
+        server.start()
+        locks, found = inspect.look(["a", "b"], locks=True)
+        server.join()
+    assert locks is False
+    assert [(one.removes_itself, one.volumes) for one in found if one] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+_HANDED_OVER = """
+import os, sys
+events = []
+def note(event, arguments):
+    if event in ("subprocess.Popen", "os.posix_spawn"):
+        events.append(" ".join(map(str, arguments[1])))
+    if event == "os.exec":
+        print(*events, sep="\\n")
+        print(*sys.modules, file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(0)
+sys.addaudithook(note)
+sys.argv = ["safe-compose", *sys.argv[1:]]
+from safe_compose.shim import main
+main()
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "line",
+    [
+        "stop NAME", "kill NAME", "rm NAME", "rm -f NAME", "rm -fv NAME", "container rm -f NAME NAME",
+        "system prune -f", "container prune -f", "compose --dry-run down -v", "compose down",
+        "run --rm busybox true", "volume rm --help", "image prune -f",
+    ],
+)  # fmt: skip
+def test_suspicious_words_that_prove_harmless_start_no_program_but_docker(
+    line: str, lab: None, tmp_path: Path
+) -> None:
+    """Told by Python itself at the moment of exec, which is then left out."""
+    name = unique("sc")
+    docker(
+        "create", "--name", name, "--network", "none", "--pull", "never", "busybox:latest", "true"
+    )
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("DOCKER_")}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _HANDED_OVER, *line.replace("NAME", name).split()],
+            cwd=tmp_path,
+            env={**environ, "HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        docker("rm", "--force", "--volumes", name, check=False)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+    heavy = {
+        "subprocess",
+        "json",
+        "re",
+        "dataclasses",
+        "typing",
+        "enum",
+        "pathlib",
+        "typer",
+        "docker",
+    }
+    assert {*done.stderr.split()} & heavy == set()
 
 
 def test_an_answer_needs_a_docker_that_ends_well(

@@ -89,13 +89,17 @@ def identify(path: str) -> str | None:
 
     Its name does not matter.
 
-    The file's real name decides, or else its answer to `--version`.
+    The file's real name decides, then what it was built from, or else its answer to `--version`.
     """
     # pathlib would cost more than all of this
     name = os.path.basename(os.path.realpath(path))  # noqa: PTH119
     for foreign in NAMES:
         if foreign in name:
             return _title(foreign)
+    from safe_compose.fastpath import go_program
+
+    if go_program.read_main_package(path) == go_program.DOCKER:
+        return None
     import subprocess
 
     from safe_compose.system import process

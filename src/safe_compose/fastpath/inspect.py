@@ -10,11 +10,22 @@ nothing can send docker elsewhere. An unusual answer counts as none, and then do
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Sequence
+
 SOCKET = "/var/run/docker.sock"
 """`DefaultHost` of docker/cli (opts/hosts.go) where there is no DOCKER_HOST, no context and no
 TLS."""
 LONGEST = 5.0
 """Seconds for each step; docker queries a slower engine."""
+_AT_ONCE = 32
+"""Most questions that wait for an answer at the same time."""
+_LOCKS = (
+    "/containers/json?all=1&filters=%7B%22label%22%3A%5B%22io.github.safe-compose.lock%22%5D%7D"
+)
+"""The path that lists the containers with the label of our deletion locks."""
 
 
 class InspectedContainer:
@@ -27,44 +38,54 @@ class InspectedContainer:
         """Whether it mounts volumes; may also be true where it does not."""
 
 
-def container(name: str) -> InspectedContainer | None:
-    """Return the container with a name, an id or a prefix of one; None for any unusual answer.
+def look(
+    names: "Sequence[str]", *, locks: bool
+) -> "tuple[bool | None, list[InspectedContainer | None]]":
+    """Return whether there are deletion locks, and the containers of these names.
 
-    The engine's answer is searched, not parsed: importing json would double the cost. Within its
-    strings each quote is escaped, so a word in quotes with a colon is a key, and one followed by
-    `false` is no label.
+    All questions are sent before the first answer is read, so this is one round trip.
+
+    Args:
+        names: Names, ids or prefixes of ids.
+        locks: Whether to ask for the containers with the label of our deletion locks.
+
+    Returns:
+        None for each unusual answer, and for the locks where they were not asked for.
     """
-    if not (
-        name.isascii()
-        and name.replace("_", "").replace(".", "").replace("-", "").isalnum()
-        and name[0].isalnum()
-    ):
-        return None
-    body = _get(f"/containers/{name}/json") or b""
+    paths = [_LOCKS] if locks else []
+    bodies = _get_all([*paths, *map(_find_path, names)])
+    return (
+        _read_listing(bodies[0]) if locks else None,
+        [_read_container(body) for body in bodies[len(paths) :]],
+    )
+
+
+def _find_path(name: str) -> str | None:
+    """Return the path that describes a container, or None for a name that none has."""
+    plain = name.replace("_", "").replace(".", "").replace("-", "")
+    good = name.isascii() and plain.isalnum() and name[0].isalnum()
+    return f"/containers/{name}/json" if good else None
+
+
+def _read_container(body: bytes) -> InspectedContainer | None:
+    """Return the container that an answer describes.
+
+    The answer is searched, not parsed: importing json would double the cost. Within its strings
+    each quote is escaped, so a word in quotes with a colon is a key, and one followed by `false` is
+    no label.
+    """
     removes, stays = b'"AutoRemove":true' in body, b'"AutoRemove":false' in body
     if removes == stays or b'"Mounts":[' not in body or not body.rstrip().endswith(b"}"):
         return None
     return InspectedContainer(removes_itself=removes, volumes=b'"Type":"volume"' in body)
 
 
-def holds_locks() -> bool | None:
-    """Return whether any container has the label of our deletion locks, or None.
-
-    None for an unusual answer.
-    """
-    body = (
-        _get(
-            "/containers/json?all=1&filters=%7B%22label%22%3A%5B%22io.github.safe-compose.lock%22%5D%7D"
-        )
-        or b""
-    ).strip()
-    return (
-        False
-        if body == b"[]"
-        else True
-        if body.startswith(b"[{") and body.endswith(b"}]")
-        else None
-    )
+def _read_listing(body: bytes) -> bool | None:
+    """Return whether an answer lists anything."""
+    body = body.strip()
+    if body == b"[]":
+        return False
+    return True if body.startswith(b"[{") and body.endswith(b"}]") else None
 
 
 def is_dockers_choice() -> bool:
@@ -83,25 +104,46 @@ def is_dockers_choice() -> bool:
         return False
 
 
-def _get(path: str) -> bytes | None:
-    """Return the body of a 200 answer, or None.
+def _get_all(paths: "Sequence[str | None]") -> list[bytes]:
+    """Return the body of the answer for each path; empty unless its status is 200."""
+    found: list[bytes] = []
+    for first in range(0, len(paths), _AT_ONCE):
+        asked = [_ask(path) for path in paths[first : first + _AT_ONCE]]
+        found += [_read_body(connection) for connection in asked]
+    return found
+
+
+def _ask(path: str | None) -> "socket | None":
+    """Send a question to the engine; return the connection, or None where there is none.
 
     HTTP/1.0, so that the body is not chunked and ends with the connection.
     """
+    if path is None:
+        return None
     import _socket
 
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        try:
-            connection.settimeout(LONGEST)
-            connection.connect(SOCKET)
-            connection.send(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
-            answer = b""
-            while piece := connection.recv(1 << 16):
-                answer += piece
-        finally:
-            connection.close()
+        connection.settimeout(LONGEST)
+        connection.connect(SOCKET)
+        connection.send(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
     except OSError:
+        connection.close()
         return None
+    return connection
+
+
+def _read_body(connection: "socket | None") -> bytes:
+    """Return the body of the answer on a connection; empty unless its status is 200."""
+    if connection is None:
+        return b""
+    answer = b""
+    try:
+        while piece := connection.recv(1 << 16):
+            answer += piece
+    except OSError:
+        return b""
+    finally:
+        connection.close()
     head, _, body = answer.partition(b"\r\n\r\n")
-    return body if head.split(b" ", 2)[1:2] == [b"200"] else None
+    return body if head.split(b" ", 2)[1:2] == [b"200"] else b""

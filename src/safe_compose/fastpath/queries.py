@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from safe_compose.fastpath.inspect import InspectedContainer
     from safe_compose.grammar.parser import Invocation
 
 CONTAINERS = ("container", "ls", "--format", "table {{.ID}}")
@@ -42,12 +43,16 @@ def is_harmless_removal(invocation: "Invocation") -> bool:
         return drives_no_volumes(invocation)
     if invocation.kind not in ("autoremove_anon", "container_rm_anon"):
         return False
-    locked = invocation.removes and may_hold_lock(invocation)
-    if locked and invocation.doubt is None:
-        return False
     path = launch.find_docker(invocation.program)
+    of_compose = invocation.verb[:1] == ("compose",)
+    operands = () if of_compose or invocation.is_set("link") else invocation.operands
+    locks, found = _ask_engine(path, invocation, operands, locks=invocation.removes)
+    if locks is None and invocation.removes:
+        locks = _have_docker_list_locks(path, invocation)
+    if locks and invocation.doubt is None:
+        return False
     # Takes along what `compose run --rm` left running, if anything.
-    if invocation.verb[:1] == ("compose",):
+    if of_compose:
         words = [
             *invocation.docker_globals,
             *CONTAINERS,
@@ -57,17 +62,31 @@ def is_harmless_removal(invocation: "Invocation") -> bool:
         return len(read_answer(path, words).splitlines()) == 1  # the line of headings alone
     if invocation.is_set("link"):
         return False
-    operands = invocation.operands
     if invocation.doubt is not None and not operands:  # an unknown flag may mean all containers
         words = [*invocation.docker_globals, "container", "ls", "--all", "--quiet", "--no-trunc"]
         operands = tuple(read_answer(path, words).decode("ascii", "replace").split())
+        _, found = _ask_engine(path, invocation, operands)
     if not operands:
         return False
-    removes = locked or invocation.kind == "container_rm_anon"  # a lock mounts its volume
-    return takes_no_volumes(path, invocation, operands, removes=removes)
+    removes = bool(locks) or invocation.kind == "container_rm_anon"  # a lock mounts its volume
+    if None not in found:
+        return not any(one and one.volumes and (removes or one.removes_itself) for one in found)
+    return _have_docker_find_no_volumes(path, invocation, operands, removes=removes)
 
 
-def takes_no_volumes(
+def _ask_engine(
+    path: str, invocation: "Invocation", operands: "Sequence[str]", *, locks: bool = False
+) -> "tuple[bool | None, Sequence[InspectedContainer | None]]":
+    """Return `inspect.look` of these containers; None for all where docker may go elsewhere."""
+    if not invocation.docker_globals and launch.is_native(path):
+        from safe_compose.fastpath import inspect
+
+        if inspect.is_dockers_choice():
+            return inspect.look(operands, locks=locks)
+    return None, [None for _ in operands]
+
+
+def _have_docker_find_no_volumes(
     path: str, invocation: "Invocation", operands: "Sequence[str]", *, removes: bool
 ) -> bool:
     """Return whether docker says that no volume goes with any of these containers.
@@ -79,15 +98,6 @@ def takes_no_volumes(
         removes: Whether the command removes them with their volumes. Otherwise it ends them, which
             only removes the --rm ones.
     """
-    if not invocation.docker_globals and launch.is_native(path):
-        from safe_compose.fastpath import inspect
-
-        if inspect.is_dockers_choice():
-            found = [inspect.container(name) for name in operands]
-            if None not in found:
-                return not any(
-                    one and one.volumes and (removes or one.removes_itself) for one in found
-                )
     words = [
         *invocation.docker_globals,
         "container",
@@ -130,11 +140,12 @@ def may_hold_lock(invocation: "Invocation") -> bool:
     result is True.
     """
     path = launch.find_docker(invocation.program)
-    if not invocation.docker_globals and launch.is_native(path):
-        from safe_compose.fastpath import inspect
+    locks, _ = _ask_engine(path, invocation, (), locks=True)
+    return _have_docker_list_locks(path, invocation) if locks is None else locks
 
-        if inspect.is_dockers_choice() and (found := inspect.holds_locks()) is not None:
-            return found
+
+def _have_docker_list_locks(path: str, invocation: "Invocation") -> bool:
+    """Return whether docker lists deletion locks, or gives no plain answer."""
     words = [
         *invocation.docker_globals,
         *CONTAINERS,
