@@ -8,14 +8,14 @@ table in docs/reference.md.
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
 
 from safe_compose import __version__
-from safe_compose.cli import app, overview
-from safe_compose.cli.verbs import VERBS
+from safe_compose.cli import app, overview, verb_help
+from safe_compose.cli.verbs import ACTIONS, VERBS
 from testing.projects import ROOT
 
 FOLDER = ROOT / "build" / "man"
@@ -45,9 +45,9 @@ def head(name: str, does: str) -> list[str]:
 
 def pages() -> dict[str, str]:
     """Return each page by the name of its file."""
-    commands: dict[str, Any] = dict(app.make_command(None).commands)
+    commands: dict[str, Any] = dict(verb_help.list_commands(app.make_command(None)))
     made = {"safe-compose.1": _overview_page()}
-    made |= {f"safe-compose-{verb}.1": _verb_page(verb, commands[verb]) for verb in VERBS}
+    made |= {f"safe-compose-{verb}.1": _verb_page(verb, commands) for verb in VERBS}
     return made
 
 
@@ -74,21 +74,39 @@ def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
     yield "Notes", notes
 
 
-def _verb_page(verb: str, command: Any) -> str:
-    context = typer.Context(command, info_name=f"safe-compose {verb}")
-    usage = " ".join(command.collect_usage_pieces(context))
+def _verb_page(verb: str, commands: Mapping[str, Any]) -> str:
+    parts = [f"{verb} {action}" for action in ACTIONS.get(verb, ())]
     lines = head(f"safe-compose-{verb}", VERBS[verb].does)
-    lines += [".SH SYNOPSIS", f"\\fBsafe\\-compose {escape(verb)}\\fR {escape(usage)}"]
-    lines += [".SH DESCRIPTION"]
-    for part in (command.help or "").replace("\b", "").split("\n\n"):
-        lines += [".PP", *paragraph(part)]
-    options = [found for p in command.get_params(context) if (found := p.get_help_record(context))]
-    lines.append(".SH OPTIONS")
-    for words, said in options:
-        lines += [".TP", f"\\fB{escape(words)}\\fR", *(paragraph(said) or ["\\&"])]
-    lines += [".SH EXAMPLE", *literal([f"safe-compose {VERBS[verb].example}"])]
+    lines.append(".SH SYNOPSIS")
+    for words in parts or [verb]:
+        usage = " ".join(commands[words].collect_usage_pieces(_context(words, commands)))
+        lines += [".PP", f"\\fBsafe\\-compose {escape(words)}\\fR {escape(usage)}"]
+    lines += [".SH DESCRIPTION", *_description(commands[verb])]
+    for words in parts:
+        lines += [f'.SH "{escape(words.upper())}"', *_description(commands[words])]
+        lines += _options(words, commands)
+    if not parts:
+        lines += [".SH OPTIONS", *_options(verb, commands)]
+    examples = ACTIONS[verb].values() if parts else [VERBS[verb].example]
+    lines += [".SH EXAMPLE", *literal([f"safe-compose {example}" for example in examples])]
     lines += [*_exit_status(), ".SH SEE ALSO", ".BR safe\\-compose (1)", ""]
     return "\n".join(lines)
+
+
+def _context(words: str, commands: Mapping[str, Any]) -> Any:
+    return typer.Context(commands[words], info_name=f"safe-compose {words}")
+
+
+def _description(command: Any) -> Iterator[str]:
+    for part in (command.help or "").replace("\b", "").split("\n\n"):
+        yield from (".PP", *paragraph(part))
+
+
+def _options(words: str, commands: Mapping[str, Any]) -> Iterator[str]:
+    context = _context(words, commands)
+    for parameter in commands[words].get_params(context):
+        if record := parameter.get_help_record(context):
+            yield from (".TP", f"\\fB{escape(record[0])}\\fR", *(paragraph(record[1]) or ["\\&"]))
 
 
 def _exit_status() -> list[str]:

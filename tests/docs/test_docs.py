@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from safe_compose import errors
-from safe_compose.cli import app, verbs
+from safe_compose.cli import app, verb_help, verbs
 from safe_compose.fastpath import first_look, launch
 from safe_compose.grammar import own_flags, parser
 from safe_compose.settings import load, schema
@@ -33,7 +33,7 @@ PAGES = [
 ]
 REFERENCE = ROOT / "docs" / "reference.md"
 SOURCE = ROOT / "src" / "safe_compose"
-COMMANDS: dict[str, Any] = dict(app.make_command(None).commands)
+COMMANDS: dict[str, Any] = dict(verb_help.list_commands(app.make_command(None)))
 
 
 def text_of(page: Path) -> str:
@@ -95,21 +95,24 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 def long_flags(verb: str) -> set[str]:
-    return {
-        name for option in COMMANDS[verb].params for name in option.opts if name.startswith("--")
-    } - {"--help"}
+    return {name for name in all_flags(verb) if name.startswith("--")} - {"--help"}
 
 
-def all_flags(verb: str) -> set[str]:
-    return {
-        name for option in COMMANDS[verb].params for name in option.opts if name.startswith("-")
-    } | {"--help"}
+def all_flags(words: str) -> set[str]:
+    """The flags of a verb, or of a verb with an action; of a verb with actions those of all."""
+    of = [one for name, one in COMMANDS.items() if f"{name} ".startswith(f"{words} ")]
+    return {name for one in of for p in one.params for name in p.opts if name.startswith("-")} | {
+        "--help"
+    }
 
 
 def fault_of(words: list[str]) -> str | None:
     """Why words after `safe-compose` are nothing that the program takes."""
     if launch.find_own_verb(words):
-        verb = words[0]
+        verb = " ".join(words[:2] if words[0] in verbs.ACTIONS and words[1:] else words[:1])
+        if verb not in COMMANDS and not words[1].startswith("-"):
+            return f"{words[0]} has no {words[1]}"
+        verb = verb if verb in COMMANDS else words[0]
         wrong = {word.partition("=")[0] for word in words[1:] if word.startswith("-")} - all_flags(
             verb
         )
@@ -220,8 +223,13 @@ def test_every_verb_and_each_of_its_flags_is_in_the_reference_and_in_the_filter(
         }
         for row in rows(section(REFERENCE, "Own verbs"))
     }
-    assert documented == {verb: long_flags(verb) for verb in COMMANDS}
-    assert set(COMMANDS) == {*launch.OWN_VERBS, launch.START}
+    assert documented == {verb: long_flags(verb) for verb in verbs.VERBS}
+    assert set(verbs.VERBS) == {*launch.OWN_VERBS, launch.START}
+
+
+def test_every_verb_and_action_has_its_example() -> None:
+    actions = [f"{verb} {action}" for verb, of in verbs.ACTIONS.items() for action in of]
+    assert sorted(COMMANDS) == sorted([*verbs.VERBS, *actions])
 
 
 def keys_of(model: Any, prefix: str = "") -> Iterator[str]:
@@ -246,6 +254,11 @@ def test_every_setting_is_in_the_reference_for_the_file_that_takes_it() -> None:
     )
 
 
+def names_of(verb: str) -> list[str]:
+    """A verb, and it with each of its actions."""
+    return [verb, *(f"{verb} {action}" for action in verbs.ACTIONS.get(verb, ()))]
+
+
 def commands_page() -> str:
     """docs/commands.md, made from what the program says of itself."""
     lines = [
@@ -257,13 +270,14 @@ def commands_page() -> str:
         ),
         "What it all means: [reference.md](reference.md).",
     ]
-    for verb, command in ((verb, COMMANDS[verb]) for verb in verbs.VERBS):
+    for words in (name for verb in verbs.VERBS for name in names_of(verb)):
+        command = COMMANDS[words]
         context = typer.Context(
-            command, info_name=f"safe-compose {verb}", terminal_width=80, max_content_width=80
+            command, info_name=f"safe-compose {words}", terminal_width=80, max_content_width=80
         )
         lines += [
             "",
-            f"## {verb}",
+            f"{'###' if ' ' in words else '##'} {words}",
             "",
             "```text",
             *(line.rstrip() for line in command.get_help(context).splitlines()),

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from safe_compose.cli import app
-from safe_compose.cli.verbs import VERBS
+from safe_compose.cli import app, verb_help
+from safe_compose.cli.verbs import ACTIONS, VERBS
 from testing import manual_pages
 
 PAGES = manual_pages.pages()
@@ -34,9 +34,12 @@ def test_there_is_a_page_for_each_verb_and_one_for_all() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_page_has_each_flag_the_example_and_the_exit_codes(verb: str) -> None:
     text = PAGES[f"safe-compose-{verb}.1"].replace("\\-", "-")
-    command = dict(app.make_command(None).commands)[verb]
-    flags = {name for option in command.params for name in option.opts if name.startswith("--")}
+    commands = dict(verb_help.list_commands(app.make_command(None)))
+    of = [one for words, one in commands.items() if f"{words} ".startswith(f"{verb} ")]
+    flags = {name for one in of for p in one.params for name in p.opts if name.startswith("--")}
     assert not [flag for flag in flags if flag not in text]
+    for example in ACTIONS.get(verb, {}).values():
+        assert f"safe-compose {example}\n" in text
     assert f"safe-compose {VERBS[verb].example}\n".replace("\\", "\\e") in text
     assert ".TP\n77\n" in text and ".TP\n130\n" in text
 

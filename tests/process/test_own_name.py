@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from safe_compose import __version__
-from safe_compose.cli import app, verb_flags, verbs
+from safe_compose.cli import app, verb_flags, verb_help, verbs
 from safe_compose.core import coding_agents
 from safe_compose.fastpath import launch
 from safe_compose.grammar.spelling import find_near
@@ -255,20 +255,29 @@ def make_tables() -> str:
         "from collections.abc import Mapping",
         "",
     ]
-    commands = app.make_command(None).commands
+    commands = dict(verb_help.list_commands(app.make_command(None)))
     for title, note, kind in (
         (
             "FLAGS: Mapping[str, Mapping[str, str]]",
-            "Verb -> flag -> what its value is; empty: none.",
+            "Verb, and verb with action -> flag -> what its value is; empty: none.",
             "option",
         ),
-        ("ARGUMENTS: Mapping[str, tuple[str, ...]]", "Verb -> what its arguments are.", "argument"),
+        (
+            "ARGUMENTS: Mapping[str, tuple[str, ...]]",
+            "Verb, and verb with action -> what its arguments are.",
+            "argument",
+        ),
     ):
         table: dict[str, Any] = {}
         for verb in verbs.VERBS:
-            of = [p for p in commands[verb].params if p.param_type_name == kind]
-            flags = {word: kind_of(p) for p in of for word in p.opts}
-            table[verb] = flags if kind == "option" else tuple(kind_of(p) for p in of)
+            actions = [f"{verb} {action}" for action in verbs.ACTIONS.get(verb, ())]
+            for words in (verb, *actions):
+                among = actions if words == verb and actions else [words]
+                of = [p for one in among for p in commands[one].params if p.param_type_name == kind]
+                if kind == "option":
+                    table[words] = {word: kind_of(p) for p in of for word in p.opts}
+                else:
+                    table[words] = ("ACTION",) if among == actions else tuple(map(kind_of, of))
         lines += [f"{title} = {table!r}", f'"""{note}"""', ""]
     return "\n".join(lines)
 
@@ -312,6 +321,16 @@ def store(tmp_path: Path) -> Path:
         (["protect", "--tier", ""], ["critical", "important"], 4),
         (["rotate-password", ""], ["db"], 4),
         (["trash", "e"], ["empty"], 4),
+        (["trash", "--json", ""], ["empty", "list", "restore"], 4),
+        (["trash", "--expi"], ["--expired"], 4),
+        (["trash", "list", "--"], ["--help", "--json", "--project", "--utc", "--volume"], 4),
+        (
+            ["offsite", "pull", ""],
+            ["20261122T072700Z-3f9a1c", "20261123T072700Z-aaaaaa", "latest"],
+            4,
+        ),
+        (["offsite", "--to", "nas", "verify", "--a"], ["--all"], 4),
+        (["schedule", "run", "--project", ""], ["shop"], 4),
         (["verify", "--junit", ""], [], 0),
         (["ps", ""], ["docker's"], 4),
         (["start", ""], ["docker's"], 4),
@@ -337,18 +356,69 @@ def test_a_shell_is_given_our_words_besides_dockers(
 # -- the help of each verb -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", sorted(verbs.VERBS))
+ACTIONS = [f"{verb} {action}" for verb, of in verbs.ACTIONS.items() for action in of]
+
+
+@pytest.mark.parametrize("verb", [*sorted(verbs.VERBS), *ACTIONS])
 def test_the_help_of_a_verb_is_in_words_fits_and_has_an_example(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert app.run([verb, "--help"]) == 0
+    assert app.run([*verb.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert "<" not in text and "{" not in text and "VALUE" not in text
     assert max(map(len, text.splitlines())) <= 80
     assert f"  Example:\n    safe-compose {verb}" in text
-    assert len(verbs.VERBS[verb].does) <= 60
+    assert "..." not in text.replace("...]", "").replace("ID...", "").partition("Options:")[2]
+    assert verb in ACTIONS or len(verbs.VERBS[verb].does) <= 60
 
 
 def test_help_of_a_verb_is_the_verbs_own(run: Run) -> None:
     assert run("help", "undo").stdout == run("undo", "--help").stdout != ""
+    assert run("help", "trash", "empty").stdout == run("trash", "empty", "--help").stdout != ""
+
+
+# -- verbs with actions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["schedule"],
+        ["schedule", "status"],
+        ["schedule", "--project", "shop"],
+        ["schedule", "--project", "run"],
+        ["--json", "schedule"],
+        ["schedule", "--json", "status", "--project=shop"],
+        ["offsite", "--project", "shop", "status"],
+    ],
+)
+def test_flags_may_precede_the_action_and_schedule_alone_is_its_status(
+    words: list[str], run: Run, tmp_path: Path
+) -> None:
+    done = run(*words, SAFE_COMPOSE_HOME=str(tmp_path / "store"))
+    assert (done.returncode, done.stderr.count("\n")) == (0, int("--json" not in words))
+
+
+@pytest.mark.parametrize(
+    ("words", "fault", "help_of"),
+    [
+        (["trash"], "trash takes list, restore or empty", "trash --help"),
+        (["trash", "lst"], "trash takes list, restore or empty, not 'lst'", "trash --help"),
+        (["offsite", "--to", "pull"], "offsite takes push, pull, list, ", "offsite --help"),
+        (["trash", "restore"], "trash restore needs an id, --volume or --project", "trash list"),
+        (["trash", "--dry-rnu", "empty"], "did you mean --dry-run?", "help trash"),
+        (["offsite", "push", "--al"], "did you mean --all?", "help offsite push"),
+        (
+            ["trash", "list", "--dry-run"],
+            "--dry-run would do nothing: it goes with trash restore, empty",
+            "help trash list",
+        ),
+    ],
+)
+def test_wrong_words_of_a_verb_with_actions_are_64_and_name_the_help(
+    words: list[str], fault: str, help_of: str, run: Run
+) -> None:
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert fault in done.stderr and f"next: safe-compose {help_of}\n" in done.stderr

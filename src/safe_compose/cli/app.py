@@ -13,11 +13,10 @@ from contextlib import contextmanager
 
 import typer
 
-from safe_compose.cli import unused_flags, values, verb_flags, verb_help, verbs
+from safe_compose.cli import unused_flags, values, verb_help, verbs
 from safe_compose.cli.options import app
 from safe_compose.errors import SafeComposeError, UsageError
 from safe_compose.fastpath import launch
-from safe_compose.grammar.spelling import find_near
 from safe_compose.system.signals import ENDING, Terminated, die_by
 from safe_compose.ui import terminal
 
@@ -57,8 +56,10 @@ def run(argv: Sequence[str]) -> int:
         # typer vendors click since 0.29, whose usage errors have exit_code 2 and format_message
         if getattr(wrong, "exit_code", None) != 2:
             raise
+        context = getattr(wrong, "ctx", None)
+        verb = context.command_path.partition(" ")[2] if context is not None else words[0]
         raise UsageError(
-            f"{words[0]}: {_explain(wrong, words[0])}", next_step=f"safe-compose help {words[0]}"
+            f"{verb}: {_explain(wrong, verb)}", next_step=f"safe-compose help {verb}"
         ) from wrong
     if result == _CUT_OFF:
         raise KeyboardInterrupt
@@ -79,12 +80,7 @@ def _explain(wrong: Exception, verb: str) -> str:
     """Return what typer says of wrong words, or the flag that was meant by a typing error."""
     flag = getattr(wrong, "option_name", None)
     if isinstance(flag, str) and hasattr(wrong, "possibilities"):
-        takes_phrase = "--confirm" in verb_flags.FLAGS.get(verb, ())
-        unused = unused_flags.explain(verb, flag, takes_phrase=takes_phrase)
-        if unused is not None:
-            return unused
-        meant = find_near(flag, wrong.possibilities or ())
-        return f"there is no flag {flag}" + (f": did you mean {meant}?" if meant else "")
+        return unused_flags.explain(verb, flag, wrong.possibilities or ())
     return str(wrong.format_message()) if hasattr(wrong, "format_message") else str(wrong)
 
 

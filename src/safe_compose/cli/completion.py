@@ -15,18 +15,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from safe_compose.cli.verb_flags import ARGUMENTS, FLAGS
-from safe_compose.cli.verbs import VERBS
+from safe_compose.cli.verbs import ACTIONS, VERBS
 from safe_compose.fastpath import launch
 
 NO_FILES, FILES = 4, 0
 SECONDS = 2
 """How long docker may take to name volumes, projects or services."""
 CHOICES: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "ACTION": {
-        "offsite": ("push", "pull", "list", "verify", "status", "key"),
-        "schedule": ("install", "cron", "status", "run", "remove"),
-        "trash": ("list", "restore", "empty"),
-    },
     "SHELL": {"shell": ("bash", "zsh", "fish")},
     "HOW": {"shell": ("shims", "plugin", "rc")},
     "TIER": {"protect": ("critical", "important")},
@@ -75,7 +70,11 @@ def _ask_docker(words: Sequence[str]) -> list[str]:
 def _complete_verb(before: Sequence[str], typed: str) -> tuple[list[str], int]:
     """Return the words that may follow a verb of ours and its words so far, and the number."""
     verb, *given = before
-    flags = FLAGS.get(verb, {})
+    words = verb
+    if action := next((word for word in given if word in ACTIONS.get(verb, ())), None):
+        given.remove(action)
+        words = f"{verb} {action}"
+    flags = FLAGS.get(words, {})
     name, equals, _ = typed.partition("=")
     if typed[:1] == "-" and not (equals and flags.get(name)):
         return [flag for flag in (*flags, "--help") if flag.startswith("--")], NO_FILES
@@ -88,7 +87,7 @@ def _complete_verb(before: Sequence[str], typed: str) -> tuple[list[str], int]:
     for index, word in enumerate(given):
         taken = index > 0 and bool(flags.get(given[index - 1]))
         operands += not taken and word[:1] != "-"
-    names = ARGUMENTS.get(verb, ())
+    names = ARGUMENTS.get(words, ())
     kind = names[min(operands, len(names) - 1)] if names else ""
     if operands >= len(names) and not kind.endswith("..."):
         return [], NO_FILES
@@ -97,6 +96,8 @@ def _complete_verb(before: Sequence[str], typed: str) -> tuple[list[str], int]:
 
 def _list_values(verb: str, kind: str) -> tuple[list[str], int]:
     """Return the known values of a kind, and the number for the shell."""
+    if kind == "ACTION":
+        return [*ACTIONS[verb]], NO_FILES
     if kind in ("DIR", "FILE", "PATH"):
         return [], FILES
     if kind == "ID" and verb == "trash":

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from safe_compose.cli.actions import add_verb
 from safe_compose.cli.backups import COPY_STYLES
 from safe_compose.cli.latest import choose_project
 from safe_compose.cli.options import (
@@ -16,12 +17,10 @@ from safe_compose.cli.options import (
     IdentityFile,
     ProjectName,
     Utc,
-    app,
     load_settings,
     print_json,
     unlock,
 )
-from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.core.backup import Backup, BackupSummary, OffsiteCopy
 from safe_compose.core.destination import Destination
 from safe_compose.core.short_id import shorten_ids
@@ -34,94 +33,153 @@ from safe_compose.system.process import read_clock
 from safe_compose.ui import tables, terminal
 from safe_compose.ui.table_layout import BAD, GOOD, Cell, Column
 
+Place = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        "--from",
+        help="The destination: a name of the settings, or a URL. Without it: all.",
+    ),
+]
+BackupId = Annotated[str | None, typer.Argument(help=BACKUP_ID)]
 
-@app.command()
-def offsite(
-    action: Annotated[str, typer.Argument(help="push, pull, list, verify, status or key.")],
-    id: Annotated[str | None, typer.Argument(help=BACKUP_ID)] = None,
-    place: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            "--from",
-            help="The destination: a name of the settings, or a URL. Without it: all.",
-        ),
-    ] = None,
+offsite_app = add_verb("offsite")
+
+
+@offsite_app.callback()
+def _describe_offsite() -> None:
+    """Push, pull, list and verify copies of backups elsewhere, or show what is known of them."""
+
+
+@offsite_app.command("push")
+def push_copies(
+    id: BackupId = None,
+    place: Place = None,
     project: ProjectName = None,
     every: Every = False,
     dry_run: DryRun = False,
     identity: IdentityFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send the newest backup, or another, to the destinations."""
+    wanted = _choose_id(id, every=every)
+    settings = _load_settings(identity)
+    catalogue = Catalogue.at(settings.store, settings.access)
+    where = operations_offsite.choose_destinations(settings, place)
+    of = project if every else choose_project(id, project, catalogue)
+    backups = _choose_backups(catalogue, wanted, of)
+    push = operations_offsite.push
+    outcomes = [o for to in where for o in push(catalogue, backups, to, dry_run=dry_run)]
+    _tell_outcomes("push", outcomes, as_json=as_json)
+
+
+@offsite_app.command("pull")
+def pull_copy(
+    id: Annotated[str, typer.Argument(help=BACKUP_ID)],
+    place: Place = None,
+    project: ProjectName = None,
+    dry_run: DryRun = False,
+    identity: IdentityFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a copy into the store."""
+    settings = _load_settings(identity)
+    catalogue = Catalogue.at(settings.store, settings.access)
+    where = operations_offsite.choose_destinations(settings, place)
+    of = choose_project(id, project, catalogue)
+    pulled = operations_offsite.pull(catalogue, where, id, of, dry_run=dry_run)
+    _tell_outcomes("pull", [pulled[1]], as_json=as_json)
+
+
+@offsite_app.command("list")
+def list_offsite(
+    place: Place = None,
+    project: ProjectName = None,
+    identity: IdentityFile = None,
     utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push, pull, list and verify copies of backups elsewhere, or show what is known of them."""
-    _check_arguments(action, id, every=every)
-    refuse_unused(
-        f"offsite {action}",
-        {
-            "ID": action in ("list", "key") and id,
-            "--to": action in ("status", "key") and place,
-            "--project": action == "key" and project,
-            "--all": action in ("list", "key") and every,
-            "--dry-run": action not in ("push", "pull") and dry_run,
-            "--utc": action not in ("list", "status") and utc,
-        },
-    )
-    settings = load_settings(
-        doing=None if action == "status" else "nothing was sent, fetched or asked"
-    )
-    unlock(settings, identity)
-    catalogue = Catalogue.at(settings.store, settings.access)
-    moments = tables.Moments(read_clock(), utc)
-    if action == "key":
-        _tell_key(Signer(Path(settings.key_folder), settings.access), as_json=as_json)
-        return
-    if action == "status":
-        reader = catalogue.reader
-        of = choose_project(id, project, catalogue) if id is not None else project
-        one = [BackupSummary.of(reader.find(id, of))] if id is not None else None
-        copies = _list_copies(one or reader.list_summaries(project), settings)
-        if as_json:
-            print_json({"action": "status", "offsite": [_copy_shape(b, c) for b, c in copies]})
-        else:
-            _print_copies(copies, shorten_ids(reader.list_ids()), moments)
-        return
+    """List the copies that the destinations hold."""
+    settings = _load_settings(identity)
     where = operations_offsite.choose_destinations(settings, place)
-    if action == "list":
-        found = [(to, operations_offsite.list_all(to, project)) for to in where]
-        _tell_listed(found, moments, as_json=as_json)
-        return
-    wanted = None if every else id or "latest"
-    project = project if every else choose_project(id, project, catalogue)
-    if action == "pull" and id is not None:
-        outcomes = [operations_offsite.pull(catalogue, where, id, project, dry_run=dry_run)[1]]
-    elif action == "push":
-        backups, push = _choose_backups(catalogue, wanted, project), operations_offsite.push
-        outcomes = [o for to in where for o in push(catalogue, backups, to, dry_run=dry_run)]
+    found = [(to, operations_offsite.list_all(to, project)) for to in where]
+    _tell_listed(found, tables.Moments(read_clock(), utc), as_json=as_json)
+
+
+@offsite_app.command("verify")
+def verify_copies(
+    id: BackupId = None,
+    place: Place = None,
+    project: ProjectName = None,
+    every: Every = False,
+    identity: IdentityFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read copies back, from first to last byte."""
+    wanted = _choose_id(id, every=every)
+    settings = _load_settings(identity)
+    catalogue = Catalogue.at(settings.store, settings.access)
+    where = operations_offsite.choose_destinations(settings, place)
+    of = project if every else choose_project(id, project, catalogue)
+    verify = operations_offsite.verify
+    outcomes = [o for to in where for o in verify(catalogue, to, wanted, of)]
+    _tell_outcomes("verify", outcomes, as_json=as_json)
+
+
+@offsite_app.command("status")
+def show_copies(
+    id: BackupId = None,
+    project: ProjectName = None,
+    every: Every = False,
+    utc: Utc = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is known of each copy; no destination is asked."""
+    _choose_id(id, every=every)
+    settings = load_settings()
+    catalogue = Catalogue.at(settings.store, settings.access)
+    reader = catalogue.reader
+    of = choose_project(id, project, catalogue) if id is not None else project
+    one = [BackupSummary.of(reader.find(id, of))] if id is not None else None
+    copies = _list_copies(one or reader.list_summaries(project), settings)
+    if as_json:
+        print_json({"action": "status", "offsite": [_copy_shape(b, c) for b, c in copies]})
     else:
-        verify = operations_offsite.verify
-        outcomes = [o for to in where for o in verify(catalogue, to, wanted, project)]
-    tell_offsite(action, outcomes, as_json=as_json)
-    _raise_worst(outcomes)
+        moments = tables.Moments(read_clock(), utc)
+        _print_copies(copies, shorten_ids(reader.list_ids()), moments)
 
 
-def _check_arguments(action: str, id: str | None, *, every: bool) -> None:
-    """Check that the arguments go together.
+@offsite_app.command("key")
+def show_key(as_json: AsJson = False) -> None:
+    """Print this machine's public key for signatures; it is made once."""
+    settings = _load_settings(None)
+    _tell_key(Signer(Path(settings.key_folder), settings.access), as_json=as_json)
+
+
+def _load_settings(identity: Path | None) -> load.Settings:
+    """Return the settings for what reaches a destination, with the keys of encrypted backups."""
+    settings = load_settings(doing="nothing was sent, fetched or asked")
+    unlock(settings, identity)
+    return settings
+
+
+def _choose_id(id: str | None, *, every: bool) -> str | None:
+    """Return the id of the backup that is meant; None: all of them.
 
     Raises:
-        UsageError: They do not.
+        UsageError: An id and `--all` do not go together.
     """
-    if action not in ("push", "pull", "list", "verify", "status", "key"):
-        raise UsageError(
-            f"offsite takes push, pull, list, verify, status or key, not {action!r}",
-            next_step="safe-compose offsite --help",
-        )
-    if every and (id is not None or action == "pull"):
-        raise UsageError("--all goes with push, verify and status, and without an id")
-    if action == "pull" and id is None:
-        raise UsageError(
-            "offsite pull needs a backup's id, or latest", next_step="safe-compose offsite list"
-        )
+    if every and id is not None:
+        raise UsageError("--all goes without an id")
+    return None if every else id or "latest"
+
+
+def _tell_outcomes(
+    action: str, outcomes: Sequence[operations_offsite.CopyOutcome], *, as_json: bool
+) -> None:
+    """Print the outcomes, and raise the fault that the exit code is taken from."""
+    tell_offsite(action, outcomes, as_json=as_json)
+    _raise_worst(outcomes)
 
 
 def _choose_backups(

@@ -1,13 +1,14 @@
 """The verb for backups that are made every day."""
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from safe_compose.cli.actions import ActionGroup, add_verb
 from safe_compose.cli.options import (
     AsJson,
     ComposeFile,
@@ -16,7 +17,6 @@ from safe_compose.cli.options import (
     ProjectName,
     Utc,
     Yes,
-    app,
     ask_yes,
     load_settings,
     make_down,
@@ -24,7 +24,6 @@ from safe_compose.cli.options import (
     print_json,
     unlock,
 )
-from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.errors import SafeComposeError, UsageError
 from safe_compose.operations.backup import omissions
@@ -36,87 +35,100 @@ from safe_compose.ui import tables, terminal
 from safe_compose.ui.table_layout import BAD, CAREFUL, GOOD, Cell, Column
 from safe_compose.workspace import Workspace, open_workspace, project_folder
 
+At = Annotated[
+    list[str] | None,
+    typer.Option("--at", help="A time of day, 03:00 unless said; may be repeated."),
+]
+UnitFolder = Annotated[
+    Path | None,
+    typer.Option("--dir", help="Where the units are, instead of systemd's own folder."),
+]
 
-@app.command("schedule")
-def manage_schedule(
-    action: Annotated[str, typer.Argument(help="install, cron, status, run or remove.")] = "status",
-    at: Annotated[
-        list[str] | None,
-        typer.Option("--at", help="A time of day, 03:00 unless said; may be repeated."),
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--dir", help="Where the units go, instead of systemd's own folder."),
-    ] = None,
+
+class _ScheduleGroup(ActionGroup):
+    default = "status"
+
+
+schedule_app = add_verb("schedule", group=_ScheduleGroup)
+
+
+@schedule_app.callback()
+def _describe_schedule() -> None:
+    """Back up a project daily by systemd or cron, and show its runs."""
+
+
+@schedule_app.command("install")
+def install_schedule(
+    at: At = None,
+    folder: UnitFolder = None,
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write and start the systemd units of a daily backup."""
+    with _open_to_schedule(project, files, at) as (workspace, job):
+        units = folder or systemd.find_folder(os.environ)
+        _install_schedule(workspace, job, units, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@schedule_app.command("cron")
+def print_cron(
+    at: At = None,
+    project: ProjectName = None,
+    files: ComposeFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the lines for a crontab that back up a project daily."""
+    with _open_to_schedule(project, files, at) as (_, job):
+        _tell_cron(job, as_json=as_json)
+
+
+@schedule_app.command("status")
+def show_schedules(project: ProjectName = None, utc: Utc = False, as_json: AsJson = False) -> None:
+    """Show every schedule and its last run; 1 if a person is needed."""
+    _tell_schedules(project, utc=utc, as_json=as_json)
+
+
+@schedule_app.command("run")
+def run_schedule(
+    at: At = None,
     project: ProjectName = None,
     files: ComposeFile = None,
     identity: IdentityFile = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
-    """Back up a project daily by systemd or cron, and show its runs; 1 if a person is needed."""
-    if action not in ("install", "cron", "status", "run", "remove"):
-        raise UsageError(
-            f"schedule takes install, cron, status, run or remove, not {action!r}; nothing was"
-            " changed"
-        )
-    _refuse_unused(
-        action, at=at, folder=folder, files=files, dry_run=dry_run, yes=yes, utc=utc,
-    )  # fmt: skip
-    times = systemd.parse_times(at or ["03:00"])
-    if action == "status":
-        _tell_schedules(project, utc=utc, as_json=as_json)
-    elif action == "run":
-        _run_scheduled(project, files, systemd.parse_times(at or ()), identity, as_json=as_json)
-    elif action == "remove":
-        units = folder or systemd.find_folder(os.environ)
-        _remove_schedule(project, units, yes=yes, dry_run=dry_run, as_json=as_json)
-    else:
-        invocation = make_down(project, files)
-        workspace = open_workspace(invocation)
-        with closing(workspace.engine):
-            settings_approval.require(
-                workspace.whole or workspace.settings, "nothing was scheduled"
-            )
-            job = run.make_job(workspace, invocation, times)
-            omissions.tell_omitted(run.list_omissions(workspace, make_lookup(project, files)))
-            if action == "cron":
-                _tell_cron(job, as_json=as_json)
-            else:
-                units = folder or systemd.find_folder(os.environ)
-                _install_schedule(workspace, job, units, yes=yes, dry_run=dry_run, as_json=as_json)
+    """Make one scheduled run now; the timer and cron call this."""
+    _run_scheduled(project, files, systemd.parse_times(at or ()), identity, as_json=as_json)
 
 
-def _refuse_unused(
-    action: str,
-    *,
-    at: Sequence[str] | None,
-    folder: Path | None,
-    files: Sequence[str] | None,
-    dry_run: bool,
-    yes: bool,
-    utc: bool,
+@schedule_app.command("remove")
+def remove_schedule(
+    folder: UnitFolder = None,
+    project: ProjectName = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Refuse flags of the other actions.
+    """Stop the daily backups of a project."""
+    units = folder or systemd.find_folder(os.environ)
+    _remove_schedule(project, units, yes=yes, dry_run=dry_run, as_json=as_json)
 
-    Raises:
-        UsageError: One was given.
-    """
-    given: dict[str, object] = {
-        "--at": at, "--dir": folder, "--file": files, "--dry-run": dry_run, "--yes": yes,
-        "--utc": utc,
-    }  # fmt: skip
-    used = {
-        "install": ("--at", "--dir", "--file", "--dry-run", "--yes"),
-        "cron": ("--at", "--file"),
-        "status": ("--utc",),
-        "run": ("--at", "--file"),
-        "remove": ("--dir", "--dry-run", "--yes"),
-    }
-    unused = {flag: value for flag, value in given.items() if flag not in used[action]}
-    refuse_unused(f"schedule {action}", unused)
+
+@contextmanager
+def _open_to_schedule(
+    project: str | None, files: Sequence[str] | None, at: Sequence[str] | None
+) -> Iterator[tuple[Workspace, systemd.Job]]:
+    """Open the workspace of a project, with the job that backs it up; report what that omits."""
+    times = systemd.parse_times(at or ["03:00"])
+    invocation = make_down(project, files)
+    workspace = open_workspace(invocation)
+    with closing(workspace.engine):
+        settings_approval.require(workspace.whole or workspace.settings, "nothing was scheduled")
+        job = run.make_job(workspace, invocation, times)
+        omissions.tell_omitted(run.list_omissions(workspace, make_lookup(project, files)))
+        yield workspace, job
 
 
 def _tell_cron(job: systemd.Job, *, as_json: bool) -> None:

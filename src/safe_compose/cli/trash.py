@@ -1,11 +1,12 @@
 """The verb for volumes that were deleted without a copy."""
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Annotated, Any
 
 import typer
 
+from safe_compose.cli.actions import add_verb
 from safe_compose.cli.options import (
     AsJson,
     Confirm,
@@ -16,14 +17,12 @@ from safe_compose.cli.options import (
     VolumeName,
     Wait,
     Yes,
-    app,
     ask_yes,
     check_wait,
     make_down,
     print_json,
 )
 from safe_compose.cli.restore import tell_restored
-from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.core.quantities import count
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.errors import UsageError
@@ -36,18 +35,61 @@ from safe_compose.ui import tables, terminal
 from safe_compose.ui.table_layout import BAD, CAREFUL, GOOD, Cell, Column
 from safe_compose.workspace import Workspace, open_workspace
 
+_ITEMS = "Items' ids, short ids, or names of volumes."
 
-@app.command("trash")
-def manage_trash(
-    action: Annotated[str, typer.Argument(help="list, restore or empty.")],
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(help="Items' ids, short ids, or names of volumes."),
-    ] = None,
+trash_app = add_verb("trash")
+
+
+@trash_app.callback()
+def _describe_trash() -> None:
+    """List, restore, or delete for good the content of volumes that were deleted without a copy."""
+
+
+@trash_app.command("list")
+def list_trash(
+    ids: Annotated[list[str] | None, typer.Argument(help=_ITEMS)] = None,
+    project: ProjectName = None,
+    volumes: VolumeName = None,
+    utc: Utc = False,
+    as_json: AsJson = False,
+) -> None:
+    """List what is in the trash."""
+    with _open(recovering=False) as workspace:
+        chosen = _narrow(_choose(workspace, ids), project, volumes or (), required=False)
+        narrowed = bool((project or volumes) and not ids)
+        _tell_trash(workspace, chosen, utc=utc, as_json=as_json, narrowed=narrowed)
+
+
+@trash_app.command("restore")
+def restore_from_trash(
+    ids: Annotated[list[str] | None, typer.Argument(help=_ITEMS)] = None,
+    project: ProjectName = None,
+    volumes: VolumeName = None,
+    confirm: Confirm = None,
+    non_interactive: NonInteractive = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Restore items of one project."""
+    if not (ids or project or volumes):
+        raise UsageError(
+            "trash restore needs an id, --volume or --project", next_step="safe-compose trash list"
+        )
+    with _open(recovering=not dry_run) as workspace:
+        chosen = _narrow(_choose(workspace, ids), project, volumes or (), required=True)
+        if not (ids or volumes):
+            chosen = [item for item in chosen if trash.is_own(workspace.journal, item)]
+        answer = GivenAnswer(confirm, not non_interactive, dry_run)
+        tell_restored("restored", _restore(workspace, chosen, answer), as_json=as_json)
+
+
+@trash_app.command("empty")
+def empty_trash(
+    ids: Annotated[list[str] | None, typer.Argument(help=_ITEMS)] = None,
     project: ProjectName = None,
     volumes: VolumeName = None,
     expired: Annotated[
-        bool, typer.Option("--expired", help="With empty: only what is older than 30 days.")
+        bool, typer.Option("--expired", help="Only what is older than 30 days; goes without ids.")
     ] = False,
     confirm: Confirm = None,
     non_interactive: NonInteractive = False,
@@ -57,44 +99,44 @@ def manage_trash(
     utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
-    """List, restore, or delete for good the content of volumes that were deleted without a copy."""
-    named = bool(ids or project or volumes)
-    _check_arguments(action, ids or (), named=named, expired=expired)
-    if action != "empty":
-        refuse_unused(f"trash {action}", {"--yes": yes, "--dry-run": dry_run and action == "list"})
+    """Delete items for good."""
+    if expired and ids:
+        raise UsageError("--expired goes without ids")
     check_wait(wait)
+    with _open(recovering=not dry_run) as workspace:
+        chosen = _narrow(_choose(workspace, ids), project, volumes or (), required=True)
+        doomed = [item for item in chosen if not expired or item.has_expired(read_clock())]
+        if ids or volumes:
+            trash.require_own(workspace.journal, doomed)
+        doomed = [item for item in doomed if trash.is_own(workspace.journal, item)]
+        if not as_json:
+            _tell_trash(workspace, doomed, utc=utc)
+        if doomed and not dry_run:
+            terminal.flush()
+            _confirm_emptying(doomed, yes=yes, confirm=confirm, ask=not non_interactive)
+            trash.empty(workspace, doomed, wait=wait)
+        if as_json:
+            print_json({"emptied": [item.id for item in doomed], "done": not dry_run})
+
+
+@contextmanager
+def _open(*, recovering: bool) -> Iterator[Workspace]:
+    """Open the workspace of this folder; `recovering` finishes or reverts what was cut off."""
     workspace = open_workspace(make_down(None, None))
     with closing(workspace.engine):
-        if action != "list" and not dry_run:
+        if recovering:
             recover(
                 workspace.engine,
                 workspace.catalogue,
                 workspace.journal,
                 own_run=workspace.engine.helpers.run_id,
             )
-        chosen = trash.find(workspace.engine, ids) if ids else trash.list_items(workspace.engine)
-        chosen = _narrow(chosen, project, volumes or (), required=action != "list")
-        if action == "list":
-            narrowed = named and not ids
-            _tell_trash(workspace, chosen, utc=utc, as_json=as_json, narrowed=narrowed)
-        elif action == "restore":
-            if not (ids or volumes):
-                chosen = [item for item in chosen if trash.is_own(workspace.journal, item)]
-            answer = GivenAnswer(confirm, not non_interactive, dry_run)
-            tell_restored("restored", _restore(workspace, chosen, answer), as_json=as_json)
-        else:
-            doomed = [item for item in chosen if not expired or item.has_expired(read_clock())]
-            if ids or volumes:
-                trash.require_own(workspace.journal, doomed)
-            doomed = [item for item in doomed if trash.is_own(workspace.journal, item)]
-            if not as_json:
-                _tell_trash(workspace, doomed, utc=utc)
-            if doomed and not dry_run:
-                terminal.flush()
-                _confirm_emptying(doomed, yes=yes, confirm=confirm, ask=not non_interactive)
-                trash.empty(workspace, doomed, wait=wait)
-            if as_json:
-                print_json({"emptied": [item.id for item in doomed], "done": not dry_run})
+        yield workspace
+
+
+def _choose(workspace: Workspace, ids: Sequence[str] | None) -> Sequence[trash.TrashItem]:
+    """Return the named items; where none is named, all of them."""
+    return trash.find(workspace.engine, ids) if ids else trash.list_items(workspace.engine)
 
 
 def _narrow(
@@ -123,25 +165,6 @@ def _narrow(
             next_step="safe-compose trash list",
         )
     return found
-
-
-def _check_arguments(action: str, ids: Sequence[str], *, named: bool, expired: bool) -> None:
-    """Check that the arguments go together.
-
-    Raises:
-        UsageError: They do not.
-    """
-    if action not in ("list", "restore", "empty"):
-        raise UsageError(
-            f"trash takes list, restore or empty, not {action!r}",
-            next_step="safe-compose trash --help",
-        )
-    if expired and (action != "empty" or ids):
-        raise UsageError("--expired goes with empty, and without ids")
-    if action == "restore" and not named:
-        raise UsageError(
-            "trash restore needs an id, --volume or --project", next_step="safe-compose trash list"
-        )
 
 
 def _restore(

@@ -1,8 +1,11 @@
 """The flags that mean the same on every verb, refused where they would do nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from safe_compose.cli.verb_flags import FLAGS
+from safe_compose.cli.verbs import ACTIONS
 from safe_compose.errors import UsageError
+from safe_compose.grammar.spelling import find_near
 
 _MACHINE = "it is about this machine and not about a project"
 _NAMED = "volumes are named without a flag"
@@ -41,20 +44,25 @@ _WHY: Mapping[str, Mapping[str, str]] = {
 _ELSE = {"--project": _MACHINE, "--volume": _MACHINE, "--yes": "it asks for no yes"}
 
 
-def explain(verb: str, flag: str, *, takes_phrase: bool) -> str | None:
-    """Return why a verb does not take a flag that others take, or None for another flag.
+def explain(words: str, flag: str, known: Iterable[str]) -> str:
+    """Return why a verb does not take a flag, or the flag that was meant by a typing error.
 
     Args:
-        verb: The verb.
+        words: The verb, with its action if it has actions.
         flag: The flag as typed.
-        takes_phrase: Whether the verb takes `--confirm`.
+        known: The flags that may have been meant.
     """
+    verb = words.partition(" ")[0]
+    actions = [of for of in ACTIONS.get(verb, ()) if flag in FLAGS[f"{verb} {of}"]]
+    if actions:
+        return f"{flag} would do nothing: it goes with {verb} {', '.join(actions)}"
     name = "--project" if flag == "-p" else flag
-    if name not in _ELSE:
-        return None
-    phrase = "; a phrase is given by --confirm" if takes_phrase and name == "--yes" else ""
-    why = _WHY[name].get(verb, _ELSE[name])
-    return f"{flag} would do nothing: {why}{phrase}"
+    if name in _ELSE:
+        takes_phrase = name == "--yes" and "--confirm" in FLAGS.get(words, ())
+        phrase = "; a phrase is given by --confirm" if takes_phrase else ""
+        return f"{flag} would do nothing: {_WHY[name].get(verb, _ELSE[name])}{phrase}"
+    meant = find_near(flag, known)
+    return f"there is no flag {flag}" + (f": did you mean {meant}?" if meant else "")
 
 
 def refuse_unused(words: str, given: Mapping[str, object]) -> None:

@@ -38,7 +38,7 @@ class _Command(typer.core.TyperCommand):
         return _take_plain(super().get_help_option(ctx))
 
 
-class _Group(typer.core.TyperGroup):
+class Group(typer.core.TyperGroup):
     """A command of commands whose `--help` is an option of ours as well."""
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -50,7 +50,7 @@ _OURS: Mapping[type, type] = {
     typer.core.TyperOption: Option,
     typer.core.TyperArgument: Argument,
     typer.core.TyperCommand: _Command,
-    typer.core.TyperGroup: _Group,
+    typer.core.TyperGroup: Group,
 }
 """Typer's classes, which it makes without asking, and ours in their place."""
 

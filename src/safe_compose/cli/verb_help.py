@@ -1,12 +1,12 @@
 """What `safe-compose help VERB` shows besides the words in the modules of the verbs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
 
 from safe_compose.cli import values
-from safe_compose.cli.verbs import VERBS
+from safe_compose.cli.verbs import ACTIONS, VERBS
 
 WIDTH = 80
 """Columns of a help text at most, also in a wider terminal."""
@@ -44,7 +44,6 @@ METAVARS: Mapping[str, str] = {
     "--user": "ROLE",
     "--volume": "NAME",
     "--wait": "SECONDS",
-    "action": "ACTION",
     "code": "CODE",
     "id": "ID",
     "ids": "ID",
@@ -59,10 +58,23 @@ METAVARS: Mapping[str, str] = {
 def complete(command: Any) -> None:
     """Give every verb of a command line the names of its values, an example, and a width."""
     command.context_settings["max_content_width"] = WIDTH
-    for name, verb in command.commands.items():
-        verb.epilog = f"\b\nExample:\n  safe-compose {VERBS[name].example}"
+    for words, verb in list_commands(command):
+        name, _, action = words.partition(" ")
+        example = ACTIONS[name][action] if action else VERBS[name].example
+        verb.epilog = f"\b\nExample:\n  safe-compose {example}"
+        if words in ACTIONS:
+            verb.options_metavar = ""
+            verb.subcommand_metavar = "ACTION [OPTIONS]"
         for parameter in verb.params:
             _name_value(parameter)
+
+
+def list_commands(command: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the words of each verb and of each action of one, with what typer made of it."""
+    for name, verb in command.commands.items():
+        yield name, verb
+        for action, one in getattr(verb, "commands", {}).items():
+            yield f"{name} {action}", one
 
 
 def _name_value(parameter: Any) -> None:

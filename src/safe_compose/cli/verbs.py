@@ -74,6 +74,30 @@ VERBS: Mapping[str, OwnVerb] = {
     name: verb for group in GROUPS.values() for name, verb in group.items()
 }
 
+ACTIONS: Mapping[str, Mapping[str, str]] = {
+    "schedule": {
+        "install": "schedule install",
+        "cron": "schedule cron",
+        "status": "schedule status",
+        "run": "schedule run --project shop",
+        "remove": "schedule remove --project shop",
+    },
+    "offsite": {
+        "push": "offsite push latest",
+        "pull": "offsite pull latest --from nas",
+        "list": "offsite list --from nas",
+        "verify": "offsite verify --all",
+        "status": "offsite status",
+        "key": "offsite key",
+    },
+    "trash": {
+        "list": "trash list",
+        "restore": "trash restore shop_pgdata",
+        "empty": "trash empty --expired",
+    },
+}
+"""The verbs with actions: verb -> action -> a command line that uses it."""
+
 
 def load(verb: str | None) -> None:
     """Have a verb added to `options.app`; every verb where that one is not ours, or None."""
