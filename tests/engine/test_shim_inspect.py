@@ -19,8 +19,7 @@ from testing.projects import docker, unique
 
 FAKE = """#!/bin/sh
 folder=${0%/*}
-for word; do printf '%s\\n' "$word"; done >> "$folder/calls"
-echo -- end >> "$folder/calls"
+printf '%s\\n' "$@" '-- end' >> "$folder/calls"
 case " $* " in
 *" inspect "*) printf "$ANSWER"; exit "$STATUS" ;;
 *" label=io.github.safe-compose.lock "*) printf 'CONTAINER ID\\n%b' "$LOCKS" ;;
@@ -94,6 +93,29 @@ def test_a_removal_wakes_the_guard_where_the_engine_has_a_deletion_lock(ask: Ask
     words = ["rm", "-f", "a"]
     code, calls = ask(*words, answer="false\\n", locks="0123456789ab\\n")
     assert code == 69 and words not in calls
+
+
+def test_docker_is_not_asked_one_question_after_the_other(tmp_path: Path) -> None:
+    """A docker whose answer about locks waits for the question about the container."""
+    fake = tmp_path / "bin" / "docker"
+    fake.parent.mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    fake.write_text(
+        '#!/bin/sh\ncase " $* " in\n'
+        f'*" inspect "*) echo false; echo asked > "{tmp_path}/pipe" ;;\n'
+        f'*"lock "*) read line < "{tmp_path}/pipe"; echo CONTAINER ID ;;\n'
+        "*) echo removed ;;\nesac\n"
+    )
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [plain_program(), "rm", "-fv", "a"],
+        env={"PATH": f"{fake.parent}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "removed\n"), done.stderr
 
 
 @pytest.mark.parametrize(

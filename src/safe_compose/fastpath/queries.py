@@ -44,75 +44,85 @@ def is_harmless_removal(invocation: "Invocation") -> bool:
     if invocation.kind not in ("autoremove_anon", "container_rm_anon"):
         return False
     path = launch.find_docker(invocation.program)
-    of_compose = invocation.verb[:1] == ("compose",)
-    operands = () if of_compose or invocation.is_set("link") else invocation.operands
-    locks, found = _ask_engine(path, invocation, operands, locks=invocation.removes)
-    if locks is None and invocation.removes:
-        locks = _have_docker_list_locks(path, invocation)
-    if locks and invocation.doubt is None:
-        return False
-    # Takes along what `compose run --rm` left running, if anything.
-    if of_compose:
-        words = [
-            *invocation.docker_globals,
-            *CONTAINERS,
-            "--filter",
-            "label=com.docker.compose.oneoff=True",
-        ]
-        return len(read_answer(path, words).splitlines()) == 1  # the line of headings alone
+    if invocation.verb[:1] == ("compose",):
+        return _leaves_nothing_running(path, invocation)
     if invocation.is_set("link"):
         return False
+    operands = invocation.operands
     if invocation.doubt is not None and not operands:  # an unknown flag may mean all containers
         words = [*invocation.docker_globals, "container", "ls", "--all", "--quiet", "--no-trunc"]
         operands = tuple(read_answer(path, words).decode("ascii", "replace").split())
-        _, found = _ask_engine(path, invocation, operands)
-    if not operands:
+    locks, found = _look(path, invocation, operands)
+    if not operands or (locks and invocation.doubt is None):
         return False
-    removes = bool(locks) or invocation.kind == "container_rm_anon"  # a lock mounts its volume
-    if None not in found:
-        return not any(one and one.volumes and (removes or one.removes_itself) for one in found)
-    return _have_docker_find_no_volumes(path, invocation, operands, removes=removes)
+    removes = locks or invocation.kind == "container_rm_anon"  # a lock mounts its volume
+    return not any(
+        one is None or (one.volumes and (removes or one.removes_itself)) for one in found
+    )
 
 
-def _ask_engine(
-    path: str, invocation: "Invocation", operands: "Sequence[str]", *, locks: bool = False
-) -> "tuple[bool | None, Sequence[InspectedContainer | None]]":
-    """Return `inspect.look` of these containers; None for all where docker may go elsewhere."""
-    if not invocation.docker_globals and launch.is_native(path):
-        from safe_compose.fastpath import inspect
-
-        if inspect.is_dockers_choice():
-            return inspect.look(operands, locks=locks)
-    return None, [None for _ in operands]
+def _leaves_nothing_running(path: str, invocation: "Invocation") -> bool:
+    """Return whether docker says that no `compose run --rm` runs, which compose would end."""
+    locks, _ = _look(path, invocation, ())
+    if locks and invocation.doubt is None:
+        return False
+    words = [*CONTAINERS, "--filter", "label=com.docker.compose.oneoff=True"]
+    return not _lists_any(read_answer(path, [*invocation.docker_globals, *words]))
 
 
-def _have_docker_find_no_volumes(
-    path: str, invocation: "Invocation", operands: "Sequence[str]", *, removes: bool
-) -> bool:
-    """Return whether docker says that no volume goes with any of these containers.
+def _look(
+    path: str, invocation: "Invocation", operands: "Sequence[str]"
+) -> "tuple[bool, Sequence[InspectedContainer | None]]":
+    """Return whether a removal may hit a deletion lock, and the named containers.
+
+    The engine is asked, or docker where it may go elsewhere, or where the engine gave no plain
+    answer. Neither is asked one question after the other.
 
     Args:
         path: The real docker.
         invocation: The command; its global flags say which engine is meant.
         operands: Names and ids of the containers.
-        removes: Whether the command removes them with their volumes. Otherwise it ends them, which
-            only removes the --rm ones.
+
+    Returns:
+        None for a container without a plain answer.
     """
-    words = [
-        *invocation.docker_globals,
-        "container",
-        "inspect",
-        "--format",
-        MOUNTS,
-        "--",
-        *operands,
+    from safe_compose.fastpath import inspect
+
+    locks: bool | None = None
+    found: Sequence[InspectedContainer | None] = [None] * len(operands)
+    if not invocation.docker_globals and launch.is_native(path) and inspect.is_dockers_choice():
+        locks, found = inspect.look(operands, locks=invocation.removes)
+    questions = []
+    if asks_locks := invocation.removes and locks is None:
+        questions.append([*CONTAINERS, "--all", "--filter", "label=io.github.safe-compose.lock"])
+    if asks_containers := None in found:
+        questions.append(["container", "inspect", "--format", MOUNTS, "--", *operands])
+    answers = read_answers(path, [[*invocation.docker_globals, *words] for words in questions])
+    if asks_locks:
+        locks = _lists_any(answers[0])
+    if asks_containers:
+        found = _read_mounts(answers[-1], len(operands))
+    return bool(locks), found
+
+
+def _lists_any(answer: bytes) -> bool:
+    """Return whether docker lists anything, or gives no plain answer."""
+    return len(answer.splitlines()) != 1  # the line of headings alone
+
+
+def _read_mounts(answer: bytes, count: int) -> "Sequence[InspectedContainer | None]":
+    """Return the containers of which docker printed MOUNTS; None for what is no plain answer."""
+    from safe_compose.fastpath.inspect import InspectedContainer
+
+    lines = [line.split() for line in answer.splitlines()]
+    if len(lines) != count:
+        return [None] * count
+    return [
+        InspectedContainer(removes_itself=words[0] == b"true", volumes=b"volume" in words)
+        if words[:1] in ([b"false"], [b"true"])
+        else None
+        for words in lines
     ]
-    answers = read_answer(path, words).splitlines()
-    return len(answers) == len(operands) and all(
-        words[:1] in ([b"false"], [b"true"])
-        and (b"volume" not in words or (words[0] == b"false" and not removes))
-        for words in map(bytes.split, answers)
-    )
 
 
 def drives_no_volumes(invocation: "Invocation") -> bool:
@@ -139,21 +149,8 @@ def may_hold_lock(invocation: "Invocation") -> bool:
     A removal can name the lock's container by name, id or filter. Without a plain answer the
     result is True.
     """
-    path = launch.find_docker(invocation.program)
-    locks, _ = _ask_engine(path, invocation, (), locks=True)
-    return _have_docker_list_locks(path, invocation) if locks is None else locks
-
-
-def _have_docker_list_locks(path: str, invocation: "Invocation") -> bool:
-    """Return whether docker lists deletion locks, or gives no plain answer."""
-    words = [
-        *invocation.docker_globals,
-        *CONTAINERS,
-        "--all",
-        "--filter",
-        "label=io.github.safe-compose.lock",
-    ]
-    return len(read_answer(path, words).splitlines()) != 1  # the line of headings alone
+    locks, _ = _look(launch.find_docker(invocation.program), invocation, ())
+    return locks
 
 
 STDIN = (("file", "/dev/stdin"), ("file", "/dev/fd/0"), ("file", "/proc/self/fd/0"))
@@ -196,17 +193,33 @@ def may_be_answered(invocation: "Invocation") -> bool:
         "--filter",
         "label=com.docker.compose.config-hash",
     ]
-    answer = read_answer(launch.find_docker(invocation.program), words)
-    return len(answer.splitlines()) != 1  # the line of headings alone
+    return _lists_any(read_answer(launch.find_docker(invocation.program), words))
 
 
 def read_answer(path: str, words: "Sequence[str]") -> bytes:
-    """Return what the docker at `path` prints for these words, in the environment that it will get.
-
-    The process is started by hand, because importing subprocess would cost as much as the answer.
+    """Return what the docker at `path` prints for these words.
 
     Returns:
         Its stdout; empty when it does not start or does not exit with 0.
+    """
+    return read_answers(path, [words])[0]
+
+
+def read_answers(path: str, questions: "Sequence[Sequence[str]]") -> list[bytes]:
+    """Return what the docker at `path` prints for each of several command lines.
+
+    All are started before the first one is read.
+
+    Returns:
+        The stdout of each; empty when it does not start or does not exit with 0.
+    """
+    return [_read(started) for started in [_start(path, words) for words in questions]]
+
+
+def _start(path: str, words: "Sequence[str]") -> tuple[int, int] | None:
+    """Start docker in the environment that it will get; return its process and its stdout.
+
+    The process is started by hand, because importing subprocess would cost as much as the answer.
     """
     environment = launch.read_original_environment()
     if not launch.is_native(path):
@@ -227,9 +240,17 @@ def read_answer(path: str, words: "Sequence[str]") -> bytes:
         )
     except OSError:
         os.close(reading)
-        return b""  # the guard or the hand-over reports why
+        return None  # the guard or the hand-over reports why
     finally:
         os.close(writing)
+    return child, reading
+
+
+def _read(started: tuple[int, int] | None) -> bytes:
+    """Return what a docker prints until it ends; empty unless it exits with 0."""
+    if started is None:
+        return b""
+    child, reading = started
     with open(reading, "rb") as pipe:
         answer = pipe.read()
     _, status = os.waitpid(child, 0)
