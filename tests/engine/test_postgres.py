@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -841,7 +842,7 @@ def test_a_server_with_locks_for_one_dump_is_dumped_one_after_the_other(
     """Two at the same time need more locks than it has; each of them alone does not."""
     few = "max_connections=10 max_locks_per_transaction=10 max_wal_senders=0 autovacuum=off"
     lab = start("postgres", *(word for setting in few.split() for word in ("-c", setting)))
-    for name in ("first", "second"):
+    for name in ("first", "later"):
         lab.sql(f"CREATE DATABASE {name}")
         for part in range(4):
             lab.sql(
@@ -852,10 +853,77 @@ def test_a_server_with_locks_for_one_dump_is_dumped_one_after_the_other(
     lab.sql(
         "CREATE TABLE big AS SELECT g, repeat('x', 200) FROM generate_series(1, 250000) g", "first"
     )
-    dump = postgres.dump(postgres.server(engine, lab.container), lab.name, tmp_path)
-    assert "out of shared memory" in docker("logs", lab.name).stderr, "one was enough for both"
+    together: list[int] = []
+
+    def wait_for_the_other(_: int) -> None:
+        """Keep the locks of the first dump, in the middle of its table, until they are missed."""
+        if list(tmp_path.glob("*/db-first*")) and not together:
+            together.append(1)
+            wait_until("locks are missed", lambda: "out of shared memory" in logs())
+
+    def logs() -> str:
+        return docker("logs", lab.name).stderr
+
+    found = postgres.server(engine, lab.container)
+    dump = postgres.dump(found, lab.name, tmp_path, wait_for_the_other)
     tables = {d.name: len(d.tables) for d in dump.statistics.databases}
-    assert (tables["first"], tables["second"]) == (161, 160)
+    assert (tables["first"], tables["later"]) == (161, 160)
+    assert len(postgres.verify_dump(tmp_path, dump.artifacts, dump.statistics)) == 5
+    assert _leftovers(engine) == []
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("ended", ["first", "later"])
+def test_a_dump_that_lost_its_counts_is_made_once_more(
+    start: Start, engine: Engine, tmp_path: Path, ended: str
+) -> None:
+    """Two run at once: the dump of one is complete, and its counts never come.
+
+    Their session ends by itself, or because the dump beside it failed.
+    """
+    lab = start("postgres", "-c", "autovacuum=off")
+    for name in ("first", "later"):
+        lab.sql(f"CREATE DATABASE {name}")
+        lab.sql("CREATE TABLE t AS SELECT 1 AS a", name)
+    # large on the disk, small in a dump
+    lab.sql(
+        "INSERT INTO t SELECT g FROM generate_series(2, 1200000) g; DELETE FROM t WHERE a > 1",
+        "first",
+    )
+    clients = "FROM pg_stat_activity WHERE application_name = 'safe-compose' AND datname ="
+    complete: list[int] = []
+    """When the dump before was written, at the end of each dump of the first."""
+
+    def end_one(_: int) -> None:
+        own = threading.current_thread() is threading.main_thread()
+        if not own or not list(tmp_path.glob("*/db-first*")) or len(complete) == 2:
+            return
+        complete.extend(p.stat().st_mtime_ns for p in tmp_path.glob("*/db-app*"))
+        if len(complete) == 2:
+            return
+        waiting = f"SELECT count(*) {clients} 'later' AND wait_event_type = 'Lock'"
+        wait_until("the other dump and its counts wait", lambda: lab.sql(waiting) == "2")
+        lab.sql(f"SELECT pg_terminate_backend(pid) {clients} '{ended}'")
+        counting = f"SELECT count(*) {clients} 'first'"
+        wait_until("the counts have ended", lambda: lab.sql(counting) == "0")
+        free()
+
+    def free() -> None:
+        lab.sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'AccessExclusiveLock'")
+
+    with ThreadPoolExecutor(1) as holder:
+        held = holder.submit(lab.sql, "BEGIN; LOCK TABLE t; SELECT pg_sleep(600)", "later")
+        try:
+            locked = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND granted"
+            wait_until("the table is locked", lambda: lab.sql(locked, "later") == "1")
+            found = postgres.server(engine, lab.container)
+            dump = postgres.dump(found, lab.name, tmp_path, end_one)
+        finally:
+            free()
+        assert held.exception() is not None
+    assert len(complete) == 2 and len(set(complete)) == 1, "what was complete is kept"
+    rows = {d.name: d.rows for d in dump.statistics.databases}
+    assert rows["first"] == rows["later"] == 1
     assert len(postgres.verify_dump(tmp_path, dump.artifacts, dump.statistics)) == 5
     assert _leftovers(engine) == []
 

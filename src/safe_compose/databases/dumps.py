@@ -9,7 +9,7 @@ from safe_compose.core.backup import Artifact, TableCount, slug
 from safe_compose.core.observed import Container
 from safe_compose.databases.sql_lexer import BadDump
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes.backup_files import new_folder, sync_folder
+from safe_compose.volumes.backup_files import new_folder, removing_new_files, sync_folder
 from safe_compose.volumes.gzip_stream import Sums, make_damage_fault, unpack
 
 
@@ -48,6 +48,9 @@ def dump_folder(
 ) -> Iterator[Path]:
     """Make the folder of a volume's dump for a block, and flush it to the disk at the block's end.
 
+    If the block fails, the files that it made are removed: another dump, or a copy of another kind,
+    may follow in the same folder, and half a dump belongs in no backup.
+
     Raises:
         OperationFailed: The server keeps its data in another volume, or the folder cannot be
             written.
@@ -59,7 +62,8 @@ def dump_folder(
         )
     folder = into / slug(volume)
     new_folder(folder, subject=volume, stage=stage)
-    yield folder
+    with removing_new_files(folder):
+        yield folder
     sync_folder(folder, subject=volume, stage=stage)
     sync_folder(into, subject=volume, stage=stage)
 

@@ -106,6 +106,22 @@ def removing_on_fault(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def removing_new_files(folder: Path) -> Iterator[None]:
+    """Remove the files that a block makes in a folder if the block fails.
+
+    Files that existed before are not touched.
+    """
+    before = set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.iterdir()) - before:
+            with suppress(OSError):
+                path.unlink()
+        raise
+
+
 def new_folder(path: Path, *, subject: str, stage: str) -> None:
     """Make a folder (0700) and its missing parents.
 

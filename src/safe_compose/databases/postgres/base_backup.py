@@ -23,7 +23,6 @@ from safe_compose.databases.postgres.write_counter import counter_of
 from safe_compose.databases.protocol import CopyRefused, understanding
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.backup_files import removing_on_fault
 from safe_compose.volumes.gzip_stream import Sums, check, pack, read_blocks, show_nothing, unpack
 from safe_compose.volumes.helper_program import MOUNT, feed, read_last_words
 
@@ -90,7 +89,7 @@ def _copy_files(server: PostgresServer, path: Path, progress: Callable[[int], No
     try:
         # Attached: pg_basebackup writes one tar into a folder or to stdout, never into a named
         # pipe.
-        with removing_on_fault(path), server.client.stream(argv) as made:
+        with server.client.stream(argv) as made:
             return pack(
                 read_blocks(made.stdout),
                 path,

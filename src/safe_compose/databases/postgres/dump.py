@@ -7,7 +7,7 @@ same faults.
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -132,9 +132,8 @@ def dump(
         made = dumping.dumped()
         artifacts = [artifact for artifact, _ in made]
         databases = [statistics for _, statistics in made]
-        artifacts.insert(
-            0, replace(roles.result(), detail={**roles.result().detail, **owned.result()})
-        )
+        globals_made = dumping.globals_of(roles)
+        artifacts.insert(0, replace(globals_made, detail={**globals_made.detail, **owned.result()}))
         files, slots, unread = settings_read.result()
         artifacts += server_files.keep(
             files, slots, folder, into, volume, server.pgdata, owned.result().get(FILES, "")
@@ -246,11 +245,30 @@ class _Databases:
         try:
             yield
         except OperationFailed as failed:
-            if not self._both or not isinstance(failed.__cause__, HelperFailed):
+            if not self._may_fit_alone(failed):
                 raise
             server = self._target.server
             with server.client.session(server.maintenance) as again:
                 self.dump(again, several=False)
+
+    def _may_fit_alone(self, failed: OperationFailed) -> bool:
+        """Return whether a client failed, a dump's or a session's, and two dumps ran at once."""
+        return self._both and any(
+            isinstance(fault, HelperFailed) for fault in (failed, failed.__cause__)
+        )
+
+    def globals_of(self, roles: Future[Artifact]) -> Artifact:
+        """Return the dump of the globals, made once more if it ran beside two other dumps.
+
+        Raises:
+            OperationFailed: It failed.
+        """
+        try:
+            return roles.result()
+        except OperationFailed as failed:
+            if not self._may_fit_alone(failed):
+                raise
+        return _globals(self._target)
 
     def dumped(self) -> list[_Dumped]:
         """Return the dump of each database, in the server's order."""
@@ -305,6 +323,10 @@ def _database(
     progress: Callable[[int], None],
     queue: WorkQueue[str],
 ) -> _Dumped:
+    """Dump and count a database; a dump whose counts are lost is removed, since it proves nothing.
+
+    Only the snapshot that is open now has these rows.
+    """
     argv = (
         "pg_dump",
         "--create",
@@ -315,9 +337,11 @@ def _database(
         f"--encoding={counting.encoding}",
         f"--dbname={target.server.client.conninfo(name)}",
     )
-    answers = counting.start()
-    artifact = _stream(target, argv, f"db-{slug(name)}.sql.gz", name, progress, queue)
-    return artifact, counting.finish(answers)
+    file = f"db-{slug(name)}.sql.gz"
+    with removing_on_fault(target.folder / file):
+        answers = counting.start()
+        artifact = _stream(target, argv, file, name, progress, queue)
+        return artifact, counting.finish(answers)
 
 
 def _stream(
