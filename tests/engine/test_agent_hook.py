@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from safe_compose.audit import agent_hook, agent_verdicts, live_look, shell
@@ -670,6 +670,10 @@ def test_any_bytes_get_an_answer_and_no_fault(data: bytes) -> None:
 
 
 @given(st.lists(PIECES, max_size=8).map(" ".join), st.sampled_from(["; ", "\n", " && ", " | "]))
+@example(before="(( docker", joint=" && ")
+@example(before="docker rm -f y <<EOF", joint="; ")
+@example(before="docker volume #", joint="; ")
+@example(before="docker volume rm #", joint="; ")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_that_stands_before_a_deletion_hides_it(before: str, joint: str) -> None:
     # What an open quote, comment or here-document swallows is either seen as unreadable or is no
@@ -679,9 +683,11 @@ def test_nothing_that_stands_before_a_deletion_hides_it(before: str, joint: str)
         found = shell.read(line, expand=True)
         assert found.unreadable == ()
         # A joint that the text before it escapes is a word of docker's, which then knows no such
-        # command.
+        # command. One that it comments out leaves the words before, which name no volume.
         assert not any(
-            c.program == "docker" and [w.text for w in c.words[1:2]] == ["volume"]
+            c.program == "docker"
+            and [w.text for w in c.words[1:3]] == ["volume", "rm"]
+            and c.words[3:]
             for c in found.commands
         )
 

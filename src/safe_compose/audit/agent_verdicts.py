@@ -30,7 +30,7 @@ from safe_compose.audit.programs import (
 )
 from safe_compose.audit.risk import DOES, SOFT
 from safe_compose.audit.script_runs import ScriptReader
-from safe_compose.audit.shell import SPENT, read, read_argv
+from safe_compose.audit.shell import BROKEN, SPENT, read, read_argv
 from safe_compose.audit.shell_line import ParserMissing, ShellLine, SimpleCommand
 from safe_compose.core.backup import redact
 from safe_compose.fastpath import first_look
@@ -97,7 +97,8 @@ def judge(line: str | Sequence[str], here: Path, *, look: Look | None = None) ->
         _answer_for(destructive, _look_for(destructive, all_found, found, here, look))
         for destructive in all_found
     ]
-    if not all_found:
+    # A command that was read and loses nothing says nothing of what could not be read beside it.
+    if not any(answer.rank for answer in answers):
         answers += _find_unread(found, text)
     if not any(answer.rank for answer in answers):
         answers += _judge_scripts(found, here, ScriptReader(), 0)
@@ -278,7 +279,8 @@ def _find_unread(line: ShellLine, text: str) -> Iterator[HookAnswer]:
         yield HookAnswer("ask", f"what this line runs cannot be read: {line.hidden[0]}. {DECIDES}")
     if any(code_deletions.may_delete(code) for code in line.codes):
         yield HookAnswer("ask", f"this code may delete volumes past safe-compose. {DECIDES}")
-    if not may_hold_destructive(text if SPENT in line.unreadable else _remove_harmless(line, text)):
+    whole = SPENT in line.unreadable or BROKEN in line.unreadable
+    if not may_hold_destructive(text if whole else _remove_harmless(line, text)):
         return
     if line.unreadable:
         yield HookAnswer(

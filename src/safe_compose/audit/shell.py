@@ -44,6 +44,8 @@ DEEPEST = 8
 NODES = 40_000
 """Most parts of all texts of one line together."""
 SPENT = "it is too long to be read to its end"
+BROKEN = "not all of it reads as bash"
+"""The parser guesses where the commands of such a text begin and end."""
 
 
 _OWN_SHELL = frozenset({"subshell", "pipeline", "command_substitution", "process_substitution"})
@@ -154,7 +156,7 @@ class ShellReader:
             text = shell_words.cut_unclosed(text)
             root = self.parse(text)
         if root is None or root.has_error:
-            self._unreadable.append("not all of it reads as bash")
+            self._unreadable.append(BROKEN)
         if root is None:
             return
         source = ShellSource(text, row)
