@@ -35,3 +35,18 @@ def mounting(image: Path, path: Path) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", path], check=True)
+
+
+@contextmanager
+def showing(folder: Path, path: Path) -> Iterator[Path]:
+    """A folder of this machine, also at `path`, for the length of a block; nobody writes there.
+
+    An engine that runs in a tree of packages (`tree_root`) has a /usr of its own at /usr.
+    """
+    path.mkdir()
+    subprocess.run(["mount", "-o", "bind,ro", folder, path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+        path.rmdir()

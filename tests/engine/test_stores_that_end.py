@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from safe_compose.system.own_container import ids_in
+from testing.disks import showing
 from testing.fixtures import ProjectFactory
-from testing.projects import ROOT, Completed, ComposeProject, docker, volume_exists
+from testing.projects import ROOT, Completed, ComposeProject, docker, real_docker, volume_exists
 from testing.stacks import FILES, JOB, write_file
 from testing.terminal import PROGRAM
 
@@ -44,9 +45,13 @@ def test_the_container_that_we_run_in_is_told_by_its_own_mounts_alone(
     assert ids_in(mounts) == found
 
 
-def development(project_folder: Path) -> Mapping[str, str]:
+CLIENT = "/client"
+"""Where a container has the client of the lab's engine."""
+
+
+def development(project_folder: Path, usr: Path) -> Mapping[str, str]:
     """Destination -> folder of the host, of all that a container needs to run the program under
-    test.
+    test. `usr` is the machine's /usr, as the engine sees it.
     """
     python = {
         str(Path(sys.base_prefix)),
@@ -54,8 +59,10 @@ def development(project_folder: Path) -> Mapping[str, str]:
         str(ROOT),
         str(ROOT.resolve()),
     }
-    own = {path: path for path in (*python, "/usr", str(project_folder), "/var/run/docker.sock")}
-    return {**own, "/lib": "/usr/lib", "/lib64": "/usr/lib64"}
+    own = {path: path for path in (*python, str(project_folder), "/var/run/docker.sock")}
+    system = {"/usr": usr, "/lib": usr / "lib", "/lib64": usr / "lib64"}
+    client = {f"{CLIENT}/docker": Path(real_docker()).resolve()}
+    return {**own, **{at: str(source) for at, source in (*system.items(), *client.items())}}
 
 
 def developing(
@@ -64,10 +71,11 @@ def developing(
     """Start the services of a compose file, up to its line of volumes, and one that safe-compose
     runs in.
     """
-    mounts = "".join(
-        f'\n      - "{source}:{at}"' for at, source in development(project.folder).items()
-    )
-    service = f"""
+    with showing(Path("/usr"), project.folder / "usr") as usr:
+        mounts = "".join(
+            f'\n      - "{source}:{at}"' for at, source in development(project.folder, usr).items()
+        )
+        service = f"""
   dev:
     image: busybox:latest
     init: true
@@ -75,13 +83,19 @@ def developing(
     environment: {environment}
     volumes:{mounts}
 """
-    (project.folder / "compose.yaml").write_text(compose.replace(volumes, f"{service}{volumes}"))
-    project.up()
+        text = compose.replace(volumes, f"{service}{volumes}")
+        (project.folder / "compose.yaml").write_text(text)
+        project.up()
 
 
 def typed_inside(project: ComposeProject, *words: str) -> Completed:
     # A password in the shell itself would be refused for that.
-    environment = ("HOME=/root", "SAFE_COMPOSE_HOME=/root/store", "PGPASSWORD=")
+    environment = (
+        "HOME=/root",
+        "SAFE_COMPOSE_HOME=/root/store",
+        "PGPASSWORD=",
+        f"PATH={CLIENT}:/usr/local/bin:/usr/bin:/bin",
+    )
     inside = (
         "exec",
         "--workdir",
