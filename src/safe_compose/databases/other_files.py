@@ -1,6 +1,6 @@
 """Files that share a volume with a database: archived with its dump, restored before it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact
@@ -26,8 +26,19 @@ def keep(
     owned: OwnFiles,
     into: Path,
     progress: Callable[[int], None] = show_nothing,
+    *,
+    copied: Collection[str] | None = None,
 ) -> tuple[tuple[Artifact, ...], tuple[str, ...]]:
     """Archive what a volume holds besides a database that was just dumped.
+
+    Args:
+        engine: The engine.
+        volume: The volume.
+        owned: The parts of the volume that are the database's own.
+        into: The folder of the backup.
+        progress: Called with the bytes packed so far.
+        copied: The files of the data directory that are in the backup besides the dump, by their
+            paths in it; None where all are.
 
     Returns:
         The artifacts and notes; both are empty if there are no other files.
@@ -36,10 +47,7 @@ def keep(
         OperationFailed: The other files cannot be archived: the dump alone would not be a backup of
             the volume.
     """
-    notes = tuple(
-        f"in its data directory, and in no dump: {make_visible(name)}"
-        for name in owned.odd[:_SHOWN]
-    )
+    notes = () if copied is None else _tell_foreign(engine, volume, owned, copied)
     if "." in owned.folders:
         return (), notes
     step = f"stop its services, then: safe-compose backup --volume {shell_quote(volume.name)}"
@@ -70,6 +78,39 @@ def keep(
     )
 
 
+def _tell_foreign(
+    engine: Engine, volume: Volume, owned: OwnFiles, copied: Collection[str]
+) -> tuple[str, ...]:
+    """Return a note about the files in a data directory that no server creates, if there are any.
+
+    Raises:
+        OperationFailed: The volume cannot be listed.
+    """
+    if owned.known is None:
+        return ()
+    inside = "" if owned.folders[0] == "." else f"{owned.folders[0]}/"
+    found: list[str] = []
+    count = 0
+    try:
+        for member in _members(engine, volume):
+            path = member.path.decode("utf-8", "surrogateescape")
+            below = path.removeprefix(inside)
+            if member.type in "ds" or not path.startswith(inside) or owned.known.fullmatch(below):
+                continue
+            if below not in copied:
+                count += 1
+                found = sorted([*found, make_visible(below)])[:_SHOWN]
+    except NoOwnImage:
+        return ("whether other files are in its data directory cannot be told here",)
+    if not found:
+        return ()
+    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+    return (
+        f"in its data directory, and in no dump: {', '.join(found)}{more}; an archive has them:"
+        f" safe-compose backup --volume {shell_quote(volume.name)} while its services are stopped",
+    )
+
+
 def _can_be_covered(path: str) -> bool:
     """Return whether `--tmpfs` accepts the path unchanged."""
     return not set(path) & set(':,\n"')
@@ -88,6 +129,21 @@ def _found(engine: Engine, volume: Volume, owned: OwnFiles) -> Iterator[str]:
     }
     known = {*above, *owned.folders, *owned.files, _LEFT_BY_FILE_SYSTEMS}
     covers = tuple(f"{MOUNT}/{path}" for path in owned.folders)
+    found: list[str] = []
+    for member in _members(engine, volume, covers):
+        path = member.path.decode("utf-8", "surrogateescape")
+        if path and path not in known and len(found) < _SHOWN and not _is_passing(member):
+            found.append(path)
+    yield from found
+
+
+def _members(engine: Engine, volume: Volume, covers: tuple[str, ...] = ()) -> Iterator[Member]:
+    """Yield the entries of a volume, which may change meanwhile.
+
+    Raises:
+        OperationFailed: The volume cannot be listed.
+        NoOwnImage: Our helper program does not run on this engine.
+    """
     helper = engine.helpers.own(
         "list",
         MOUNT,
@@ -95,13 +151,9 @@ def _found(engine: Engine, volume: Volume, owned: OwnFiles) -> Iterator[str]:
         tmpfs=covers,
         capabilities=READS,
     )
-    found: list[str] = []
     try:
         with engine.helpers.stream(helper) as opened:
-            for member in read_list(read_blocks(opened.stdout)):
-                path = member.path.decode("utf-8", "surrogateescape")
-                if path and path not in known and len(found) < _SHOWN and not _is_passing(member):
-                    found.append(path)
+            yield from read_list(read_blocks(opened.stdout))
     except BadTar as error:
         raise OperationFailed(
             f"volume {volume.name}: it was not listed to its end: {error}"
@@ -111,7 +163,6 @@ def _found(engine: Engine, volume: Volume, owned: OwnFiles) -> Iterator[str]:
             raise OperationFailed(
                 f"volume {volume.name}: list: {read_last_words(error)}"
             ) from error
-    yield from found
 
 
 def _is_passing(member: Member) -> bool:

@@ -4,6 +4,7 @@ Each kind has a package with these functions; operations select it by the kind t
 manifest, names (`registry.DATABASES`).
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -153,9 +154,9 @@ class OwnFiles(NamedTuple):
     folders: tuple[str, ...]
     """Folders with everything below them; `.` is the whole volume."""
     files: tuple[str, ...] = ()
-    odd: tuple[str, ...] = ()
-    """Names within the folders that no server creates: they are in no dump, and not archived with
-    it.
+    known: re.Pattern[str] | None = None
+    """The paths below the first folder that a server creates. Other files there are in no dump, and
+    not archived with it. None: every path.
     """
 
 

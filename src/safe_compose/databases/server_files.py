@@ -113,12 +113,17 @@ def note(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
 
 def list_names(artifacts: Iterable[Artifact]) -> str:
     """Return the names of the stored files, the first of many; empty if there are none."""
-    names = [
-        n for a in artifacts if a.kind == KIND for n in a.detail.get("names", "").split(", ") if n
-    ]
+    names = list_paths(artifacts)
     return ", ".join(names[:_WORDS]) + (
         f" and {len(names) - _WORDS} more" if len(names) > _WORDS else ""
     )
+
+
+def list_paths(artifacts: Iterable[Artifact]) -> list[str]:
+    """Return the paths of the stored files in the data directory."""
+    return [
+        n for a in artifacts if a.kind == KIND for n in a.detail.get("names", "").split(", ") if n
+    ]
 
 
 def verify(folder: Path, artifacts: Iterable[Artifact]) -> list[Evidence]:

@@ -13,6 +13,8 @@ directory, and each fresh directory gets its own, so the account of a fresh serv
 """
 _INTERNAL = ("mariadb.sys", "mysql.sys", "mysql.session", "mysql.infoschema")
 _NAME = r"(?:`(?:[^`]|``)*`|'(?:[^'\\]|\\.|'')*')"
+_UNRESOLVED = re.compile(r"(?!localhost$)(?=.*[^%_./0-9])[^:]+", re.IGNORECASE)
+"""A host that must be looked up (`hostname_requires_resolving` of MariaDB's sql_acl.cc)."""
 _ACCOUNT = re.compile(rf"CREATE USER ({_NAME}@{_NAME})(.*)", re.DOTALL)
 _LIBRARY = re.compile(r"[\w.-]+", re.ASCII)
 _DEFAULT_ROLE = re.compile(rf" DEFAULT ROLE (?:{_NAME}@{_NAME},?)+")
@@ -20,14 +22,23 @@ _DEFAULT_ROLE = re.compile(rf" DEFAULT ROLE (?:{_NAME}@{_NAME},?)+")
 
 @understanding("the accounts")
 def names_of_accounts(asked: MysqlSession, kind: str) -> list[tuple[str, str, bool]]:
-    """Return (user, host, is a role) of all accounts but the server's internal ones."""
+    """Return (user, host, is a role) of all accounts but the server's internal ones.
+
+    Accounts for names of hosts are left out where the server looks up no names
+    (`skip_name_resolve`): it does not load them, so it cannot describe them either.
+    """
     role = "is_role" if kind == "mariadb" else "'N'"
     skipped = ", ".join(f"'{name}'" for name in _INTERNAL)
     sql = (
         f"SELECT User, Host, {role} FROM mysql.user WHERE User NOT IN ({skipped}) ORDER BY {role}"
         " DESC, User, Host;"
     )
-    return [(user, host, role == "Y") for user, host, role in asked.rows(sql)]
+    unused = _UNRESOLVED if asked.value("SELECT @@skip_name_resolve;") == "1" else None
+    return [
+        (user, host, role == "Y")
+        for user, host, role in asked.rows(sql)
+        if role == "Y" or unused is None or unused.fullmatch(host) is None
+    ]
 
 
 def account(user: str, host: str, role: bool) -> str:

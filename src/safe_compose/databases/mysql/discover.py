@@ -117,8 +117,20 @@ def serves(container: Container, volume_name: str) -> bool:
 
 
 def own_files(found: MysqlServer) -> OwnFiles:
-    """Return the data directory: each folder in it is a database, whoever created it."""
-    return OwnFiles((found.inside,))
+    """Return the data directory, and the paths in it that a server creates."""
+    return OwnFiles((found.inside,), known=_OWN_PATHS)
+
+
+_OWN_PATHS = re.compile(
+    r"(?:mysql|performance_schema|sys|#\w+|lost\+found)/.*|ibdata\d+|ib_\w+|ibtmp\d+|undo_?\d+"
+    r"|mysql\.ibd|#ib_.*|aria_log.*|(?:auto|mysqld-auto|\.my-healthcheck)\.cnf|(?:mysql|mariadb)\w*_info"
+    r"|(?:grastate|gvwstate)\.dat|galera\.cache|(?:mysql|mariadb)_upgrade\w*|ddl_recovery.*|\.my-healthcheck.*"
+    r"|[^/]*\.(?:\d{6,}|index|state|info|pem|pid|err|log|sock|flag|lock|dblwr|idx)"
+    r"|[^/]+/(?:db\.opt|[^/]+\.(?:frm|ibd|ibt|isl|sdi|cfg|cfp|par|opt|MY[DI]|MA[DI]|MRG|TRG|TRN|CS[MV]"
+    r"|AR[MNZ]|fts|hlindex))",
+    re.DOTALL,
+)
+"""Files that MySQL, MariaDB and their storage engines create in a data directory."""
 
 
 _VARIABLES = (
@@ -135,6 +147,11 @@ _LOST = (
     ("loadable functions", "SELECT COUNT(*) FROM mysql.func;"),
     ("plugins that were installed by a statement", "SELECT COUNT(*) FROM mysql.plugin;"),
     ("servers of federated tables", "SELECT COUNT(*) FROM mysql.servers;"),
+    (
+        "accounts for names of hosts, which the server does not load (skip_name_resolve),",
+        "SELECT IF(@@skip_name_resolve, COUNT(*), 0) FROM mysql.user WHERE Host <> 'localhost'"
+        " AND Host NOT LIKE '%:%' AND Host RLIKE '[^%_./0-9]';",
+    ),
 )
 
 

@@ -30,12 +30,15 @@ from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import OperationFailed, SafeComposeError
 from safe_compose.volumes.helper_program import read_last_words
 
-_OWN_NAMES = re.compile(
-    r"PG_VERSION|base|global|log|pg_\w+|(?:pg_\w+|postgresql)(?:\.auto)?\.conf(?:\.\w+)?"
-    r"|postmaster\.\w+|current_logfiles|"
-    r"(?:backup_\w+|tablespace_map|recovery|standby)(?:\.\w+)*|server\.(?:crt|key)|lost\+found"
+_OWN_PATHS = re.compile(
+    r"PG_VERSION|base/(?:\d+|pgsql_tmp)/.*|(?:global|log)/.*|logfile"
+    r"|pg_(?:clog|commit_ts|dynshmem|log|logical|multixact|notify|replslot|serial|snapshots|stat"
+    r"|stat_statements|stat_tmp|subtrans|tblspc|twophase|wal|xact|xlog)/.*"
+    r"|(?:pg_\w+|postgresql)(?:\.auto)?\.conf(?:\.\w+)?|postmaster\.\w+|current_logfiles"
+    r"|(?:backup_\w+|tablespace_map|recovery|standby)(?:\.\w+)*|server\.(?:crt|key)|lost\+found/.*",
+    re.DOTALL,
 )
-"""Names that a server, initdb and pg_basebackup create in a data directory (documentation of
+"""Files that a server, initdb and pg_basebackup create in a data directory (documentation of
 PostgreSQL 18, "Database File Layout").
 """
 _USUAL_FOLDER = "/var/lib/postgresql"
@@ -199,16 +202,8 @@ def _refuse_names(container: Container, databases: Iterable[str]) -> None:
 
 
 def own_files(found: PostgresServer) -> OwnFiles:
-    """Return the data directory, and foreign names in it.
-
-    Names that no server creates are listed if the directory is the volume's root and can be read.
-    """
-    if found.pgdata != ".":
-        return OwnFiles((found.pgdata,))
-    names = found.engine.archives.list_root(found.volume) or ()
-    return OwnFiles(
-        (".",), odd=tuple(sorted(name for name in names if not _OWN_NAMES.fullmatch(name)))
-    )
+    """Return the data directory, and the paths in it that a server creates."""
+    return OwnFiles((found.pgdata,), known=_OWN_PATHS)
 
 
 def summary(engine: Engine, container: Container, *, timeout: float) -> str | None:

@@ -181,10 +181,8 @@ def own_files(found: RedisServer) -> OwnFiles:
     passing = [name for name in names if found.folder == "." and _PASSING.fullmatch(name)]
     folders = [found.settings["appenddirname"]] if found.appends and found.newer_than_6 else []
     return OwnFiles(
-        *(
-            tuple(str(place / name) for name in names if name)
-            for names in (folders, [*files, *passing])
-        )
+        tuple(str(place / name) for name in folders if name),
+        tuple(str(place / name) for name in (*files, *passing) if name),
     )
 
 

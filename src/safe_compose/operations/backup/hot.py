@@ -1,7 +1,7 @@
 """The copy of one volume while everything runs."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from safe_compose.core.backup import Artifact, VolumeRecord
 from safe_compose.core.observed import HELPER_LABEL, Container, Volume
 from safe_compose.core.text import join_for_shell, shell_quote
-from safe_compose.databases import other_files, sqlite
+from safe_compose.databases import other_files, server_files, sqlite
 from safe_compose.databases.protocol import CopyRefused, Database, ServerUnreachable
 from safe_compose.databases.registry import DATABASES, physical_copy
 from safe_compose.databases.servers import find_servers
@@ -260,7 +260,8 @@ def _dump_running(
         dump = database.dump(found, copy.name, copy.into, report)
     for warning in dump.warnings:
         terminal.say(f"safe-compose: {server.name}: {warning}")
-    others, of_others = _archive_other_files(copy, database, found)
+    copied = server_files.list_paths(dump.artifacts)
+    others, of_others = _archive_other_files(copy, database, found, copied)
     record = copy.make_record("dump", (*dump.artifacts, *others))
     return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings, *of_others))
 
@@ -341,17 +342,20 @@ def _archive_between_restarts(copy: VolumeCopy, users: Sequence[Container]) -> V
 
 
 def _archive_other_files(
-    copy: VolumeCopy, database: Database, server: Any
+    copy: VolumeCopy, database: Database, server: Any, copied: Collection[str] | None = None
 ) -> tuple[tuple[Artifact, ...], tuple[str, ...]]:
     """Archive what the volume holds besides the database, and return artifacts and notes.
 
-    This is done after the dump, so every file that a row names is there.
+    This is done after the dump, so every file that a row names is there. `copied`: see
+    `other_files.keep`.
     """
     own_files = database.own_files(server)
     with terminal.showing_progress(
         f"archive what {copy.name} holds besides its database"
     ) as report:
-        artifacts, notes = other_files.keep(copy.engine, copy.volume, own_files, copy.into, report)
+        artifacts, notes = other_files.keep(
+            copy.engine, copy.volume, own_files, copy.into, report, copied=copied
+        )
     for note in notes:
         terminal.say(f"safe-compose: {copy.name}: {note}")
     return artifacts, notes
