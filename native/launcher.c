@@ -97,8 +97,11 @@ static int is_ours(const struct start *start) {
     if (is_one_of(PLUMBING, words[0])) return 0;
     if (is_one_of(FIRST, words[0]) || !strcmp(words[0], "help")) return 1;
     if (strcmp(words[0], START)) return !is_known(words[0]);
-    for (char **word = words + 1; *word; word++)
+    for (char **word = words + 1; *word; word++) {
+        if (!strncmp(*word, "-p", 2) || !strncmp(*word, "-f", 2)) return !start->alias;
         if (strncmp(*word, "--", 2)) return 0;
+        if (!strncmp(*word, "--project", 9) || !strncmp(*word, "--file", 6)) return !start->alias;
+    }
     return !start->alias;
 }
 

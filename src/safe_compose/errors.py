@@ -12,7 +12,9 @@ class SafeComposeError(Exception):
 
     code = 70
     report: str | None = None
-    """One line of JSON about the fault, for programs; printed when stderr is not a terminal."""
+    """One line of JSON about the fault, for programs."""
+    is_report_wanted = False
+    """Whether `--json` asks for that line; else only a coding agent gets it."""
 
     def __init__(self, message: str, *, next_step: str | None = None) -> None:
         """Store the message and the next step.

@@ -226,9 +226,16 @@ def dispatch(words: "Sequence[str]", program: str, *, shim: bool) -> int:
             # docker's own error says more
             invocation = invocation._replace(kind="none", doubt=None)
         if (invocation.kind != "none" or invocation.own.explain) and (
-            refused or not queries.is_harmless_removal(invocation)
+            refused or invocation.own.json or not queries.is_harmless_removal(invocation)
         ):
             return guard(invocation)
+    if invocation.own.json:
+        from safe_compose.errors import UsageError
+
+        raise UsageError(
+            "--json would do nothing: this command deletes no volume; nothing was done",
+            next_step="leave it out, or add --explain",
+        )
     from safe_compose.fastpath import impostors
 
     # To docker these words are harmless; to Podman under the name of docker they are not.
@@ -409,6 +416,7 @@ def end(
     *,
     about_docker: bool,
     report: str | None = None,
+    is_report_wanted: bool = False,
 ) -> int:
     """Print a fault with its next step and return its exit code.
 
@@ -418,6 +426,7 @@ def end(
         next_step: What to do next, if anything.
         about_docker: Also say that docker was not run.
         report: One line of JSON for programs, printed where a coding agent runs us.
+        is_report_wanted: Print it whoever runs us.
     """
     first, *more = [message] if isinstance(message, str) else message
     say(f"safe-compose: {first}")
@@ -425,14 +434,18 @@ def end(
         say(line)
     if next_step:
         say(f"  next: {next_step}")
-    if report is not None and not os.isatty(2):
-        from safe_compose.core import coding_agents
-
-        if coding_agents.is_here(os.environ):
-            say(report)
+    if report is not None and (is_report_wanted or _runs_for_agent()):
+        say(report)
     if about_docker:
         say(f"safe-compose: docker was not run ({code})")
     return code
+
+
+def _runs_for_agent() -> bool:
+    """Return whether a coding agent reads our stderr."""
+    from safe_compose.core import coding_agents
+
+    return not os.isatty(2) and coding_agents.is_here(os.environ)
 
 
 def report_fault(error: Exception, *, about_docker: bool) -> int:
@@ -446,6 +459,7 @@ def report_fault(error: Exception, *, about_docker: bool) -> int:
             error.next_step,
             about_docker=about_docker,
             report=error.report,
+            is_report_wanted=error.is_report_wanted,
         )
     if isinstance(error, FileNotFoundError) and not has_working_directory():
         return end(

@@ -680,7 +680,9 @@ volumes: {grafana: , loki: , photos: }
     assert (
         f"deleted 1 volume, without a copy (disposable): {project.name}_loki" in person.last_words
     )
-    assert require_success(safe_compose("undo", cwd=project.folder))
+    undone = require_success(safe_compose("undo", cwd=project.folder)).stderr.splitlines()
+    assert undone[-2] == f"safe-compose: in no backup, because disposable: {project.name}_loki"
+    assert undone[-1].startswith("safe-compose: 2 of 3 volumes are back: "), undone
     back = tmp_path / "back.db"
     docker("cp", f"{project.name}-grafana-1:/var/lib/grafana/grafana.db", str(back))
     assert back.read_bytes() == made.read_bytes()

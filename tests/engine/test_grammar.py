@@ -378,7 +378,6 @@ def test_own_flags_are_read() -> None:
     "line",
     [
         "--skip-backup --backup-first ps",
-        "volume rm x --json",
         "--offline volume rm x",
         "--confirm a volume rm --confirm b x",
         "volume rm x --confirm",

@@ -76,6 +76,54 @@ def test_without_a_terminal_the_command_is_refused_at_once_and_nothing_changes(
     assert (files.running(), files.volumes(), read_file(files)) == before
 
 
+def test_a_program_reads_what_was_deleted_and_where_the_copy_is(
+    files: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    refused = safe_compose("--json", "compose", "down", "-v", cwd=files.folder)
+    line = json.loads(refused.stderr.splitlines()[-2])
+    assert line["docker_was_run"] is False and line["exit_code"] == refused.returncode == 77
+
+    docker_alone = safe_compose("compose", "down", "--dry-run", cwd=files.folder).stdout
+    done = safe_compose(*JOB, "--json", "compose", "down", "-v", cwd=files.folder)
+    assert done.returncode == 0 and done.stdout == docker_alone == "", "stdout is docker's"
+    told = json.loads(done.stderr.splitlines()[-1])
+    [kept] = backups(safe_compose, files)
+    [volume] = told["volumes"]
+    assert (told["docker_was_run"], told["exit_code"], told["undo"].split()[-1]) == (
+        True,
+        0,
+        "undo",
+    )
+    assert told["backup"] == {"id": kept["id"], "path": kept["path"], "level": "L2"}
+    assert volume["name"] == f"{files.name}_uploads" and volume["outcome"] == "deleted"
+    assert volume["backup"] == kept["id"] and volume["trash"] is False
+
+    passed = safe_compose("--json", "compose", "down", "-v", cwd=files.folder)
+    assert json.loads(passed.stderr.splitlines()[-1])["volumes"] == []
+    harmless = safe_compose("--json", "compose", "down", cwd=files.folder)
+    assert harmless.returncode == 64 and "--json would do nothing" in harmless.stderr
+
+
+def test_a_refusal_names_what_keeps_from_asking(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    other = unique("other")
+    docker("volume", "create", "--label", f"com.docker.compose.project={other}", other)
+    project = compose_project(f"{FILES}    name: {other}\n")
+    try:
+        for words, env, why in (
+            (("--backup-first",), {}, "there is no terminal to ask on"),
+            (("--non-interactive",), {}, "(--non-interactive)"),
+            ((), {"SAFE_COMPOSE_NON_INTERACTIVE": "1"}, "(SAFE_COMPOSE_NON_INTERACTIVE)"),
+        ):
+            done = safe_compose(*words, "compose", "down", "-v", cwd=project.folder, env=env)
+            assert done.returncode == 77, done.stderr
+            assert why in done.stderr, done.stderr
+            assert ("(--non-interactive)" in done.stderr) == ("--non-interactive" in words)
+    finally:
+        docker("volume", "rm", other)
+
+
 @pytest.mark.matrix
 def test_a_person_types_the_name_and_undo_brings_rows_files_and_services_back(
     shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path

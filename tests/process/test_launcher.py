@@ -351,7 +351,12 @@ def is_ours(words: Sequence[str], *, alias: bool) -> bool:
         own = {*launch.OWN_VERBS, launch.START, "docker-compose"}
         return not alias and len(words) > 1 and (len(words) == 2 or words[1] in own)
     if first == launch.START:
-        return not alias and all(word.startswith("--") for word in words[1:])
+        for word in words[1:]:
+            if word.startswith(launch.START_VALUES):
+                return not alias
+            if not word.startswith("--"):
+                return False
+        return not alias
     return first not in first_look.PLUMBING and (
         first in {*launch.OWN_VERBS, "help", "docker-compose"}
         or not first_look.is_known_to_docker(first)

@@ -134,6 +134,11 @@ def test_as_docker_these_words_are_dockers(
 
 def test_start_without_a_container_is_ours(run: Run) -> None:
     assert "safe-compose start" in run("start", "--help").stdout
+    for words in (("--project", "shop", "--dry-run"), ("--yes", "-p", "shop"), ("-fcompose.yml",)):
+        assert "docker got" not in run("start", *words).stdout
+    assert (
+        run("start", "--attach", "-p", "web").stdout == "docker got <start> <--attach> <-p> <web>\n"
+    )
     assert run("docker", "start").stdout == "docker got <start>\n"
 
 

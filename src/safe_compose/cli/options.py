@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -182,7 +183,9 @@ def ask_yes(
     if yes:
         return
     if not ask:
-        raise Refused(f"nobody may be asked (--non-interactive); {nothing}", next_step="add --yes")
+        given = "--non-interactive" in sys.argv
+        why = "--non-interactive" if given else "SAFE_COMPOSE_NON_INTERACTIVE"
+        raise Refused(f"nobody may be asked ({why}); {nothing}", next_step="add --yes")
     terminal = ui_terminal.Terminal.open()
     if terminal is None:
         raise Refused("there is no terminal to ask on; nothing was changed", next_step="add --yes")

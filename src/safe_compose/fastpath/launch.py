@@ -34,6 +34,8 @@ START = "start"
 """The verb of ours that is a command of docker as well. It is ours where no container is named,
 which docker refuses."""
 START_FLAGS = frozenset({"--yes", "--non-interactive", "--dry-run", "--json", "--help"})
+START_VALUES = ("--project", "--file", "-p", "-f")
+"""The beginnings of its flags that take a value; docker's own `start` has none that begins so."""
 HELP = ((), ("help",), ("--help",), ("-h",))
 """The words that ask for help; by our own name it is ours."""
 VERSION = (("--version",), ("-v",))
@@ -124,7 +126,12 @@ def count_own_flags(words: "Sequence[str]") -> int:
 
 def _is_bare(words: "Sequence[str]") -> bool:
     """Return whether these words after `start` are flags of ours, so that no container is named."""
-    return START_FLAGS.issuperset(words)
+    for word in words:
+        if word.startswith(START_VALUES):
+            return True
+        if word not in START_FLAGS:
+            return False
+    return True
 
 
 def has_plugin(name: str) -> bool:

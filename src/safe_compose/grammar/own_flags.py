@@ -190,11 +190,8 @@ def make_own_flags(taken: "Sequence[tuple[str, str]]") -> OwnFlags:
         json="--json" in names,
         offline="--offline" in names,
     )
-    if (own.json or own.offline) and not own.explain:
-        raise UsageError(
-            f"{'--json' if own.json else '--offline'} goes with --explain",
-            next_step="add --explain",
-        )
+    if own.offline and not own.explain:
+        raise UsageError("--offline goes with --explain", next_step="add --explain")
     return check_own_flags(own)
 
 

@@ -46,6 +46,8 @@ class RefusalContext:
         """Start without a plan and without a request."""
         self.plan: Plan | None = None
         self.request: ApprovalRequest | None = None
+        self.nobody = "nobody may be asked (SAFE_COMPOSE_NON_INTERACTIVE)"
+        """Why no person is asked, where none is: the environment says so, unless a flag does."""
 
 
 @contextmanager
@@ -55,8 +57,9 @@ def reporting_refusals(invocation: Invocation) -> Iterator[RefusalContext]:
     try:
         yield case
     except SafeComposeError as fault:
-        if fault.code in TOLD:
+        if fault.code in TOLD or invocation.own.json:
             fault.report = json.dumps(report(fault, invocation, case), ensure_ascii=True)
+            fault.is_report_wanted = invocation.own.json
         raise
 
 
@@ -73,7 +76,7 @@ def report(fault: SafeComposeError, invocation: Invocation, case: RefusalContext
         "docker_was_run": False,
         "exit_code": fault.code,
         "argv": list(redact(invocation.argv)),
-        "folder": _find_folder(),
+        "folder": find_folder(),
         "kind": made.threat.kind if made else invocation.kind,
         "project": project,
         "endpoint": hide_secrets(made.observed.endpoint) if made else None,
@@ -185,7 +188,7 @@ def describe_subject(workspace: Workspace, made: Plan) -> ApprovalSubject:
     own = invocation.own
     terms = {
         "command": join_for_shell([invocation.program, *redact(invocation.argv)]),
-        "folder": _find_folder(),
+        "folder": find_folder(),
         "user": str(os.getuid()),
         "daemon": hide_secrets(made.observed.endpoint),
         "engine": made.observed.engine_id,
@@ -291,7 +294,7 @@ def _make_shown(workspace: Workspace, made: Plan) -> dict[str, Any]:
     return {
         "argv": list(redact(made.invocation.argv)),
         "program": made.invocation.program,
-        "folder": _find_folder(),
+        "folder": find_folder(),
         "endpoint": hide_secrets(workspace.engine.endpoint),
         "project": made.project,
         "volumes": [
@@ -311,7 +314,8 @@ def _make_shown(workspace: Workspace, made: Plan) -> dict[str, Any]:
     }
 
 
-def _find_folder() -> str:
+def find_folder() -> str:
+    """Return the folder that the command was called in; empty where it was deleted."""
     try:
         return os.path.realpath(Path.cwd())
     except FileNotFoundError:

@@ -56,8 +56,7 @@ def confirm(workspace: Workspace, made: Plan, case: approval.RefusalContext) -> 
     with approval.offering_approval(workspace, made, case):
         if made.verdict == "refuse" and granted is None:
             raise Refused(
-                f"this command deletes {list_names(made.doomed)}, and nobody may be asked"
-                " (--non-interactive)",
+                f"this command deletes {list_names(made.doomed)}, and {case.nobody}",
                 next_step=made.refusal,
             )
     if not own.skip_backup:

@@ -1,19 +1,22 @@
 """The report of what docker deleted."""
 
+import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from safe_compose.core.backup import Backup
+from safe_compose.core.backup import Backup, hide_secrets, redact
 from safe_compose.core.plan import TRASH_DAYS, Plan
 from safe_compose.core.quantities import count
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
+from safe_compose.operations import approval
 from safe_compose.operations.backup.before_deletion import ColdBackup
-from safe_compose.operations.outcome import find_outcome
+from safe_compose.operations.outcome import CommandOutcome, find_outcome
 from safe_compose.store.journal import Run
 from safe_compose.ui import terminal as ui_terminal
 from safe_compose.workspace import Workspace
@@ -65,6 +68,73 @@ def report(
         )
         what = "back what was kept" if lost else "everything back"
         ui_terminal.say(f"safe-compose: to bring {what}: {_make_next_step(workspace, kept)}")
+    if made.invocation.own.json:
+        undo = _make_next_step(workspace, kept) if kept or trashed else None
+        _say_as_json(describe(made, found, kept, trashed, code=code, undo=undo))
+
+
+def report_as_json(workspace: Workspace, made: Plan, code: int) -> None:
+    """Print what became of the volumes of a command that ran without a backup, for `--json`."""
+    found = find_outcome(workspace.engine, made.doomed, None, (), made.threat.kind)
+    _say_as_json(describe(made, found, None, (), code=code, undo=None))
+
+
+def _say_as_json(shape: dict[str, Any]) -> None:
+    """Print the line for programs on stderr: stdout is docker's."""
+    ui_terminal.say(json.dumps(shape, ensure_ascii=True))
+
+
+def describe(
+    made: Plan,
+    found: CommandOutcome,
+    backup: Backup | None,
+    trashed: Collection[str],
+    *,
+    code: int,
+    undo: str | None,
+) -> dict[str, Any]:
+    """Return the documented JSON object of a command that docker ran. Keys are only ever added.
+
+    Args:
+        made: The plan that docker carried out.
+        found: What became of its volumes.
+        backup: The backup, if one was made.
+        trashed: The volumes whose content is in the trash.
+        code: Docker's exit code; minus the signal that it died by.
+        undo: The command that brings back what was deleted; None where nothing was kept.
+    """
+    copied = {record.name for record in backup.volumes} if backup else set()
+    states = {
+        **dict.fromkeys(found.gone, "deleted"),
+        **dict.fromkeys(found.survived, "kept"),
+        **{part.name: "part deleted" if part.left else "unknown" for part in found.parts},
+    }
+    lost = bool(found.gone or found.parts)
+    return {
+        "version": approval.VERSION,
+        "guarded_by": "safe-compose",
+        "docker_was_run": True,
+        "exit_code": code if code >= 0 else 128 - code,
+        "argv": list(redact(made.invocation.argv)),
+        "folder": approval.find_folder(),
+        "kind": made.threat.kind,
+        "project": made.project,
+        "endpoint": hide_secrets(made.observed.endpoint),
+        "volumes": [
+            {
+                "name": d.name,
+                "tier": d.verdict.tier.value,
+                "kind": d.verdict.kind,
+                "other_project": d.other_project,
+                "outcome": states[d.name],
+                "backup": backup.id if backup and d.name in copied else None,
+                "trash": d.name in trashed,
+            }
+            for d in made.doomed
+        ],
+        "backup": {"id": backup.id, "path": backup.path, "level": backup.level} if backup else None,
+        "undo": undo if lost else None,
+    }
 
 
 def list_deleted(

@@ -66,6 +66,8 @@ def _run_guarded(
     begun: StartedConnection | None,
     case: operations_approval.RefusalContext,
 ) -> int:
+    if invocation.own.non_interactive:
+        case.nobody = "nobody may be asked (--non-interactive)"
     invocation = invocation._replace(own=own_flags.add_environment(invocation.own, os.environ))
     if invocation.own.explain and invocation.own.offline:
         return explain_offline(invocation)
@@ -75,7 +77,7 @@ def _run_guarded(
         return explain_harmless(invocation)
     workspace = _open_workspace(invocation, begun)
     if not invocation.own.explain:
-        invocation = _note_absence(invocation)
+        invocation = _note_absence(invocation, case)
     if invocation.own.explain:
         with workspace.engine.images.leaving_no_image():
             made = case.plan = look(workspace, invocation)
@@ -89,11 +91,11 @@ def _run_guarded(
         require_store_outside(workspace.catalogue.root, (d.volume for d in made.doomed))
     if made.unlocks:
         deletion_lock.confirm_removal(workspace, made)
-        return _hand_over(workspace, invocation)
+        return _hand_over(workspace, made)
     return _carry_out(workspace, made, case)
 
 
-def _note_absence(invocation: Invocation) -> Invocation:
+def _note_absence(invocation: Invocation, case: operations_approval.RefusalContext) -> Invocation:
     """Return the invocation as with `--non-interactive` where `--backup-first` meets no terminal.
 
     So the verified backup takes the place of the confirmation in a job that gives the one flag.
@@ -103,6 +105,7 @@ def _note_absence(invocation: Invocation) -> Invocation:
         return invocation
     terminal = ui_terminal.Terminal.open()
     if terminal is None:
+        case.nobody = "there is no terminal to ask on"
         return invocation._replace(own=own._replace(non_interactive=True))
     os.close(terminal.fd)
     return invocation
@@ -137,7 +140,7 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
     if made.verdict == "pass":
         for warning in made.warnings:
             ui_terminal.say(f"safe-compose: {warning}")
-        return _hand_over(workspace, made.invocation)
+        return _hand_over(workspace, made)
     tell_unseen(workspace, made)
     with _signals_unwinding():
         code = (
@@ -145,6 +148,8 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
             if made.holds
             else _confirm_and_act(workspace, made, case)
         )
+    if made.holds and made.invocation.own.json:
+        _report_as_json(workspace, made, code)
     if code == 0 and not made.holds:
         workspace.note_folders(made.observed, deleted)
     return code if code >= 0 else die_by(-code)
@@ -183,16 +188,30 @@ def _has_a_reader(invocation: Invocation) -> bool:
     return terminal is not None
 
 
-def _hand_over(workspace: Workspace, invocation: Invocation) -> int:
+def _hand_over(workspace: Workspace, made: Plan) -> int:
     """Replace this process by docker.
 
-    With a compose file read from stdin, docker runs as a child and reads it again.
+    With a compose file read from stdin, docker runs as a child and reads it again; with `--json`
+    as a child whose work is told afterwards.
     """
+    invocation = made.invocation
+    if invocation.own.json:
+        code = run_docker(workspace, invocation)
+        _report_as_json(workspace, made, code)
+        return code if code >= 0 else die_by(-code)
     workspace.engine.close()
     if workspace.stdin is None:
         launch.hand_over(invocation.argv, invocation.program, judged=True)
     code = run_docker(workspace, invocation)
     return code if code >= 0 else die_by(-code)
+
+
+def _report_as_json(workspace: Workspace, made: Plan, code: int) -> None:
+    """Print the line of `--json`; docker has run, so a fault here changes nothing."""
+    from safe_compose.operations.guard.report import report_as_json
+
+    with ui_terminal.reporting_only():
+        report_as_json(workspace, made, code)
 
 
 def _confirm_and_act(

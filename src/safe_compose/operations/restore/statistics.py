@@ -50,19 +50,32 @@ def compare_statistics(restore_run: RestoreRun) -> list[dict[str, Any]]:
     return rows
 
 
-def summarize(restore_run: RestoreRun, rows: Sequence[Mapping[str, Any]]) -> str:
+def summarize(restore_run: RestoreRun, rows: Sequence[Mapping[str, Any]], *, lost: int = 0) -> str:
     """Return what is back: `all 3 volumes are back: 5,001 rows as before, 27 files`.
+
+    Where some are lost it says `3 of 6 volumes are back`.
 
     Args:
         restore_run: The restore that has succeeded.
         rows: The result of `compare_statistics`.
+        lost: How many volumes were deleted as well and are not restored.
     """
-    targets = restore_run.plan.targets
-    what = f"all {len(targets)} volumes are" if len(targets) != 1 else "the volume is"
+    what = _count_volumes(len(restore_run.plan.targets), lost)
     same = "as before" if restore_run.undoes is not None else "as in the backup"
     described = (_describe_rows(rows, same), _describe_files(restore_run))
     counts = [words for words in described if words]
     return f"{what} back" + (f": {', '.join(counts)}" if counts else "")
+
+
+def _count_volumes(restored: int, lost: int) -> str:
+    """Return how many volumes are back, with the verb.
+
+    >>> _count_volumes(3, 0), _count_volumes(3, 3), _count_volumes(1, 2)
+    ('all 3 volumes are', '3 of 6 volumes are', '1 of 3 volumes is')
+    """
+    if lost:
+        return f"{restored} of {restored + lost} volumes {'is' if restored == 1 else 'are'}"
+    return f"all {restored} volumes are" if restored != 1 else "the volume is"
 
 
 def _describe_rows(rows: Sequence[Mapping[str, Any]], same: str) -> str:

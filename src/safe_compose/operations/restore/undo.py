@@ -101,16 +101,10 @@ def undo(workspace: Workspace, *, project: str | None, answer: GivenAnswer) -> d
     )
     for line in list_earlier_losses(workspace.journal, engine.id, gone, deletion.id):
         terminal.say(f"safe-compose: {line}")
-    lost = gone - {r.name for r in backup.volumes}
-    trashed_volumes = {step.volume for step in deletion.every(Trashed)}
-    for why, names in (
-        ("in no backup, because disposable", lost - trashed_volumes),
-        ("not in the trash any more", lost & trashed_volumes),
-    ):
-        if names:
-            terminal.say_folded(f"safe-compose: {why}: {', '.join(sorted(names))}")
+    lost = _list_lost(deletion, backup)
     if answer.dry_run:
-        return _show_plan(plan)
+        _tell_lost(lost)
+        return {**_show_plan(plan), "not_restored": lost}
     require_confirmation(workspace, plan, answer)
     with restoring(
         workspace, plan, ("undo", *(("--project", project) if project else ())), undoes=deletion.id
@@ -122,20 +116,42 @@ def undo(workspace: Workspace, *, project: str | None, answer: GivenAnswer) -> d
     return {
         **restore_run.outcome(),
         "services": started,
-        **_examine(restore_run),
+        "not_restored": lost,
+        **_examine(restore_run, lost),
     }
 
 
-def _examine(restore_run: RestoreRun) -> dict[str, Any]:
+_DISPOSABLE = "in no backup, because disposable"
+_EMPTIED = "not in the trash any more"
+
+
+def _list_lost(deletion: RunRecord, backup: Backup) -> list[dict[str, str]]:
+    """Return the deleted volumes that `undo` cannot bring back, each with the reason."""
+    trashed = {step.volume for step in deletion.every(Trashed)}
+    lost = deletion.taken - {r.name for r in backup.volumes}
+    return [
+        {"name": name, "why": _EMPTIED if name in trashed else _DISPOSABLE} for name in sorted(lost)
+    ]
+
+
+def _tell_lost(lost: Sequence[Mapping[str, str]]) -> None:
+    for why in (_DISPOSABLE, _EMPTIED):
+        if names := [one["name"] for one in lost if one["why"] == why]:
+            terminal.say_folded(f"safe-compose: {why}: {', '.join(names)}")
+
+
+def _examine(restore_run: RestoreRun, lost: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
     """Return what the servers on restored volumes hold and whether they let clients in.
 
-    The last line says what is back.
+    The last lines say what is not back, and what is.
     """
     statistics = compare_statistics(restore_run)
     logins = try_logins(restore_run.plan.engine, _list_homes(restore_run))
     if restore_run.plan.relocation is None:
         with terminal.reporting_only():
-            terminal.say(f"safe-compose: {summarize(restore_run, statistics)}")
+            words = summarize(restore_run, statistics, lost=len(lost))
+            _tell_lost(lost)
+            terminal.say_folded(f"safe-compose: {words}")
     return {"statistics": statistics, "logins": logins}
 
 
