@@ -8,7 +8,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from safe_compose.core.backup import BackupSummary
 from safe_compose.core.observed import WORKING_DIR_LABEL
 from safe_compose.engine import (
     Engine,
@@ -26,6 +25,7 @@ from safe_compose.system.process import hold_standard_descriptors, make_id, read
 
 # These packages are imported while docker and compose answer the first questions.
 if TYPE_CHECKING:
+    from safe_compose.core.backup import BackupSummary
     from safe_compose.core.observed import Observed, Volume
     from safe_compose.core.policy import Rule
     from safe_compose.settings.foreign_settings import ForeignSetting
@@ -350,7 +350,7 @@ class Workspace:
         )
         return replace(observed, project=replace(project, distrust=why))
 
-    def find_newest(self) -> Mapping[str, BackupSummary]:
+    def find_newest(self) -> "Mapping[str, BackupSummary]":
         """Return volume -> its newest verified backup on this engine.
 
         A volume with the same name on another engine is another volume.

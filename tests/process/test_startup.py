@@ -108,3 +108,47 @@ def test_a_list_of_ten_backups_reads_their_manifests_once(
         assert "safe_compose.store.catalogue.schema" not in modules
         assert modules & {*LIBRARIES, *OF_GUARD} == set()
     assert safe_compose("list").stdout == first.stdout
+
+
+_ASKED = """
+import os, sys
+def note(event, arguments):
+    if event == "subprocess.Popen":
+        print(*sys.modules)
+        sys.stdout.flush()
+        os._exit(0)
+sys.addaudithook(note)
+sys.argv = ["safe-compose", "compose", "down", "-v"]
+from safe_compose.shim import main
+main()
+"""
+
+
+def test_docker_is_asked_before_anything_is_imported_that_its_answer_can_wait_for(
+    elsewhere: Path,
+) -> None:
+    """Told by Python itself at the moment when compose is started for the first question."""
+    (elsewhere / "compose.yaml").write_text("services: {app: {image: none}}\n")
+    docker = elsewhere.parent / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\n")
+    docker.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", _ASKED],
+        cwd=elsewhere,
+        env={**os.environ, "PATH": f"{docker.parent}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    modules = {*done.stdout.split()}
+    later = {
+        "safe_compose.core.backup", "safe_compose.core.policy", "safe_compose.store",
+        "safe_compose.settings.load", "safe_compose.operations", "safe_compose.databases",
+        "safe_compose.credentials.survey", "safe_compose.ui", "http.client", "email", "ssl", "rich",
+        "typer",
+    }  # fmt: skip
+    assert "safe_compose.engine.compose_project" in modules
+    assert modules & {*LIBRARIES, *later} == set()

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safe_compose.core.backup import hide_secrets
 from safe_compose.core.observed import (
     CONFIG_HASH_LABEL,
     NUMBER_LABEL,
@@ -212,6 +211,8 @@ class Commands:
             program, invocation, self.docker.environ, SingleUseInputs(stdin, self._descriptors)
         )
         code, _, stderr = compose.start(*words).answer(seconds)
+        from safe_compose.core.backup import hide_secrets
+
         return code, hide_secrets(" / ".join(stderr.split("\n")[-4:]).strip(" /"))[-600:]
 
     # -- internal ----------------------------------------------------------------------------------

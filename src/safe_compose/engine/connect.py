@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
 from safe_compose.core.text import join_for_shell
-from safe_compose.engine.http import HttpReader, NoAnswer
 from safe_compose.engine.single_use import duplicate
 from safe_compose.engine.ssh_session import SshSession, make_host_words, parse_address
 from safe_compose.errors import DockerNotFound, EngineUnavailable
@@ -32,6 +31,8 @@ from safe_compose.system import process
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient
+
+    from safe_compose.engine.http import HttpReader
 
 READ_TIMEOUT = 60
 """Seconds that one read of the API may take."""
@@ -62,7 +63,7 @@ BSD), and ssh first gives its socket a name with 17 more."""
 class Connection:
     """A verified connection to one daemon."""
 
-    reader: HttpReader
+    reader: "HttpReader"
     address: str
     """Its address for docker-py: `unix:///var/run/docker.sock`, or that of the bridge."""
     endpoint: str
@@ -310,6 +311,9 @@ class Opening:
             raise
 
     def _connection(self) -> Connection:
+        # `http.client` with its parser of mail takes as long as docker does for its first answer
+        from safe_compose.engine.http import NoAnswer
+
         endpoint = _endpoint(*self._context.answer())
         if not _PLAIN_SOCKET.fullmatch(endpoint):
             self._bridge = Bridge((*self._command, "system", "dial-stdio"), self._environ)
@@ -354,13 +358,15 @@ class Opening:
             self._identified = self._identity.answer()
         return self._identified
 
-    def _ask(self, endpoint: str) -> tuple[str, HttpReader, dict[str, Any], dict[str, Any]]:
+    def _ask(self, endpoint: str) -> tuple[str, "HttpReader", dict[str, Any], dict[str, Any]]:
         """Return an address that leads to docker's engine, a reader there, and its first answers.
 
         Raises:
             NoAnswer: Nobody answers.
             EngineUnavailable: The engine is too old.
         """
+        from safe_compose.engine.http import NoAnswer
+
         sockets = self._bridge.addresses if self._bridge else (endpoint.removeprefix("unix://"),)
         for path in sockets[:-1]:
             with contextlib.suppress(NoAnswer, *MISREAD):
@@ -372,13 +378,15 @@ class Opening:
         return f"unix://{sockets[-1]}", reader, version, info
 
 
-def _greet(socket_path: str, endpoint: str) -> tuple[HttpReader, dict[str, Any], dict[str, Any]]:
+def _greet(socket_path: str, endpoint: str) -> tuple["HttpReader", dict[str, Any], dict[str, Any]]:
     """Return a reader at a socket, and the daemon's answers about its version and itself.
 
     Raises:
         NoAnswer: Nobody answers there.
         EngineUnavailable: The engine is too old.
     """
+    from safe_compose.engine.http import HttpReader
+
     reader = HttpReader(socket_path, READ_TIMEOUT)
     version = reader.greet()
     _require_mounts(reader.version, endpoint)

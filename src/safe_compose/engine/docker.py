@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from safe_compose.core.backup import hide_secrets
 from safe_compose.core.observed import Container, Volume
 from safe_compose.core.quantities import format_size
 from safe_compose.core.text import join_for_shell
@@ -262,6 +261,8 @@ class Daemon:
                 params=kinds,
                 timeout=_CLEANUP_SECONDS,
             )
+            from safe_compose.core.backup import hide_secrets
+
             docker = hide_secrets(join_for_shell(["docker", *self.client_globals]))
             return full_disk.list_cleanup_commands(answer.json(), docker) if answer.ok else []
         except (DockerException, RequestException, *MISREAD):

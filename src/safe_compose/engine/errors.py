@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from safe_compose.engine.connect import MISREAD
-from safe_compose.engine.http import NoAnswer
 from safe_compose.errors import EngineUnavailable, OperationFailed
 
 
@@ -56,6 +55,8 @@ def _network_errors() -> tuple[type[Exception], ...]:
     from docker.errors import DockerException
     from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
+
+    from safe_compose.engine.http import NoAnswer
 
     return NoAnswer, DockerException, RequestException, HTTPError
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import IO, Any
 
 from safe_compose.core.observed import HELPER_LABEL, KEEPS_LABEL, PROCESS_LABEL
-from safe_compose.engine import attach, full_disk, helper_args, values
+from safe_compose.engine import full_disk, helper_args, values
 from safe_compose.engine.client_stream import (
     ClientRun,
     HelperFailed,
@@ -180,6 +180,8 @@ class Helpers:
     @contextmanager
     def _attached(self, helper: Helper) -> Iterator[Stream]:
         """Run a helper with large output, read from the daemon's socket during the block."""
+        from safe_compose.engine import attach
+
         name = self.new_name()
         args = helper_args.make_create_args(
             helper, name, self.marks_for(name), self._image_volumes(helper)
@@ -218,6 +220,8 @@ class Helpers:
 
         That needs docker's own engine, and not too old a one.
         """
+        from safe_compose.engine import attach
+
         return self.docker.maker == "Engine" and self.docker.api_version >= attach.SINCE
 
     def _shares_pipes(self) -> bool:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from safe_compose.core.text import shell_quote
-from safe_compose.credentials import compose_yaml
 from safe_compose.errors import Refused
 
 SECONDS = 30.0
@@ -339,6 +338,8 @@ def _values(text: str) -> Iterator[str]:
 
     Of a text that cannot be parsed, every word is yielded.
     """
+    from safe_compose.credentials import compose_yaml
+
     try:
         scalars = compose_yaml.scalars(text, aliases=True)
     except compose_yaml.BadYaml:

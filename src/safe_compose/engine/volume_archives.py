@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from safe_compose.core.observed import Container, Volume
-from safe_compose.core.volume_reach import NO_ANSWER
 from safe_compose.engine import full_disk, tar_top
 from safe_compose.engine.errors import changing, inspecting, read_message
 from safe_compose.engine.helper_containers import PARKED_AT, Helpers
@@ -229,6 +228,8 @@ class Archives:
         A mount of a dead server takes minutes, and nothing can end it: after `seconds` it is
         abandoned. `sweep` removes our leftovers.
         """
+        from safe_compose.core.volume_reach import NO_ANSWER
+
         found: list[str | None] = []
 
         def ask() -> None:

@@ -10,11 +10,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safe_compose.core.backup import redact
 from safe_compose.errors import OperationFailed
-from safe_compose.store.run_record import VERSION, RunRecord, read
-from safe_compose.store.steps import Ran, RestoringVolume, VolumeRestored
 from safe_compose.system.files import (
     PRIVATE,
     Access,
@@ -28,6 +27,10 @@ from safe_compose.system.files import (
     write_all,
 )
 from safe_compose.system.process import Process, is_id, make_id, read_clock, stamp
+
+# These classes take as long to make as all the rest that a confirmation imports from the store.
+if TYPE_CHECKING:
+    from safe_compose.store.run_record import RunRecord
 
 _NUMBER = ".number"
 
@@ -124,6 +127,8 @@ class Journal:
         Raises:
             OperationFailed: The file cannot be written, or the id was used before.
         """
+        from safe_compose.store.run_record import VERSION
+
         path = self.folder / f"{run_id}.jsonl"
         with reporting(f"begin the journal of run {run_id}"):
             make_folders(self.folder, self._access)
@@ -165,7 +170,7 @@ class Journal:
                 os.close(descriptor)
         return Run(run_id, path, self._clock)
 
-    def runs(self) -> list[RunRecord]:
+    def runs(self) -> "list[RunRecord]":
         """Return every run, the newest first.
 
         A last line that was cut short is left out; other damage is described in `damaged`.
@@ -186,20 +191,28 @@ class Journal:
             raise OperationFailed(
                 f"cannot list the journal {self.folder}: {explain_error(error)}"
             ) from error
+        if not files:
+            return []
+        from safe_compose.store.run_record import read
+
         return sorted((read(path) for path in files), key=lambda r: (r.seq, r.id), reverse=True)
 
-    def find(self, run_id: str) -> RunRecord | None:
+    def find(self, run_id: str) -> "RunRecord | None":
         """Return the run with an id, or None."""
+        from safe_compose.store.run_record import read
+
         path = self.folder / f"{run_id}.jsonl"
         return read(path) if is_id(run_id) and path.is_file() else None
 
-    def list_unfinished(self) -> list[RunRecord]:
+    def list_unfinished(self) -> "list[RunRecord]":
         """Return runs that did not end and whose process is certainly dead, the newest first."""
         open_runs = [r for r in self.runs() if is_id(r.id) and r.last("ended") is None]
         return [r for r in open_runs if (process := r.process) is not None and process.is_dead()]
 
     def volumes_made(self, engine_id: str) -> frozenset[str]:
         """Return the volumes that runs of this store created on an engine for a restore."""
+        from safe_compose.store.steps import RestoringVolume
+
         begun = (
             step
             for run in self.runs()
@@ -210,7 +223,7 @@ class Journal:
 
     def taken_before(
         self, engine_id: str, names: Collection[str], but: str
-    ) -> dict[str, RunRecord]:
+    ) -> "dict[str, RunRecord]":
         """Return volume -> the newest run whose docker took a part of it.
 
         Of `names`, only volumes count that were neither restored nor deleted as a whole since.
@@ -220,6 +233,8 @@ class Journal:
             names: Names of volumes.
             but: The id of the current run, or of the run in question; only older runs count.
         """
+        from safe_compose.store.steps import Ran, VolumeRestored
+
         found: dict[str, RunRecord] = {}
         resolved: set[str] = set()
         runs = self.runs()
@@ -243,7 +258,7 @@ class Journal:
 
     def last_deletion(
         self, project: str | None = None, cwd: str | None = None, endpoint: str | None = None
-    ) -> RunRecord | None:
+    ) -> "RunRecord | None":
         """Return the newest run that deleted volumes and that no later run undid, or None.
 
         A filter that is None is not applied; `cwd` also matches the project's own folder. A
