@@ -319,7 +319,7 @@ def test_everything_is_shown_before_and_nothing_is_written_unasked(machine: Mach
         for line in change["text"].splitlines():
             assert line in whole.stdout
     assert (asked.stdout + whole.stdout).replace("\n", "").isprintable()
-    assert [c["text"] for c in plan["changes"] if c["how"] == "link"] == [str(PROGRAM)] * 2
+    assert [c["text"] for c in plan["changes"] if c["how"] == "link"] == [str(PROGRAM)] * 3
 
 
 @pytest.mark.thorough
@@ -514,6 +514,7 @@ def install_shims(machine: Machine, kind: str) -> Machine:
     assert {path.name: path.readlink() for path in machine.shims.iterdir()} == {
         "docker": machine.program,
         "docker-compose": machine.program,
+        "safe-compose": machine.program,
     }
     return machine
 
@@ -529,6 +530,20 @@ def installed_once(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Machine:
     return install_shims(furnish_machine(tmp_path_factory.mktemp("shims")), request.param)
+
+
+def test_a_new_login_shell_finds_safe_compose_and_that_one_installs_again(shims: Machine) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        done = shims.run(shell, "-lc", "safe-compose about --json")
+        assert done.returncode == 0 and json.loads(done.stdout)["safe-compose"], done.stderr
+    before = contents(shims.shims)
+    link = shims._replace(program=shims.shims / "safe-compose")
+    for lost in (False, True):
+        if lost:
+            (shims.home / ".local/state/safe-compose/ways.json").unlink()
+        assert link.shell("--install", "shims", "--yes").returncode == (77 if lost else 0)
+        assert contents(shims.shims) == before
+    assert shims.through_shims("docker", "ps").returncode == 0
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The verb that installs safe-compose before docker."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from safe_compose.cli.options import (
 )
 from safe_compose.cli.unused_flags import refuse_unused
 from safe_compose.core.quantities import count
+from safe_compose.core.text import join_for_shell
 from safe_compose.errors import Refused, UsageError
 from safe_compose.install import apply, scripts
 from safe_compose.install.places import InstallPlaces
@@ -85,7 +87,9 @@ def _install_routes(
     if as_json:
         print_json({"changes": [asdict(c) for c in changes], "done": yes or not changes})
     elif changes:
-        terminal.say("safe-compose: done. In a new login shell, `safe-compose doctor` tries it")
+        found = shutil.which("safe-compose") or any(c.way in ("shims", "rc") for c in changes)
+        doctor = join_for_shell(["safe-compose" if found else scripts.find_program(), "doctor"])
+        terminal.say(f"safe-compose: done. In a new login shell, `{doctor}` tries it")
     else:
         terminal.say("safe-compose: everything is in place, nothing was written")
 

@@ -20,6 +20,7 @@ LARGEST = 16 << 20
 """Largest size in bytes of a file that lines are added to."""
 KINDS = ("shims", "plugin", "rc")
 PLUGIN_NAME = "docker-compose"
+PROGRAM_NAME = "safe-compose"
 
 
 def plan(kinds: Sequence[str], folder: Path | None, places: InstallPlaces) -> list[InstallChange]:
@@ -98,8 +99,11 @@ def _shims(folder: Path, places: InstallPlaces) -> Iterator[InstallChange]:
         raise UsageError(
             f"PATH cannot hold a folder with a colon or a new line in its name: {str(folder)!r}"
         )
-    program = require_program()
-    for name in ("docker", PLUGIN_NAME):
+    program = require_program(places)
+    if program == str(folder / PROGRAM_NAME):  # our own link, of which no record is left
+        program = os.path.realpath(program)
+    # by its own name as well, for a program that is in no folder of PATH (a venv's)
+    for name in ("docker", PLUGIN_NAME, PROGRAM_NAME):
         yield InstallChange("shims", "link", str(folder / name), program)
     lines = scripts.make_path_lines(str(folder), "sh")
     home, zsh = places.home, places.zsh
@@ -145,7 +149,7 @@ def _plugin(places: InstallPlaces) -> Iterator[InstallChange]:
             next_step="install it",
         )
     path = folder / PLUGIN_NAME
-    program = require_program()
+    program = require_program(places)
     # Renamed by an installation whose record is gone: the record of this one restores it.
     left = _other(folder / launch.ASIDE) and not _other(path)
     if not (left or _other(path) or (path.is_symlink() and not _is_ours(path))):
@@ -175,21 +179,28 @@ def _rc(places: InstallPlaces) -> Iterator[InstallChange]:
     for shell, path in (("bash", places.home / ".bashrc"), ("zsh", places.zsh / ".zshrc")):
         if places.uses(shell) or path.exists():
             lines = scripts.make_block(
-                "function", scripts.make_function_lines(scripts.find_program(), shell)
+                "function", scripts.make_function_lines(_find_program(places), shell)
             )
             yield InstallChange("rc", "tail", str(path), lines, name="function")
     if places.uses("fish") or places.fish.parent.exists():
-        lines = scripts.make_function_lines(scripts.find_program(), "fish")
+        lines = scripts.make_function_lines(_find_program(places), "fish")
         yield InstallChange("rc", "file", str(places.fish / "safe-compose.fish"), lines)
 
 
-def require_program() -> str:
+def _find_program(places: InstallPlaces) -> str:
+    """Return the path of the `safe-compose` that runs, and not that of our own link to it."""
+    path = scripts.find_program()
+    links = {c.path: c.text for c in read_record(places) if c.way == "shims" and c.how == "link"}
+    return links.get(path, path)
+
+
+def require_program(places: InstallPlaces | None = None) -> str:
     """Return the path of the `safe-compose` that links lead to.
 
     Raises:
         Refused: There is none: this is no installed package.
     """
-    path = scripts.find_program()
+    path = _find_program(places or InstallPlaces.here())
     if launch.is_program(path) and launch.is_ourselves(path):
         return path
     raise Refused(
