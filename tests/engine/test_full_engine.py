@@ -36,6 +36,7 @@ services:
     volumes: ["uploads:/app/uploads", "cache:/app/cache"]
 volumes: {uploads: , cache: }
 """
+END_WITH_SOME = ("busybox:latest", "dd", "if=/dev/zero", "of=/small", "bs=64k", "count=8")
 LONG = f"{'a' * 90}/{'é' * 40}"
 FILL = (
     f"umask 027; mkdir -p /app/uploads/{LONG}; cd /app/uploads; echo photo >one.jpg; ln one.jpg"
@@ -58,19 +59,27 @@ def small(tmp_path_factory: pytest.TempPathFactory, lab: None) -> Iterator[Priva
         yield engine
 
 
-def fill(disk: Path) -> Path:
-    """Leave not one block of a disk free."""
+def fill(disk: Path, *, spare: int = 0) -> Path:
+    """Leave not one block of a disk free, besides some spare bytes."""
     file = disk / "fill"
     with file.open("wb", buffering=0) as out, suppress(OSError):
         for size in (1 << 20, 1 << 12, 1):
             with suppress(OSError):
                 while True:
                     out.write(bytes(size))
+        out.truncate(out.tell() - spare)
     return file
 
 
 def run(engine: PrivateEngine, *words: str) -> None:
     engine.docker("run", "--network", "none", *words)
+
+
+def remove_own_images(engine: PrivateEngine) -> None:
+    """Leave the engine as one that safe-compose has never used."""
+    ours = engine.docker("images", "--quiet", "--filter", "reference=safe-compose/*").stdout.split()
+    if ours:
+        engine.docker("rmi", *ours)
 
 
 def data(engine: PrivateEngine) -> Path:
@@ -127,18 +136,12 @@ def test_on_a_full_disk_the_project_is_backed_up_through_its_containers_and_come
     before = small.docker("exec", "shop-app-1", "sh", "-c", LOOK).stdout
     small.docker("volume", "create", "orphan")
     run(small, "--rm", "-v", "orphan:/v", "busybox:latest", "touch", "/v/x")
-    run(
-        small,
-        "--name",
-        "ended",
-        "busybox:latest",
-        "dd",
-        "if=/dev/zero",
-        "of=/small",
-        "bs=64k",
-        "count=8",
-    )
-    full = fill(data(small).parent)
+    run(small, "--name", "ended", *END_WITH_SOME)
+    # An engine makes a few folders to read from a container, more at the first time. A container
+    # that it cannot make for want of space takes the last of that; an image that it cannot does not.
+    small.docker("cp", "shop-app-1:/app/uploads/one.jpg", str(tmp_path / "copy.jpg"))
+    remove_own_images(small)
+    full = fill(data(small).parent, spare=8 << 10)
     env = {"DOCKER_HOST": small.host}
     try:
         refused = safe_compose(*JOB, "volume", "rm", "orphan", env=env)
@@ -158,6 +161,34 @@ def test_on_a_full_disk_the_project_is_backed_up_through_its_containers_and_come
         full.unlink()
     require_success(safe_compose("undo", cwd=tmp_path, env=env))
     assert small.docker("exec", "shop-app-1", "sh", "-c", LOOK).stdout == before
+    small.docker("rm", "ended")
+    small.docker("compose", "down", "-v", cwd=tmp_path)
+
+
+@pytest.mark.thorough
+@pytest.mark.engine
+def test_on_a_full_disk_nothing_is_stopped_for_a_volume_that_cannot_be_read(
+    small: PrivateEngine, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    """Something else is mounted below it, and the engine makes no container of ours."""
+    shop = SHOP.replace("cache:/app/cache", "cache:/app/uploads/cache")
+    (tmp_path / "compose.yaml").write_text(shop)
+    small.docker("compose", "up", "-d", "--pull", "never", cwd=tmp_path)
+    run(small, "--name", "ended", *END_WITH_SOME)
+    started = ("inspect", "--format", "{{.State.Running}} {{.State.StartedAt}}", "shop-app-1")
+    before = small.docker(*started).stdout
+    full = fill(data(small).parent)
+    try:
+        env = {"DOCKER_HOST": small.host}
+        refused = safe_compose(*JOB, "compose", "down", "-v", cwd=tmp_path, env=env)
+        assert refused.returncode == 73 and "so nothing was stopped: " in refused.stderr
+        assert "in this order: docker rm ended (" in refused.stderr
+        assert small.docker(*started).stdout == before
+        assert small.volumes() >= {"shop_uploads", "shop_cache"}
+    finally:
+        full.unlink()
+        small.docker("rm", "ended")
+        small.docker("compose", "down", "-v", cwd=tmp_path)
 
 
 def test_the_top_of_an_archive_is_renamed_and_nothing_else_changes() -> None:

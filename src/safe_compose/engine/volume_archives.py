@@ -63,6 +63,25 @@ class Archives:
         ):
             yield chunks
 
+    def require_readable(self, volumes: Iterable[str]) -> None:
+        """Check that the engine reads these volumes, before anything is stopped to archive them.
+
+        Without one free block it may not: to read from a container, an engine makes folders in the
+        container's own layer. It could not start that container again either (28.5.2, run).
+
+        Raises:
+            OperationFailed: It does not read one of them.
+        """
+        for volume in volumes:
+            try:
+                with self.stream(volume):
+                    pass
+            except OperationFailed as fault:
+                raise OperationFailed(
+                    f"volume {volume} cannot be archived, so nothing was stopped: {fault.message}",
+                    next_step=fault.next_step or self.docker.advise_on_full_disk(),
+                ) from fault
+
     def unpack(self, volume: str, chunks: Iterable[bytes]) -> None:
         """Unpack a tar stream with members `volume/...` into a volume.
 

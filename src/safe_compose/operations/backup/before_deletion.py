@@ -58,10 +58,7 @@ class ColdBackup:
     folder changed.
     """
     mounts: MountEvents | None = None
-    """The mounts of these volumes since then.
-
-    None when the engine's disk is full, because volumes are then read through existing containers.
-    """
+    """The mounts of these volumes since then; None when the engine's disk is full."""
 
     @property
     def id(self) -> str:
@@ -190,6 +187,7 @@ def _prepare_request(
             "safe-compose: the engine's disk is full: volumes are read through the containers that"
             " have them"
         )
+        engine.archives.require_readable(v.name for v, _ in request.volumes)
     else:
         engine.mounts.require_watchable()
     return replace(
