@@ -19,8 +19,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.thorough]
 class SshDaemon:
     """The lab's daemon, behind an sshd of our own that counts logins."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, port: int, environment: Mapping[str, str]) -> None:
         self._log = folder / "log"
+        self._port = str(port).encode()
         self.environment = environment
 
     def logins(self) -> int:
@@ -30,26 +31,26 @@ class SshDaemon:
         """How many programs were started there; a forwarded connection starts none."""
         return self._log.read_text().count("Starting session: command")
 
+    def list_shared(self) -> list[int]:
+        """The ssh processes of safe-compose that share a login here, by their socket."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                shared = b"-S" in words and any(b"/safe-compose-" in w for w in words)
+                if shared and self._port in words:
+                    found.append(int(entry.name))
+        return found
+
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[SshDaemon]:
     with sftp_server(tmp_path / "ssh", settings="MaxSessions 100\nLogLevel VERBOSE\n") as line:
         host = f"ssh://{user()}@127.0.0.1:{line.port}"
-        yield SshDaemon(tmp_path / "ssh", {**line.environment, "DOCKER_HOST": host})
-
-
-def list_ssh() -> list[int]:
-    """The ssh processes of ours that share a login, by their socket."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"-S" in words and any(w.startswith(b"/tmp/safe-compose-") for w in words):
-                found.append(int(entry.name))
-    return found
+        yield SshDaemon(tmp_path / "ssh", line.port, {**line.environment, "DOCKER_HOST": host})
 
 
 def test_a_deletion_and_its_undo_log_in_once_besides_docker_itself(
@@ -78,7 +79,7 @@ def test_a_deletion_and_its_undo_log_in_once_besides_docker_itself(
     assert project.volumes() == []
     require_success(safe_compose("undo", cwd=project.folder, env=daemon.environment))
     assert read_file(project) == "a photo"
-    assert list_ssh() == []
+    assert daemon.list_shared() == []
 
 
 def test_a_killed_run_leaves_no_ssh_behind(
@@ -87,10 +88,16 @@ def test_a_killed_run_leaves_no_ssh_behind(
     project = compose_project(FILES)
     project.up()
     write_file(project)
-    person = Person("compose", "down", "-v", cwd=project.folder, env=daemon.environment)
-    screen = person.sees(f"type '{project.name}'")
-    assert "REMOTE" in screen and "size unknown" not in screen
-    assert list_ssh() != []
-    person.dies()
-    wait_until("ssh has ended", lambda: list_ssh() == [])
+
+    def measured() -> bool:
+        """Whether one that is killed at its question knew the size: a busy engine is too slow."""
+        person = Person("compose", "down", "-v", cwd=project.folder, env=daemon.environment)
+        screen = person.sees(f"type '{project.name}'")
+        assert "REMOTE" in screen
+        assert daemon.list_shared() != []
+        person.dies()
+        wait_until("ssh has ended", lambda: daemon.list_shared() == [])
+        return "size unknown" not in screen
+
+    wait_until("the size is known through ssh", measured)
     assert docker("volume", "ls", "-q", "-f", f"name={project.name}_").stdout != ""
