@@ -16,10 +16,11 @@ import launcher
 import store
 import table
 import trash
+import verbs
 import volume_copies
 from stage import Stage, docker, stage
 
-PARTS = ("launcher", "confirmation", "store", "audit", "copies", "guarded", "trash")
+PARTS = ("launcher", "verbs", "confirmation", "store", "audit", "copies", "guarded", "trash")
 
 
 def main() -> None:
@@ -65,6 +66,7 @@ def main() -> None:
             launcher.rows,
             asked.rounds,
         ),
+        "verbs": ("our own verbs", verbs.rows, asked.rounds),
         "confirmation": (
             "Enter to the first paint of the confirmation screen",
             confirmation.rows,
