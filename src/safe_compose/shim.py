@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from safe_compose.grammar.parser import Invocation
 
 
-_LONGEST_FAULT = 400
-"""Characters of an unexpected exception's text, which can hold what an engine said."""
-
-
 def main(*, plugin: bool = False, python: str = "", launched: bool = False) -> int:
     """Run the command line and return its exit code; never return when docker is exec'd.
 
@@ -69,12 +65,18 @@ def main(*, plugin: bool = False, python: str = "", launched: bool = False) -> i
             return code
         return dispatch(words, program, shim=shim)
     except KeyboardInterrupt:
-        return end(130, "interrupted", None, about_docker=verb is None)
+        from safe_compose import faults
+
+        return faults.end(130, "interrupted", None, about_docker=verb is None)
     except BrokenPipeError:
-        return report_broken_pipe(about_docker=verb is None)
+        from safe_compose import faults
+
+        return faults.report_broken_pipe(about_docker=verb is None)
     # The one error boundary: whatever happened, docker was not run, and we say so.
     except Exception as error:  # noqa: BLE001
-        return report_fault(error, about_docker=verb is None)
+        from safe_compose import faults
+
+        return faults.report_fault(error, about_docker=verb is None)
 
 
 _HOOK_BY_TYPER = frozenset({"--install", "--uninstall", "--help"})
@@ -129,12 +131,20 @@ def run_own_verb(verb: str, words: "Sequence[str]") -> int:
         return scripts.print_function(words[1])
     if verb == "hook" and words[0] == verb and _HOOK_BY_TYPER.isdisjoint(words):
         # Runs before each command of an agent: no time for typer, and any other code lets it run.
+        from safe_compose import faults
+
         try:
             from safe_compose.audit import agent_hook
         except ImportError as error:
-            return end(2, f"this command was not judged: {error}", None, about_docker=False)
+            return faults.end(2, f"this command was not judged: {error}", None, about_docker=False)
 
-        return agent_hook.main(words[1:])
+        try:
+            code = agent_hook.main(words[1:])
+            sys.stdout.flush()
+        except OSError as error:  # an answer that nobody gets would let the command run
+            faults.drop_output()
+            return faults.end(2, f"the answer cannot be written: {error}", None, about_docker=False)
+        return code
     import gc
 
     # As in `start`: looking for garbage among the imports takes a tenth of a short command's time.
@@ -142,15 +152,6 @@ def run_own_verb(verb: str, words: "Sequence[str]") -> int:
     from safe_compose.cli import app
 
     return app.run(words)
-
-
-def has_working_directory() -> bool:
-    """Return whether the current folder exists: nearly everything but `docker ps` needs one."""
-    try:
-        os.getcwd()  # noqa: PTH109
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def dispatch_plugin(words: "Sequence[str]") -> int:
@@ -295,6 +296,8 @@ def hand_over_unguarded(invocation: "Invocation") -> "NoReturn":
         from safe_compose.operations.guard import bypass
 
         bypass.refuse_where_off_is_forbidden()
+    from safe_compose.faults import say
+
     say("safe-compose: SAFE_COMPOSE=off, docker runs unguarded")
     if invocation.kind != "none":
         from safe_compose.operations.guard import bypass
@@ -311,6 +314,8 @@ def guard(invocation: "Invocation") -> int:
         from safe_compose import workspace
 
         if invocation.kind == "compose_renew_anon" and workspace.has_single_use_inputs(invocation):
+            from safe_compose.faults import say
+
             say(
                 "safe-compose: anonymous volumes may be replaced by empty ones; which ones was not"
                 " looked up"
@@ -404,110 +409,3 @@ def _doubt_dashes(invocation: "Invocation") -> "Invocation":
         return invocation
     doubt = "docker-compose does not tell which one it is, and one of them reads on after --"
     return invocation._replace(kind=without.kind, verb=without.verb, doubt=doubt)
-
-
-# -- messages --------------------------------------------------------------------------------------
-
-
-def end(
-    code: int,
-    message: "str | list[str]",
-    next_step: str | None,
-    *,
-    about_docker: bool,
-    report: str | None = None,
-    is_report_wanted: bool = False,
-) -> int:
-    """Print a fault with its next step and return its exit code.
-
-    Args:
-        code: The exit code.
-        message: The message, or its lines.
-        next_step: What to do next, if anything.
-        about_docker: Also say that docker was not run.
-        report: One line of JSON for programs, printed where a coding agent runs us.
-        is_report_wanted: Print it whoever runs us.
-    """
-    first, *more = [message] if isinstance(message, str) else message
-    say(f"safe-compose: {first}")
-    for line in more:
-        say(line)
-    if next_step:
-        say(f"  next: {next_step}")
-    if report is not None and (is_report_wanted or _runs_for_agent()):
-        say(report)
-    if about_docker:
-        say(f"safe-compose: docker was not run ({code})")
-    return code
-
-
-def _runs_for_agent() -> bool:
-    """Return whether a coding agent reads our stderr."""
-    from safe_compose.core import coding_agents
-
-    return not os.isatty(2) and coding_agents.is_here(os.environ)
-
-
-def report_fault(error: Exception, *, about_docker: bool) -> int:
-    """Report an exception, inside its handler, and return its exit code."""
-    from safe_compose.errors import SafeComposeError
-
-    if isinstance(error, SafeComposeError):
-        return end(
-            error.code,
-            error.lines(),
-            error.next_step,
-            about_docker=about_docker,
-            report=error.report,
-            is_report_wanted=error.is_report_wanted,
-        )
-    if isinstance(error, FileNotFoundError) and not has_working_directory():
-        return end(
-            77,
-            "the folder that this runs in was deleted; nothing was done",
-            "cd to another one",
-            about_docker=about_docker,
-        )
-    return report_bug(about_docker=about_docker)
-
-
-def report_broken_pipe(*, about_docker: bool) -> int:
-    """Return exit code 141 where nobody reads our output any more; any other pipe is our bug."""
-    import select
-
-    output = select.poll()
-    output.register(1, 0)
-    if not output.poll(0):
-        return report_bug(about_docker=about_docker)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter still flushes it
-    if about_docker:
-        say("safe-compose: docker was not run (141)")
-    return 141
-
-
-def report_bug(*, about_docker: bool) -> int:
-    """Report an unexpected exception, inside its handler, and return exit code 70."""
-    error = sys.exc_info()[1]
-    if os.environ.get("SAFE_COMPOSE_DEBUG"):
-        import traceback
-
-        for line in traceback.format_exc().rstrip().split("\n"):
-            say(line)
-    return end(
-        70,
-        f"our bug: {type(error).__name__}: {str(error)[:_LONGEST_FAULT]}",
-        "`safe-compose journal` shows how far it came; SAFE_COMPOSE_DEBUG=1 shows where it broke",
-        about_docker=about_docker,
-    )
-
-
-def say(text: str) -> None:
-    """Print one line on stderr, with control characters made visible."""
-    if len(text) > 20_000 or not (text.isascii() and text.isprintable()):
-        from safe_compose.core.text import make_visible
-
-        text = make_visible(text)
-    try:
-        os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
-    except OSError:
-        return  # stderr is closed or a broken pipe: the operation must not depend on it

@@ -273,12 +273,16 @@ def test_an_agent_is_refused_a_person_approves_and_the_same_command_goes_through
         and os.path.realpath(files.folder) in shown
         and "docker compose down -v" in shown
     )
-    person.types("nonsense")
+    for again in ("Once more", "nothing was approved"):
+        person.types("nonsense")
+        person.sees(again)
     assert person.leaves_with() == 77
     assert safe_compose(*command, cwd=files.folder).returncode == 77
 
     person = Person("approve", code.lower(), cwd=files.folder)
     person.sees("type '")
+    person.types(files.name.upper())
+    person.sees("Once more")
     person.types(files.name)
     assert person.leaves_with() == 0, person.last_words
 

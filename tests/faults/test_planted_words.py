@@ -176,7 +176,7 @@ PAST_THE_BORDER = {
         "sys.stdout.write",
     ): "the answer to a probe of ours: our own word and a token of ours",
     ("shim.py", "sys.stdout"): "the null device takes its place where it was closed",
-    ("shim.py", "os.write"): "`say` of what stands before any import; it calls `visible`",
+    ("faults.py", "os.write"): "`say` of what stands before any import; it calls `visible`",
     ("audit/agent_hook.py", "sys.stdout.write"): "one JSON document, in ASCII",
     ("audit/agent_hook.py", "sys.stderr.write"): "why a request cannot be read: sentences of ours",
     ("cli/completion.py", "sys.stdout.buffer"): "lines that a shell reads, printable ones alone",

@@ -90,6 +90,8 @@ def test_the_phrase_lets_docker_remove_it(
     person = Person("rm", "-f", lock_of(locked), cwd=tmp_path)
     person.sees(f"'{locked}'")
     person.types("yes")
+    person.sees("Once more")
+    person.types("yes")
     assert person.leaves_with() == 77 and exists(lock_of(locked))
     answer = safe_compose("rm", "-f", "--confirm", locked, lock_of(locked))
     assert answer.returncode == 0 and not exists(lock_of(locked)), answer.stderr

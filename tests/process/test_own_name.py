@@ -108,6 +108,35 @@ def test_a_verb_whose_output_nobody_reads_ends_with_141(
     assert gone.returncode == 141 and "our bug" not in gone.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["list"], ["--json", "about"], ["shell", "bash"]]
+)
+def test_a_full_disk_behind_the_output_is_said(
+    words: list[str], fake: FakeDocker, tmp_path: Path
+) -> None:
+    env = {"PATH": f"{fake.folder}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [PROGRAM, *words], env=env, stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 73 and "our bug" not in done.stderr
+    assert "stdout cannot be written (No space left on device)" in done.stderr
+
+
+def test_an_answer_of_the_hook_that_cannot_be_written_stops_the_command(
+    fake: FakeDocker, tmp_path: Path
+) -> None:
+    request = {"tool_name": "Bash", "tool_input": {"command": "docker compose down -v"}}
+    env = {"PATH": f"{fake.folder}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [PROGRAM, "hook"], env=env, input=json.dumps(request), stdout=full,
+            stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2 and "the answer cannot be written" in done.stderr
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["--json", "about"]])
 def test_a_closed_output_is_no_bug(words: list[str], fake: FakeDocker, tmp_path: Path) -> None:
     env = {"PATH": f"{fake.folder}:/usr/bin:/bin", "HOME": str(tmp_path)}

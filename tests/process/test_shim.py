@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_compose import shim
+from safe_compose import faults, shim
 from safe_compose.fastpath import first_look, launch
 from safe_compose.grammar import own_flags, tables
 from testing.fake_docker import ODD_ENVIRONMENT, RECORDER, FakeDocker, script
@@ -469,7 +469,7 @@ def test_a_fault_of_ours_is_reported_in_few_words(capfd: pytest.CaptureFixture[s
     try:
         raise OSError("a name that an engine gave: " + "b/" * 5000)
     except OSError:
-        assert shim.report_bug(about_docker=True) == 70
+        assert faults.report_bug(about_docker=True) == 70
     said = capfd.readouterr().err
     assert "our bug: OSError: a name that an engine gave: b/b" in said and len(said) < 1000
 

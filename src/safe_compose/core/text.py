@@ -2,7 +2,7 @@
 
 Names, labels, versions, paths and error messages come from engines, images, databases, repositories
 and off-site places. A terminal interprets some characters, Markdown and shells interpret others.
-All output passes `make_visible` at the boundary (`ui`, `shim.say`), everything in `RESTORE.md`
+All output passes `make_visible` at the boundary (`ui`, `faults.say`), everything in `RESTORE.md`
 passes `escape_markdown` or `quote_markdown`, and every word of a printed command passes
 `shell_quote`.
 """

@@ -18,6 +18,7 @@ OPEN, CLOSE = "# >>> safe-compose: {} >>>", "# <<< safe-compose: {} <<<"
 def print_function(shell: str) -> int:
     """Print the function for `shell` to evaluate; return 0."""
     sys.stdout.write(make_function(shell, find_program()))
+    sys.stdout.flush()
     return 0
 
 

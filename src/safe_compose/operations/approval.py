@@ -366,8 +366,7 @@ def approve(root: Path, journal: Journal, code: str) -> None:
         f"It goes through once, within ten minutes, after this: {request.terms.get('first', '?')}."
     )
     if shown.get("typed", True):
-        answer = terminal.ask(f"{question} To approve, type '{phrase}': ")
-        if answer != phrase:
+        if not terminal.ask_phrase(f"{question} To approve, type '{phrase}'", phrase):
             raise Refused(f"the phrase was not '{phrase}'; nothing was approved")
     elif terminal.ask(f"{question} Approve? [y/N] ").strip().lower() not in ("y", "yes"):
         raise Refused("not confirmed; nothing was approved")

@@ -1,7 +1,7 @@
 """The terminal: plain lines, the typed phrase, progress, and the console for live output.
 
-All output to stdout, stderr and the terminal goes through this module (or through `shim.say`, which
-runs before any import) and through `make_visible`. Output before docker runs goes to stderr; an
+All output to stdout, stderr and the terminal goes through this module (or through `faults.say`,
+which needs no import) and through `make_visible`. Output before docker runs goes to stderr; an
 answer is never read from stdin.
 """
 
@@ -230,6 +230,17 @@ class Terminal:
             raise
         return line[:-1].decode(errors="surrogateescape")
 
+    def ask_phrase(self, question: str, phrase: str) -> bool:
+        """Return whether a phrase was typed after the question, or once more after a typing error.
+
+        Raises:
+            Refused: The input ended, or the terminal has gone.
+        """
+        return phrase in (
+            self.ask(text)
+            for text in (f"{question}: ", f"That was not '{phrase}'. Once more, type '{phrase}': ")
+        )
+
     @contextmanager
     def without_echo(self) -> Iterator[None]:
         """Do not show what is typed during the block; signals stay."""
@@ -285,7 +296,7 @@ def _has_ended() -> bool:
 def ask_phrase(
     question: str, phrase: str, confirm: str | None, *, ask: bool, nothing: str, why: str = ""
 ) -> None:
-    """Require a typed phrase, or the same phrase as `confirm`.
+    """Require a typed phrase, with one more try, or the same phrase as `confirm`.
 
     Args:
         question: The text before the request for the phrase.
@@ -313,10 +324,10 @@ def ask_phrase(
             f"{nobody}; {nothing}", next_step=f"add --confirm {shell_quote_always(phrase)}"
         )
     try:
-        answer = terminal.ask(f"{question}, type '{phrase}': ")
+        is_typed = terminal.ask_phrase(f"{question}, type '{phrase}'", phrase)
     except KeyboardInterrupt as stop:
         raise Interrupted(f"interrupted; {nothing}") from stop
-    if answer != phrase:
+    if not is_typed:
         raise Refused(f"the phrase was not '{phrase}'; {nothing}")
 
 
