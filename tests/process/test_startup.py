@@ -40,8 +40,13 @@ sys.exit(main())
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
-    folder = tmp_path / "elsewhere"
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without a project, before a docker that says nothing."""
+    docker, folder = tmp_path / "bin" / "docker", tmp_path / "elsewhere"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
     folder.mkdir()
     return folder
 
@@ -129,14 +134,9 @@ def test_docker_is_asked_before_anything_is_imported_that_its_answer_can_wait_fo
 ) -> None:
     """Told by Python itself at the moment when compose is started for the first question."""
     (elsewhere / "compose.yaml").write_text("services: {app: {image: none}}\n")
-    docker = elsewhere.parent / "bin" / "docker"
-    docker.parent.mkdir()
-    docker.write_text("#!/bin/sh\n")
-    docker.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", _ASKED],
         cwd=elsewhere,
-        env={**os.environ, "PATH": f"{docker.parent}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
