@@ -18,6 +18,7 @@ from safe_compose.errors import OperationFailed
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, read_in_volume, require_success
+from testing.runs import list_backups
 from testing.stacks import JOB
 from testing.watch import command_lines
 
@@ -412,3 +413,28 @@ def test_a_mariadb_with_a_torn_page_is_archived_as_it_is_and_counts_for_no_more(
         read_in_volume(f"{shop.name}_data", "sha256sum", "/v/app/sale.ibd", image="mariadb:10.11")
         == torn
     )
+
+
+@pytest.mark.thorough
+@pytest.mark.engine
+def test_roles_with_names_of_the_clusters_own_encoding_come_back_from_a_dump(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(STACK, files={"db.txt": FIRST})
+    project.up()
+    _sql(
+        project,
+        'CREATE ROLE "müller"; CREATE SCHEMA "straße" AUTHORIZATION "müller";'
+        ' CREATE TABLE "straße".t AS SELECT 1 AS n',
+    )
+    require_success(safe_compose("backup", cwd=project.folder))
+    [backup] = list_backups(safe_compose, project)
+    tried = require_success(safe_compose("verify", backup["id"], "--trial"))
+    assert "L4" in tried.stdout and "no trial restore" not in tried.stderr
+    by_hand = (Path(str(backup["path"])) / "RESTORE.md").read_text()
+    assert "-e POSTGRES_INITDB_ARGS='--encoding=LATIN1 --locale=C'" in by_hand
+    project.docker("compose", "down", "-v")
+    require_success(safe_compose("restore", backup["id"], cwd=project.folder))
+    project.up()
+    owner = "SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'straße'"
+    assert _sql(project, owner) == '"müller"'

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import POSTGRES_SETTINGS, VolumeRecord
+from safe_compose.core.initdb import initdb_arguments
 from safe_compose.core.observed import INIT_FOLDERS
 from safe_compose.databases import owners
 from safe_compose.databases.data_location import DataLocation, recorded_location
@@ -27,7 +28,7 @@ from safe_compose.databases.postgres.helper_settings import (
     first_to_blame,
     options,
 )
-from safe_compose.databases.postgres.server_facts import CHECKSUMS, add_version, major_of
+from safe_compose.databases.postgres.server_facts import add_version, major_of
 from safe_compose.databases.trials import TrialSkipped, read_last_log
 from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
 from safe_compose.errors import SafeComposeError, VerificationFailed
@@ -148,8 +149,8 @@ def _making(engine: Engine, place: PostgresLocation, volume: str, user: str) -> 
     }
     environment |= {f"{name}_FILE": "" for name in environment}
     environment["POSTGRES_INITDB_WALDIR"] = ""
-    if place.settings.get(CHECKSUMS) == "on":
-        environment["POSTGRES_INITDB_ARGS"] = "--data-checksums"
+    if arguments := initdb_arguments(place.settings):
+        environment["POSTGRES_INITDB_ARGS"] = arguments
     start = make_start_script(image, ("postgres",), "postgres")
     words = ("sh", "-c", start, "sh", *options(place.needs, _major(engine, place), fresh=True))
     return _helper(place, volume, words, environment, as_owner=None)

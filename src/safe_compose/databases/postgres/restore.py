@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord
+from safe_compose.core.initdb import CHECKSUMS, LOCALE
 from safe_compose.databases import owners
 from safe_compose.databases.dumps import join_first
 from safe_compose.databases.postgres.authentication import keep_method
@@ -21,7 +22,7 @@ from safe_compose.databases.postgres.encodings import encode_text, name_of
 from safe_compose.databases.postgres.helper_server import PostgresLocation, serving
 from safe_compose.databases.postgres.restrict import feed_psql, restrict_key
 from safe_compose.databases.postgres.row_counts import measure
-from safe_compose.databases.postgres.server_facts import CHECKSUMS, LOCALE, TEMPLATE_LOCALE
+from safe_compose.databases.postgres.server_facts import TEMPLATE_LOCALE
 from safe_compose.databases.protocol import read_statistics
 from safe_compose.databases.trials import require_same
 from safe_compose.engine import Engine, HelperFailed

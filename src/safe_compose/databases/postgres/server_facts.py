@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from safe_compose.core.backup import STANDBY
+from safe_compose.core.initdb import LOCALE
 from safe_compose.databases.client import ask_timeout
 from safe_compose.databases.postgres.client import PostgresClient
 from safe_compose.databases.postgres.connection import EVENT_TRIGGERS_SINCE
@@ -26,8 +27,6 @@ def _bytes_of(name: str) -> str:
     return f"pg_catalog.encode(pg_catalog.decode({written}, 'escape'), 'hex')"
 
 
-CHECKSUMS, LOCALE = "data_checksums", "template1_locale"
-"""Names, among the settings of a backup, of what a new cluster is made with."""
 TEMPLATE_LOCALE = """
 SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_encoding_to_char(encoding), datcollate, datctype)
 FROM pg_catalog.pg_database WHERE datname = 'template1'

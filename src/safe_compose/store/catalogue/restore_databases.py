@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import MYSQL_SETTINGS, POSTGRES_SETTINGS, Artifact, VolumeRecord
+from safe_compose.core.initdb import initdb_arguments
 from safe_compose.core.observed import INIT_FOLDERS
 from safe_compose.core.owners import Owners, make_file_commands, make_folder_commands
 from safe_compose.core.text import escape_markdown, join_for_shell, quote_markdown, shell_quote
@@ -120,6 +121,8 @@ def _describe_postgres_dump(
         if n in server.settings
         for word in ("-c", f"{n}={server.settings[n]}")
     ]
+    initdb = initdb_arguments(server.settings)
+    made = f" -e POSTGRES_INITDB_ARGS={shell_quote(initdb)}" if initdb else ""
     started = f" {join_for_shell(['postgres', *needs])}" if needs else ""
     yield ""
     yield (
@@ -137,7 +140,7 @@ def _describe_postgres_dump(
         f"{make_absence_check()} {make_create_command(record)} &&",
         f"docker run -d --pull never --network none --name {name} -e POSTGRES_PASSWORD -e"
         f" POSTGRES_USER={user} \\",
-        f"  {_NO_SCRIPTS} \\",
+        f"  {_NO_SCRIPTS}{made} \\",
         f'  -e POSTGRES_DB=postgres{pgdata} -v "$VOLUME":{shell_quote(place)} "$IMAGE"{started} &&',
         f"until docker exec {name} psql -X -h 127.0.0.1 -U {user} -d postgres -c 'select 1'"
         " >/dev/null 2>&1",
