@@ -254,6 +254,8 @@ SAFE_WORDS = {"shell_quote", "join_for_shell", "shell_quote_always", "quote", "j
 SAFE_VALUES = {
     "phrase",
     "words[0]",
+    "verb",
+    "self.name",
     "'o-w' if shared else 'go-w'",
     "who.lower()",
     "client",

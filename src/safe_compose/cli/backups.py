@@ -219,7 +219,7 @@ def find_holding(
         none = f"no verified backup holds {', '.join(missing)}"
         raise UsageError(
             none if id == "latest" else f"backup {backup.id} does not hold {', '.join(missing)}",
-            next_step=f"safe-compose list {join_for_shell(f'--volume={name}' for name in missing)}",
+            next_step=f"safe-compose list --volume {join_for_shell(missing[:1])}",
         )
     return backup
 
