@@ -351,7 +351,7 @@ def test_the_json_says_whether_a_backup_is_made_and_what_is_typed(
 
 
 def test_read_aloud_it_says_everything_the_json_does() -> None:
-    assert plan_text.format_plan(whole()).splitlines() == [
+    assert plan_text.format_lines(whole()) == [
         "This command deletes 3 volumes for good.",
         "command   docker compose down -v",
         "verdict   guard",
@@ -375,7 +375,7 @@ def test_read_aloud_refused_important_and_without_backup() -> None:
     refused = made(
         doomed("shop_certs", Tier.IMPORTANT, why="certificates"), words=("--non-interactive", *DOWN)
     )
-    assert plan_text.format_plan(refused).splitlines() == [
+    assert plan_text.format_lines(refused) == [
         "This command deletes 1 volume for good.",
         "command   docker compose down -v",
         "verdict   refuse",
@@ -391,7 +391,7 @@ def test_read_aloud_refused_important_and_without_backup() -> None:
     skipped = made(
         doomed("data"), words=("--skip-backup", "volume", "rm", "data"), kind="volume_rm"
     )
-    assert plan_text.format_plan(skipped).splitlines() == [
+    assert plan_text.format_lines(skipped) == [
         "This command deletes 1 volume for good.",
         "command   docker volume rm data",
         "verdict   guard",
@@ -405,9 +405,8 @@ def test_read_aloud_refused_important_and_without_backup() -> None:
 
 
 def test_read_aloud_names_the_other_project_whose_data_it_is() -> None:
-    said = plan_text.format_plan(
-        made(doomed("bank_cache", Tier.DISPOSABLE, other="bank", why="a cache"))
-    )
+    decided = made(doomed("bank_cache", Tier.DISPOSABLE, other="bank", why="a cache"))
+    said = "\n".join(plan_text.format_lines(decided))
     assert "bank_cache  disposable  of project bank\n  a cache;" in said
     assert "will NOT come back: bank_cache\n" in said
     assert "backup    none (nothing but disposable volumes)\n" in said
@@ -415,7 +414,7 @@ def test_read_aloud_names_the_other_project_whose_data_it_is() -> None:
 
 
 def test_read_aloud_a_pass_promises_neither_backup_nor_question() -> None:
-    assert plan_text.format_plan(made(words=("compose", "down"), kind="none")).splitlines() == [
+    assert plan_text.format_lines(made(words=("compose", "down"), kind="none")) == [
         "This command deletes no volume.",
         "command   docker compose down",
         "verdict   pass",

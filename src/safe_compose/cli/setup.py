@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Annotated
 
@@ -50,16 +51,8 @@ def set_up(
     workspace = open_workspace(invocation)
     with closing(workspace.engine):
         found = setup.inspect(workspace, invocation)
-        tiers = {r.key: r.tier for r in found.rows}
-        rows = [(r.key, r.tier, r.why) for r in found.rows]
         may_ask = not (yes or non_interactive or dry_run or as_json)
-        if rows and may_ask and sys.stdin.isatty() and sys.stderr.isatty():
-            tiers = pickers.choose_tiers(rows)
-        elif not as_json:
-            columns = [Column("volume"), Column("tier"), Column("why", is_prose=True)]
-            cells = [[Cell(text) for text in row] for row in rows]
-            empty = f"project {found.project.name} declares no volumes"
-            tables.print_table(columns, cells, empty=empty)
+        tiers = _choose_tiers(found, may_ask=may_ask, as_json=as_json)
         written = setup.propose(found, found.settled(tiers), deploy=deploy)
         setup.refuse_unless_possible(written)
         act = bool(written) and not dry_run and (yes or not as_json)
@@ -79,3 +72,16 @@ def set_up(
         scheduled = Schedules(workspace.catalogue.root).of(found.project.name) is not None
         for step in setup.list_next_steps(found, scheduled=scheduled):
             terminal.say(f"safe-compose: {step}")
+
+
+def _choose_tiers(found: setup.SetupFindings, *, may_ask: bool, as_json: bool) -> Mapping[str, str]:
+    """Return the tier of each volume, as a person at the terminal chooses it or as proposed."""
+    rows = [(r.key, r.tier, r.why) for r in found.rows]
+    if rows and may_ask and sys.stdin.isatty() and sys.stderr.isatty():
+        return pickers.choose_tiers(rows)
+    if not as_json:
+        columns = [Column("volume"), Column("tier"), Column("why", is_prose=True)]
+        cells = [[Cell(text) for text in row] for row in rows]
+        empty = f"project {found.project.name} declares no volumes"
+        tables.print_table(columns, cells, empty=empty)
+    return {r.key: r.tier for r in found.rows}

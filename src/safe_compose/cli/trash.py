@@ -35,6 +35,15 @@ from safe_compose.ui import tables, terminal
 from safe_compose.ui.table_layout import BAD, CAREFUL, GOOD, Cell, Column
 from safe_compose.workspace import Workspace, open_workspace
 
+_COLUMNS = (
+    Column("id"),
+    Column("volume"),
+    Column("project", 2),
+    Column("size", 1, is_number=True),
+    Column("deleted"),
+    Column("kept until"),
+    Column("lock"),
+)
 _ITEMS = "Items' ids, short ids, or names of volumes."
 
 trash_app = add_verb("trash")
@@ -208,36 +217,33 @@ def _tell_trash(
         ]  # fmt: skip
         print_json({"trash": shapes})
         return
-    moments = tables.Moments(read_clock(), utc)
-    shorten = shorten_ids(item.id for item in trash.list_items(workspace.engine))
-    columns = [
-        Column("id"),
-        Column("volume"),
-        Column("project", 2),
-        Column("size", 1, is_number=True),
-        Column("deleted"),
-        Column("kept until"),
-        Column("lock"),
-    ]
-    rows = [
-        [
-            Cell(shorten(item.id), item.id),
-            Cell(item.record.name),
-            Cell(item.project),
-            tables.size_cell(sizes.get(item.volume)),
-            moments.cell(item.created, none="unknown"),
-            Cell("EXPIRED", item.expires, CAREFUL)
-            if item.has_expired(read_clock())
-            else moments.cell(item.expires, none="unknown"),
-            Cell("held", style=GOOD) if held[item.id] else Cell("NOT HELD", style=BAD),
-        ]
-        for item in chosen
-    ]
     empty = (
         "the trash is empty; to delete without a copy, type the phrase trash NAME at a confirmation"
     )
     none = "the trash has nothing of these; all of it: safe-compose trash list"
-    tables.print_table(columns, rows, empty=none if narrowed else empty)
+    shorten = shorten_ids(item.id for item in trash.list_items(workspace.engine))
+    moments = tables.Moments(read_clock(), utc)
+    rows = [
+        _make_row(item, shorten(item.id), sizes.get(item.volume), held[item.id], moments)
+        for item in chosen
+    ]
+    tables.print_table(_COLUMNS, rows, empty=none if narrowed else empty)
+
+
+def _make_row(
+    item: trash.TrashItem, short_id: str, size: int | None, is_held: bool, moments: tables.Moments
+) -> list[Cell]:
+    return [
+        Cell(short_id, item.id),
+        Cell(item.record.name),
+        Cell(item.project),
+        tables.size_cell(size),
+        moments.cell(item.created, none="unknown"),
+        Cell("EXPIRED", item.expires, CAREFUL)
+        if item.has_expired(read_clock())
+        else moments.cell(item.expires, none="unknown"),
+        Cell("held", style=GOOD) if is_held else Cell("NOT HELD", style=BAD),
+    ]
 
 
 def _confirm_emptying(

@@ -1,7 +1,7 @@
 """The verb that reads backups again: verify."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,9 +70,9 @@ def verify(
     else:
         of = choose_project(id, project, catalogue)
         chosen = [BackupSummary.of(find_holding(catalogue, id or "latest", of, volume))]
+    readings = []
     with _writing_receipt(receipt) as write:
         engine = open_workspace(make_down(None, None)).engine if trial else None
-        readings = []
         shorten = shorten_ids(catalogue.reader.list_ids())
         for reading in operations_forget.reverify(catalogue, chosen, engine, time.monotonic):
             readings.append(reading)
@@ -81,6 +81,10 @@ def verify(
         write(operations_forget.format_junit(readings))
     if as_json:
         print_json({"results": [_reading_shape(reading) for reading in readings]})
+    _require_verified(readings)
+
+
+def _require_verified(readings: Sequence[operations_forget.ReverificationResult]) -> None:
     broken = [r.listed.id for r in readings if r.fault]
     if broken:
         raise VerificationFailed(

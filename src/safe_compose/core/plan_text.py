@@ -77,11 +77,6 @@ def to_offline_json(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def format_plan(plan: Plan) -> str:
-    """Return the whole plan as text, in the form that tests compare."""
-    return "\n".join(format_lines(plan))
-
-
 def format_lines(plan: Plan) -> list[str]:
     """Return the lines that `--explain` prints; names in them are not escaped."""
     lines = [

@@ -313,6 +313,13 @@ class ComposeQuery:
     def _project(
         self, shown: dict[str, Any], everything: dict[str, Any] | None, raw: dict[str, Any] | None
     ) -> tuple[Project, tuple[str, ...]]:
+        """Return the project with the warnings about its tiers.
+
+        Args:
+            shown: What compose says of the active services.
+            everything: The same of all services, or None.
+            raw: The files as they are written, or None.
+        """
         name = str(shown.get("name", ""))
         services = mapping(shown, "services")
         disabled = tuple(s for s in mapping(everything or {}, "services") if s not in services)
@@ -328,21 +335,6 @@ class ComposeQuery:
             )
             for key, body in declared.items()
         )
-        real = {v.key: v.name for v in volumes}
-        mounts = tuple(
-            DeclaredMount(
-                service,
-                str(body.get("image") or f"{name}-{service}"),
-                real[key],
-                target,
-                subpath=subpath,
-            )
-            for source in (shown, everything or {})
-            for service, body in mapping(source, "services").items()
-            if source is shown or service in disabled
-            for key, target, subpath in service_mounts(body)
-            if key in real
-        )
         project = Project(
             name=name,
             inferred_from=self._inferred_from(name),
@@ -351,7 +343,7 @@ class ComposeQuery:
             config_files=tuple(str(f) for f in self._files.files),
             services=tuple(services),
             volumes=volumes,
-            mounts=mounts,
+            mounts=_list_mounts(name, (shown, everything or {}), disabled, volumes),
             hooked=list_hooked_services(services),
             idle=idle_mounts(name, everything or {}, disabled, {v.name for v in volumes}),
             folders=host_folders((shown, everything or {})),
@@ -394,6 +386,30 @@ class ComposeQuery:
             return "environment"
         folder = re.sub(r"[^a-z0-9_-]", "", self._files.working_dir.name.lower()).lstrip("_-")
         return "folder" if folder == name else "file"
+
+
+def _list_mounts(
+    name: str,
+    sources: Sequence[Mapping[str, Any]],
+    disabled: Sequence[str],
+    volumes: Sequence[DeclaredVolume],
+) -> tuple[DeclaredMount, ...]:
+    """Return the mounts of the active services, and of the disabled ones from the second source."""
+    real = {v.key: v.name for v in volumes}
+    return tuple(
+        DeclaredMount(
+            service,
+            str(body.get("image") or f"{name}-{service}"),
+            real[key],
+            target,
+            subpath=subpath,
+        )
+        for source in sources
+        for service, body in mapping(source, "services").items()
+        if source is sources[0] or service in disabled
+        for key, target, subpath in service_mounts(body)
+        if key in real
+    )
 
 
 def read_declared_mounts(

@@ -75,33 +75,9 @@ def undo(workspace: Workspace, *, project: str | None, answer: GivenAnswer) -> d
         recover(workspace.engine, workspace.catalogue, workspace.journal, own_run=workspace.run_id)
     deletion = _find_deletion(workspace, project)
     engine = _open_same_engine(workspace, deletion)
-    trash = operations_trash.find_of_run(engine, workspace.journal, deletion.id)
-    if deletion.backup is not None:
-        backup = workspace.catalogue.reader.find(deletion.backup)
-    elif trash:
-        backup = operations_trash.make_backup(engine, list(trash.values()))
-    else:
-        raise Refused(
-            "it went into the trash without a backup, and is not there any more; nothing can be"
-            " undone"
-        )
-    gone = deletion.taken
-    command = services.find_command(workspace, deletion)
-    _, declared = (
-        read_declared_mounts(command, dict(os.environ), deletion.cwd) if command else ("", ())
-    )
-    records = [r for r in backup.volumes if r.name in gone]
-    recorded = RecordedVolumes(_list_known(deletion), deletion.taken_in_part)
-    plan = make_plan(
-        engine, backup, records, declared, trash=_list_trashed(trash), recorded=recorded
-    )
-    terminal.say(
-        f"safe-compose: undo of '{deletion.program} {' '.join(deletion.command)}'"
-        f" ({deletion.started})"
-    )
-    for line in list_earlier_losses(workspace.journal, engine.id, gone, deletion.id):
-        terminal.say(f"safe-compose: {line}")
-    lost = _list_lost(deletion, backup)
+    plan = _plan_undo(workspace, engine, deletion)
+    _tell_undo(workspace, deletion, plan)
+    lost = _list_lost(deletion, plan.backup)
     if answer.dry_run:
         _tell_lost(lost)
         return {**_show_plan(plan), "not_restored": lost}
@@ -119,6 +95,43 @@ def undo(workspace: Workspace, *, project: str | None, answer: GivenAnswer) -> d
         "not_restored": lost,
         **_examine(restore_run, lost),
     }
+
+
+def _plan_undo(workspace: Workspace, engine: Engine, deletion: RunRecord) -> RestorePlan:
+    """Return the plan that brings back what a deletion took, from its backup or from the trash.
+
+    Raises:
+        Refused: It is in neither, or the plan is impossible.
+    """
+    trash = operations_trash.find_of_run(engine, workspace.journal, deletion.id)
+    if deletion.backup is not None:
+        backup = workspace.catalogue.reader.find(deletion.backup)
+    elif trash:
+        backup = operations_trash.make_backup(engine, list(trash.values()))
+    else:
+        raise Refused(
+            "it went into the trash without a backup, and is not there any more; nothing can be"
+            " undone"
+        )
+    command = services.find_command(workspace, deletion)
+    _, declared = (
+        read_declared_mounts(command, dict(os.environ), deletion.cwd) if command else ("", ())
+    )
+    records = [r for r in backup.volumes if r.name in deletion.taken]
+    recorded = RecordedVolumes(_list_known(deletion), deletion.taken_in_part)
+    return make_plan(
+        engine, backup, records, declared, trash=_list_trashed(trash), recorded=recorded
+    )
+
+
+def _tell_undo(workspace: Workspace, deletion: RunRecord, plan: RestorePlan) -> None:
+    """Report which deletion is undone, and what was lost before."""
+    terminal.say(
+        f"safe-compose: undo of '{deletion.program} {' '.join(deletion.command)}'"
+        f" ({deletion.started})"
+    )
+    for line in list_earlier_losses(workspace.journal, plan.engine.id, deletion.taken, deletion.id):
+        terminal.say(f"safe-compose: {line}")
 
 
 _DISPOSABLE = "in no backup, because disposable"
@@ -175,17 +188,29 @@ def restore(
         VerificationFailed: The backup is damaged.
         OperationFailed: It failed and was rolled back.
     """
-    if missing := sorted(set(choice.names) - {r.name for r in backup.volumes}):
-        raise UsageError(
-            f"backup {backup.id} holds no volume"
-            f" {', '.join(missing)}{_explain_missing(backup, missing)}; nothing was restored",
-            next_step=_suggest_other_backup(workspace, backup, missing)
-            or f"safe-compose show {backup.id}",
-        )
+    _require_held(workspace, backup, choice.names)
     require_trusted(backup)
     _tell_lacking(workspace, backup, choice.names)
     if not answer.dry_run:
         recover(workspace.engine, workspace.catalogue, workspace.journal, own_run=workspace.run_id)
+    plan = _plan_restore(workspace, backup, choice)
+    if answer.dry_run:
+        return _show_plan(plan)
+    require_confirmation(workspace, plan, answer)
+    with restoring(workspace, plan, choice.command(backup.id)) as restore_run:
+        restore_run.with_settings = choice.settings
+        restore_run.restore_all()
+        restore_run.settle()
+    if choice.into == SCRATCH:
+        _tell_how_to_look(restore_run)
+    return {
+        **restore_run.outcome(),
+        "lacking": [o.name for o in backup.lacking],
+        **_examine(restore_run),
+    }
+
+
+def _plan_restore(workspace: Workspace, backup: Backup, choice: RestoreChoice) -> RestorePlan:
     project, declared = read_declared_mounts((workspace.docker, "compose"), dict(os.environ))
     records = [r for r in backup.volumes if not choice.names or r.name in choice.names]
     relocation = None
@@ -205,23 +230,23 @@ def restore(
         relocation,
         _list_trashed(choice.trash),
     )
-    plan = replace(
-        plan, of_other_engine=backup.engine_id != workspace.engine.id and choice.source is None
-    )
-    if answer.dry_run:
-        return _show_plan(plan)
-    require_confirmation(workspace, plan, answer)
-    with restoring(workspace, plan, choice.command(backup.id)) as restore_run:
-        restore_run.with_settings = choice.settings
-        restore_run.restore_all()
-        restore_run.settle()
-    if choice.into == SCRATCH:
-        _tell_how_to_look(restore_run)
-    return {
-        **restore_run.outcome(),
-        "lacking": [o.name for o in backup.lacking],
-        **_examine(restore_run),
-    }
+    other_engine = backup.engine_id != workspace.engine.id and choice.source is None
+    return replace(plan, of_other_engine=other_engine)
+
+
+def _require_held(workspace: Workspace, backup: Backup, names: Sequence[str]) -> None:
+    """Check that a backup holds these volumes.
+
+    Raises:
+        UsageError: It does not hold one of them.
+    """
+    if missing := sorted(set(names) - {r.name for r in backup.volumes}):
+        raise UsageError(
+            f"backup {backup.id} holds no volume"
+            f" {', '.join(missing)}{_explain_missing(backup, missing)}; nothing was restored",
+            next_step=_suggest_other_backup(workspace, backup, missing)
+            or f"safe-compose show {backup.id}",
+        )
 
 
 def _tell_lacking(workspace: Workspace, backup: Backup, names: Sequence[str]) -> None:
