@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from safe_compose import credentials
-from safe_compose.core.backup import hide_secrets
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.credentials import Account, CredentialFile, compose_yaml, dotenv, dsn
 from safe_compose.databases import mysql, postgres
 from safe_compose.errors import Refused

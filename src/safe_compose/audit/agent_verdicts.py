@@ -32,7 +32,7 @@ from safe_compose.audit.risk import DOES, SOFT
 from safe_compose.audit.script_runs import ScriptReader
 from safe_compose.audit.shell import BROKEN, SPENT, read, read_argv
 from safe_compose.audit.shell_line import ParserMissing, ShellLine, SimpleCommand
-from safe_compose.core.backup import redact
+from safe_compose.core.redaction import redact
 from safe_compose.fastpath import first_look
 from safe_compose.system import process
 from safe_compose.system.installation import describe_extra

@@ -17,7 +17,7 @@ from safe_compose.audit.programs import (
 from safe_compose.audit.risk import SOFT, docker_name, may_turn, read_invocation
 from safe_compose.audit.shell_line import ShellLine, SimpleCommand
 from safe_compose.audit.shell_words import Word
-from safe_compose.core.backup import hide_secrets, redact
+from safe_compose.core.redaction import hide_secrets, redact
 from safe_compose.fastpath import launch
 from safe_compose.grammar import parser
 

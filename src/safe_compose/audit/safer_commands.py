@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from safe_compose.audit.risk import LIKE_FLAGS, SOFT, docker_name
 from safe_compose.audit.shell_words import Word, name_program
-from safe_compose.core.backup import hide_secrets, redact
+from safe_compose.core.redaction import hide_secrets, redact
 from safe_compose.grammar import parser, tables
 
 _FLAGS = {

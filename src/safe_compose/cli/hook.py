@@ -12,8 +12,8 @@ import typer
 from safe_compose.audit import agent_hook
 from safe_compose.audit.agent_protocols import AGENTS, TITLES
 from safe_compose.cli.options import AsJson, Yes, app, ask_yes, print_json
-from safe_compose.core.backup import hide_secrets
 from safe_compose.core.quantities import count
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.errors import UsageError
 from safe_compose.install import agent_hooks
 from safe_compose.install.agent_hooks import HookEdit

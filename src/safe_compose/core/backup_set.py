@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from safe_compose.core.backup import Omission, VolumeRecord, hide_secrets
+from safe_compose.core.backup import Omission, VolumeRecord
 from safe_compose.core.observed import (
     HELPER_LABEL,
     SCRATCH_LABEL,
@@ -23,6 +23,7 @@ from safe_compose.core.observed import (
     Volume,
 )
 from safe_compose.core.policy import Verdict
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.core.tier import Tier
 
 _OURS = frozenset({HELPER_LABEL, SCRATCH_LABEL, TRASH_LABEL})

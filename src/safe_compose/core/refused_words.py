@@ -3,7 +3,7 @@
 This module is pure.
 """
 
-from safe_compose.core.backup import hide_secrets
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.grammar.parser import Invocation
 from safe_compose.grammar.tables import KNOWN, UNSUPPORTED
 

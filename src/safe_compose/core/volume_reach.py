@@ -10,8 +10,9 @@ volume without options is known to stay inside.
 
 from collections.abc import Mapping
 
-from safe_compose.core.backup import VolumeRecord, hide_option, hide_secrets
+from safe_compose.core.backup import VolumeRecord
 from safe_compose.core.observed import Volume, is_in_memory
+from safe_compose.core.redaction import hide_option, hide_secrets
 
 _NOT_MOUNTED = (
     "failed to mount local volume: ",

@@ -5,12 +5,8 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from safe_compose.core.backup import (
-    DatabaseStatistics,
-    ServerStatistics,
-    VolumeRecord,
-    hide_secrets,
-)
+from safe_compose.core.backup import DatabaseStatistics, ServerStatistics, VolumeRecord
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.databases.dumps import join_first
 from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import OperationFailed, VerificationFailed

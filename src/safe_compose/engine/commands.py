@@ -22,6 +22,7 @@ from safe_compose.core.observed import (
     Project,
     Volume,
 )
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.engine import single_use, values
 from safe_compose.engine.compose_files import Files
 from safe_compose.engine.compose_project import Compose, ComposeQuery, label_flag

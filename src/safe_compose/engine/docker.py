@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from safe_compose.core.observed import Container, Volume
 from safe_compose.core.quantities import format_size
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.core.text import join_for_shell
 from safe_compose.engine import full_disk, values
 from safe_compose.engine.connect import MISREAD, READ_TIMEOUT, Connection, Opening

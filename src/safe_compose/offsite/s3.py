@@ -16,8 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from safe_compose.core.backup import hide_secrets
 from safe_compose.core.destination import Destination
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.errors import OperationFailed, PlaceUnusable, SafeComposeError
 from safe_compose.offsite.limits import LISTING_SECONDS, WINDOW_SECONDS, Deadline
 from safe_compose.offsite.place import BLOCK, MANIFEST, FileMissing, make_fault

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from safe_compose.core.backup import hide_secrets
 from safe_compose.core.destination import Destination
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.errors import OperationFailed
 from safe_compose.offsite.limits import STALL_SECONDS, SYNC_SECONDS, Deadline
 from safe_compose.offsite.place import MANIFEST, PARTIAL, FileMissing, make_fault

@@ -13,8 +13,8 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
-from safe_compose.core.backup import hide_secrets
 from safe_compose.core.destination import Destination
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.errors import PlaceUnusable
 from safe_compose.offsite.limits import Deadline
 from safe_compose.offsite.place import make_fault

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from safe_compose.core.backup import hide_option, hide_secrets, redact
 from safe_compose.core.plan import Doomed, Plan
+from safe_compose.core.redaction import hide_option, hide_secrets, redact
 from safe_compose.core.text import join_for_shell
 from safe_compose.errors import Refused, SafeComposeError
 from safe_compose.grammar.parser import Invocation

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from safe_compose.core.backup import hide_secrets
 from safe_compose.core.observed import ONEOFF_LABEL, Container
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.engine import Engine, read_declared_hooks
 from safe_compose.errors import EngineUnavailable, OperationFailed

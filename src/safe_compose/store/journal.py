@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safe_compose.core.backup import redact
+from safe_compose.core.redaction import redact
 from safe_compose.errors import OperationFailed
 from safe_compose.system.files import (
     PRIVATE,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-from safe_compose.core.backup import hide_secrets
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
 from safe_compose.engine.helper_image import CHANGES, READS, UNPACKS
 from safe_compose.errors import OperationFailed, StateChanged

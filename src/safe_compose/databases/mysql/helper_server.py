@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from safe_compose.core.backup import MYSQL_SETTINGS, VolumeRecord, hide_secrets
+from safe_compose.core.backup import MYSQL_SETTINGS, VolumeRecord
 from safe_compose.core.observed import INIT_FOLDERS
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.databases import owners
 from safe_compose.databases.data_location import DataLocation, recorded_location
 from safe_compose.databases.entrypoints import make_start_script

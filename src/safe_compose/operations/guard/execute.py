@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 
 from safe_compose.core import backup_set
-from safe_compose.core.backup import hide_option
 from safe_compose.core.observed import Container
 from safe_compose.core.plan import Plan
+from safe_compose.core.redaction import hide_option
 from safe_compose.core.text import join_for_shell
 from safe_compose.core.tier import Tier
 from safe_compose.errors import Interrupted, OperationFailed, StateChanged

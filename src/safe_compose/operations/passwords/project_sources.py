@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose import credentials
-from safe_compose.core.backup import hide_secrets
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.credentials import CredentialFile, compose_yaml
 from safe_compose.engine import Files
 from safe_compose.grammar.parser import Invocation

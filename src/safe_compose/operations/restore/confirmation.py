@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from safe_compose.core.backup import HIDDEN, Backup
+from safe_compose.core.backup import Backup
 from safe_compose.core.quantities import format_size
+from safe_compose.core.redaction import HIDDEN
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import OperationFailed, Refused, StateChanged, VerificationFailed
 from safe_compose.operations.backup import verify

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safe_compose.core.backup import Backup, VolumeRecord, hide_option
+from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
 from safe_compose.core.quantities import format_size
+from safe_compose.core.redaction import hide_option
 from safe_compose.core.relocation import Relocation
 from safe_compose.core.volume_reach import describe_reach_of, drop_own_labels
 from safe_compose.databases.registry import may_hold_in_memory, upgraded_record

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose.core import backup_set
-from safe_compose.core.backup import Backup, Omission, hide_secrets
+from safe_compose.core.backup import Backup, Omission
 from safe_compose.core.destination import Destination
+from safe_compose.core.redaction import hide_secrets
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import (
     OperationFailed,

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from safe_compose.core.backup import Backup, VolumeRecord, hide_option
+from safe_compose.core.backup import Backup, VolumeRecord
+from safe_compose.core.redaction import hide_option
 from safe_compose.store.catalogue.checks import MOST_FILES, is_normal_path
 
 MANIFEST, SUMS, RECIPE, VERIFICATION = (

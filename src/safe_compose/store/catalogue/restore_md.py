@@ -6,13 +6,8 @@ The instructions need only docker, sha256sum, gzip, tar and the database's own c
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from safe_compose.core.backup import (
-    HIDDEN,
-    Artifact,
-    Backup,
-    VolumeRecord,
-    folders_of_database,
-)
+from safe_compose.core.backup import Artifact, Backup, VolumeRecord, folders_of_database
+from safe_compose.core.redaction import HIDDEN
 from safe_compose.core.text import escape_markdown, join_for_shell, quote_markdown, shell_quote
 from safe_compose.store.catalogue.restore_commands import (
     RUN,

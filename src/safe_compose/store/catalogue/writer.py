@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_compose import __version__
-from safe_compose.core.backup import (
-    OWNER,
-    UNKNOWN_PLACE,
-    WORKPLACE,
-    Backup,
-    Evidence,
-    OffsiteCopy,
-    redact,
-)
+from safe_compose.core.backup import OWNER, UNKNOWN_PLACE, WORKPLACE, Backup, Evidence, OffsiteCopy
+from safe_compose.core.redaction import redact
 from safe_compose.errors import OperationFailed, UsageError, VerificationFailed
 from safe_compose.store import locks
 from safe_compose.store.catalogue import manifest
