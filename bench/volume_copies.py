@@ -18,7 +18,7 @@ from stage import Stage, docker, high_mark, real_docker, shell
 from safe_compose.core.backup import Artifact
 from safe_compose.databases import postgres
 from safe_compose.engine import PIPE, Engine, Helper, connect
-from safe_compose.volumes import archive, gzip_stream
+from safe_compose.volumes import archive, extraction, gzip_stream
 from safe_compose.volumes.helper_program import feed
 from testing.projects import unique
 
@@ -239,8 +239,8 @@ def _extract(engine: Engine, kept: Path, artifacts: Sequence[Artifact]) -> float
     target = engine.docker.create_volume(unique("scback"))
     try:
         begun = time.perf_counter()
-        archive.extract(engine, kept, artifacts, target.name)
-        archive.sync(engine, target.name)
+        extraction.extract(engine, kept, artifacts, target.name)
+        extraction.sync(engine, target.name)
         return time.perf_counter() - begun
     finally:
         docker("volume", "rm", target.name)

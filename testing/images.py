@@ -57,18 +57,11 @@ def _members(deb: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
 
 def packages_layer(recipe: Recipe, apt: Apt, cache: Path) -> Path:
     """Return the layer of the packages' files, made once and kept below `cache`/layers."""
-    if recipe.only:
-        wanted = {
-            name: version
-            for name, version in apt.closure(recipe.packages).items()
-            if name in recipe.packages
-        }
-    else:
-        wanted = {
-            name: version
-            for name, version in apt.closure(recipe.packages).items()
-            if name not in recipe.release.needless
-        }
+    wanted = {
+        name: version
+        for name, version in apt.closure(recipe.packages).items()
+        if (name in recipe.packages if recipe.only else name not in recipe.release.needless)
+    }
     merge = not recipe.only
     key = json.dumps([FORMAT, wanted, recipe.only, recipe.release.unwanted, repr(recipe.edits)])
     layer = cache / "layers" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"

@@ -187,6 +187,7 @@ class Workspace:
             The folder; None when the project is new, or known in this folder, or when a person has
                 approved that it is in this folder as well.
         """
+        from safe_compose.settings.project_folders import KnownFolder
         from safe_compose.store import settings_approval
 
         real = os.path.realpath(folder)
@@ -194,7 +195,8 @@ class Workspace:
         if known is None or known == real:
             return None
         if not settings_approval.is_waiting(
-            self.whole or self.settings, _make_moved_setting(self.engine.id, name, known, real)
+            self.whole or self.settings,
+            KnownFolder(self.engine.id, name, known).make_setting(real),
         ):
             return None
         settings_approval.say_once(
@@ -459,16 +461,6 @@ def open_workspace(
     )
 
 
-def _make_moved_setting(engine_id: str, name: str, known: str, folder: str) -> "ForeignSetting":
-    from safe_compose.settings.foreign_settings import ForeignSetting
-
-    shown = (
-        f"project {name}, first seen in {known}, is this folder's too: what its files lower and"
-        " redirect counts"
-    )
-    return ForeignSetting(folder, "project", shown, (engine_id, name, known))
-
-
 def find_claimed_projects(settings: "Settings", folder: Path) -> "tuple[ForeignSetting, ...]":
     """Return what must be approved for projects of this folder that were first seen elsewhere.
 
@@ -483,11 +475,7 @@ def find_claimed_projects(settings: "Settings", folder: Path) -> "tuple[ForeignS
         if name is not None
         else ()
     )
-    return tuple(
-        _make_moved_setting(one.engine_id, one.project, one.folder, real)
-        for one in seen
-        if one.folder != real
-    )
+    return tuple(one.make_setting(real) for one in seen if one.folder != real)
 
 
 @cache

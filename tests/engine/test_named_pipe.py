@@ -17,7 +17,7 @@ import pytest
 from safe_compose.core.backup import Artifact
 from safe_compose.engine import PIPE, Engine, Helper, HelperFailed, connect, helper_containers
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes import archive
+from safe_compose.volumes import archive, extraction
 from safe_compose.volumes.gzip_stream import read_blocks
 from safe_compose.volumes.helper_program import feed
 from testing.projects import docker, unique, wait_until
@@ -312,7 +312,7 @@ def test_an_archive_is_the_same_both_ways_and_goes_back_both_ways(
 def _goes_back(engine: Engine, folder: Path, artifacts: tuple[Artifact, ...]) -> None:
     target = engine.docker.create_volume(unique("sc-pipe")).name
     try:
-        archive.extract(engine, folder, artifacts, target)
+        extraction.extract(engine, folder, artifacts, target)
     finally:
         engine.docker.remove_volume(target)
 

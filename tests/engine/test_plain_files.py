@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from safe_compose.engine import Engine, Helper
-from safe_compose.volumes import archive
+from safe_compose.volumes import archive, extraction
 
 pytestmark = pytest.mark.engine
 IMAGE = "postgres:15"
@@ -62,7 +62,7 @@ def test_a_huge_hole_a_socket_and_the_longest_name_cost_nothing(
     assert tar.bytes < 1 << 20, "the hole was stored"
     assert tar.detail["lost"] == "1 sockets (they hold nothing)"
     assert archive.verify(tmp_path, artifacts).level == "L2"
-    archive.extract(engine, tmp_path, artifacts, new)
+    extraction.extract(engine, tmp_path, artifacts, new)
     look = ("find", "/v", "-not", "-type", "s", "-printf", r"%y %s %b %m %P\n")
     assert sorted(inside(engine, new, *look).splitlines()) == sorted(
         inside(engine, old, *look).splitlines()
@@ -80,7 +80,7 @@ with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
     volume, into = engine.docker.volume(old), Path(folder)
     artifacts = archive.archive(engine, volume, into=into)
     what = archive.verify(into, artifacts).what
-    archive.extract(engine, into, artifacts, new)
+    extraction.extract(engine, into, artifacts, new)
 # not ru_maxrss, which a process inherits from the one that started it
 highest = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 print(json.dumps({"what": what, "kib": highest}))

@@ -18,7 +18,7 @@ import pytest
 from safe_compose.core.backup import Artifact
 from safe_compose.engine import Engine, Helper
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
-from safe_compose.volumes import archive, gzip_stream, single_path
+from safe_compose.volumes import archive, extraction, gzip_stream, single_path
 from safe_compose.volumes.tar import read_members, resolve_links
 from testing.disks import mounting
 from testing.no_program import python_without_program
@@ -272,7 +272,7 @@ def test_everything_in_a_volume_comes_back_byte_for_byte(
     evidence = archive.verify(tmp_path, artifacts)
     assert (evidence.level, evidence.subject) == ("L2", tar.file)
     assert "17 members equal the list" in evidence.what and "taken from it" not in evidence.what
-    assert archive.extract(engine, tmp_path, artifacts, new) == ""
+    assert extraction.extract(engine, tmp_path, artifacts, new) == ""
     before = _fingerprint(engine, old)
     assert _fingerprint(engine, new) == before
     for witness in (
@@ -315,7 +315,7 @@ def test_what_an_older_release_archived_is_verified_and_comes_back(
     _make_hole(engine, old)
     artifacts = made(engine, old, tmp_path)
     assert "15 members equal the list" in archive.verify(tmp_path, artifacts).what
-    assert archive.extract(engine, tmp_path, artifacts, new) == ""
+    assert extraction.extract(engine, tmp_path, artifacts, new) == ""
     assert _fingerprint(engine, new, plain=plain) == _fingerprint(engine, old, plain=plain)
 
 
@@ -334,8 +334,8 @@ def test_what_is_back_outlives_a_power_cut(
     try:
         with mounting(tmp_path / "disk", tmp_path / "before") as before:
             (before / "lost+found").rmdir()
-            archive.extract(engine, tmp_path, artifacts, on(before, names[0]))
-            archive.sync(engine, names[0])
+            extraction.extract(engine, tmp_path, artifacts, on(before, names[0]))
+            extraction.sync(engine, names[0])
             for name in names[1:]:
                 if name == names[2]:
                     single_path.place_path(
@@ -363,8 +363,8 @@ found = {}
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
     artifacts = archive.archive(engine, engine.docker.volume(old), into=Path(folder))
     found["detail"], found["what"] = artifacts[0].detail, archive.verify(Path(folder), artifacts).what
-    archive.extract(engine, Path(folder), artifacts, new)
-    archive.sync(engine, new)
+    extraction.extract(engine, Path(folder), artifacts, new)
+    extraction.sync(engine, new)
     for name, words in (("plan_path", (engine, new, "plain", "x")), ("clear", (engine, new))):
         try:
             getattr(single_path if name == "plan_path" else archive, name)(*words)
@@ -405,7 +405,7 @@ from safe_compose.engine import connect
 from safe_compose.volumes import archive
 docker, run_id, new, folder, artifacts = sys.argv[1:]
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
-    print(archive.extract(engine, Path(folder), [Artifact(**told) for told in json.loads(artifacts)], new))
+    print(extraction.extract(engine, Path(folder), [Artifact(**told) for told in json.loads(artifacts)], new))
 """
 
 
@@ -436,7 +436,7 @@ def test_where_a_file_system_knows_no_attributes_the_rest_comes_back_and_that_is
         engine.docker.create_volume(
             name, options={"type": "none", "o": "bind", "device": str(place)}
         )
-        lost = archive.extract(engine, tmp_path, artifacts, name)
+        lost = extraction.extract(engine, tmp_path, artifacts, name)
         assert "5 extended attributes were not taken" in lost
         assert (place / "plain").read_bytes() == b"plain" * 1000 and (
             place / "set-uid"
@@ -454,7 +454,7 @@ def test_an_empty_volume_is_archived_and_restored(
     old, new = make_volume(), make_volume()
     artifacts = _archived(engine, old, tmp_path)
     assert "1 members" in archive.verify(tmp_path, artifacts).what
-    archive.extract(engine, tmp_path, artifacts, new)
+    extraction.extract(engine, tmp_path, artifacts, new)
     assert _fingerprint(engine, new) == _fingerprint(engine, old)
 
 
@@ -475,14 +475,14 @@ def test_a_volume_that_is_not_empty_is_never_extracted_into(
     artifacts = _archived(engine, old, tmp_path)
     before = _fingerprint(engine, old)
     with pytest.raises(StateChanged, match="not empty"):
-        archive.extract(engine, tmp_path, artifacts, old)
+        extraction.extract(engine, tmp_path, artifacts, old)
     assert _fingerprint(engine, old) == before
 
 
 def test_emptying_a_volume_keeps_the_volume_itself(engine: Engine, make_volume: Maker) -> None:
     name = make_volume(_content())
     before = engine.docker.volume(name)
-    archive.clear(engine, name)
+    extraction.clear(engine, name)
     assert engine.archives.list_root(name) == []
     after = engine.docker.volume(name)
     assert before is not None and after is not None
@@ -508,7 +508,7 @@ def test_a_damaged_archive_is_rejected_before_a_byte_reaches_the_volume(
         with pytest.raises(VerificationFailed):
             archive.verify(tmp_path, artifacts)
     with pytest.raises(VerificationFailed):
-        archive.extract(engine, tmp_path, artifacts, new)
+        extraction.extract(engine, tmp_path, artifacts, new)
     assert engine.archives.list_root(new) == []
 
 

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from safe_compose.volumes.tar import compare, read_list, read_members
+from safe_compose.volumes.comparison import compare
+from safe_compose.volumes.tar import read_list, read_members
 from testing.disks import mounting
 from testing.helper import PROGRAM, helper, plant
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_compose.volumes.tar import BadTar, Member, compare, read_list, read_members, resolve_links
+from safe_compose.volumes.comparison import compare
+from safe_compose.volumes.tar import BadTar, Member, read_list, read_members, resolve_links
 
 
 def _blocks(data: bytes, size: int = 1 << 16) -> Iterator[bytes]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from safe_compose.core.observed import Container, Volume
-from safe_compose.core.quantities import format_size
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.core.text import join_for_shell
 from safe_compose.engine import full_disk, values
@@ -286,16 +285,7 @@ class Daemon:
 
         It names the space that they free.
         """
-        found = self.list_cleanup_commands()
-        if not found:
-            return (
-                "make room on the disk that the engine keeps its data on (containers' logs, other"
-                " files), then run it again"
-            )
-        commands = "; ".join(
-            f"{p.command} ({p.takes}, about {format_size(p.bytes)})" for p in found
-        )
-        return f"make room on the engine's disk, in this order: {commands}; then run it again"
+        return full_disk.format_advice(self.list_cleanup_commands())
 
     def logs_tail(self, container_id: str, lines: int = 20) -> str:
         """Return the last lines of a container's log; empty where its log driver cannot be read."""

@@ -3,10 +3,11 @@
 This module is pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from safe_compose.core.observed import HELPER_LABEL, LOCK_LABEL
+from safe_compose.core.quantities import format_size
 from safe_compose.core.text import join_for_shell
 
 FULL = "the engine's disk is full"
@@ -73,6 +74,17 @@ def list_cleanup_commands(usage: Mapping[str, Any], docker: str = "docker") -> l
     ]
     there = (cache > 0, bool(images), bool(ended))
     return [proposal for proposal, useful in zip(found, there, strict=True) if useful]
+
+
+def format_advice(commands: Sequence[CleanupCommand]) -> str:
+    """Return the next step where the disk is full: these commands, in order."""
+    if not commands:
+        return (
+            "make room on the disk that the engine keeps its data on (containers' logs, other"
+            " files), then run it again"
+        )
+    steps = "; ".join(f"{p.command} ({p.takes}, about {format_size(p.bytes)})" for p in commands)
+    return f"make room on the engine's disk, in this order: {steps}; then run it again"
 
 
 def _is_dangling(image: Mapping[str, Any]) -> bool:

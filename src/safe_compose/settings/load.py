@@ -74,10 +74,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from safe_compose.core.destination import Destination, keep_signed
 from safe_compose.errors import ConfigError
+from safe_compose.settings.caller import Caller, find_invoker
 from safe_compose.settings.foreign_settings import (
     ForeignSetting,
     find_foreign,
@@ -177,62 +178,6 @@ class Settings:
         return tuple(d for d in self.offsite if d.required)
 
 
-class _Caller(NamedTuple):
-    """The calling user, and the paths of that user's own files."""
-
-    environ: Mapping[str, str]
-    uid: int
-    invoker: pwd.struct_passwd | None
-
-    @property
-    def owners(self) -> frozenset[int]:
-        """Return the users whose files are obeyed.
-
-        They are this user and root, and under sudo its caller.
-
-        That user may run this program as root, and owns the folders of the project.
-        """
-        return frozenset(
-            {0, self.uid, *([self.invoker.pw_uid] if self.invoker is not None else [])}
-        )
-
-    @property
-    def home(self) -> Path:
-        """Return the home folder of the calling user."""
-        if self.invoker is not None:
-            return Path(self.invoker.pw_dir)
-        home = self.environ.get("HOME", "")
-        return Path(home) if home.startswith("/") else Path(pwd.getpwuid(os.getuid()).pw_dir)
-
-    @property
-    def user_file(self) -> Path:
-        """Return the path of the user's settings file."""
-        return self._base("XDG_CONFIG_HOME", ".config") / "safe-compose" / "config.toml"
-
-    @property
-    def default_store(self) -> Path:
-        """Return the user's store where nothing names another one."""
-        return self._base("XDG_DATA_HOME", ".local/share") / "safe-compose"
-
-    def _base(self, variable: str, default: str) -> Path:
-        """Return a base folder of the XDG specification, from the given environment.
-
-        A relative one counts as unset. Under sudo the variables are root's, so the invoking user's
-        own default counts.
-        """
-        value = self.environ.get(variable, "") if self.invoker is None else ""
-        return Path(value) if value.startswith("/") else self.home / default
-
-    def named_store(self) -> Path | None:
-        """Return the store that SAFE_COMPOSE_HOME names, or None."""
-        named = self.environ.get("SAFE_COMPOSE_HOME", "")
-        # from a CI file or a unit, where no shell expands it
-        if named == "~" or named.startswith("~/"):
-            return self.home / named[2:]
-        # `..` goes, symbolic links stay
-        return Path(os.path.abspath(named)) if named else None  # noqa: PTH100
-
-
 def load(
     project_dir: Path | None, environ: Mapping[str, str], *, uid: int | None = None
 ) -> Settings:
@@ -251,7 +196,7 @@ def load(
         ConfigError: A file is invalid; lists every error of every file.
     """
     uid = os.geteuid() if uid is None else uid
-    caller = _Caller(environ, uid, _invoker(environ) if uid == 0 else None)
+    caller = Caller(environ, uid, find_invoker(environ) if uid == 0 else None)
     faults: list[str] = []
     remarks: list[str] = []
     policy = _policy(faults)
@@ -285,7 +230,7 @@ def load(
 
 
 def _add_project(
-    caller: _Caller,
+    caller: Caller,
     policy: "FileSettings | None",
     user: "FileSettings | None",
     project: "FileSettings",
@@ -364,7 +309,7 @@ def _require_signatures(found: Settings, signed: tuple[Destination, ...], store:
 
 
 def _combine(
-    caller: _Caller, policy: "FileSettings | None", given: "list[FileSettings | None]"
+    caller: Caller, policy: "FileSettings | None", given: "list[FileSettings | None]"
 ) -> Settings:
     """Return the settings of some files, with the highest precedence first, after root's policy."""
     found = [words for words in given if words is not None]
@@ -425,24 +370,14 @@ def is_off_forbidden() -> bool:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _invoker(environ: Mapping[str, str]) -> pwd.struct_passwd | None:
-    """Return the user who called sudo; None when there is none, or when it was root."""
-    name = environ.get("SUDO_USER", "")
-    try:
-        found = pwd.getpwnam(name) if name else None
-    except KeyError:
-        return None
-    return found if found is not None and found.pw_uid != 0 else None
-
-
-def _root_stores(caller: _Caller, faults: list[str]) -> list[Path]:
+def _root_stores(caller: Caller, faults: list[str]) -> list[Path]:
     """Return root's own stores under sudo.
 
     Root's protections hold for every user who acts as root.
     """
     if caller.invoker is None:
         return []
-    root = _Caller({"HOME": pwd.getpwuid(0).pw_dir}, 0, None)
+    root = Caller({"HOME": pwd.getpwuid(0).pw_dir}, 0, None)
     words = _read(root.user_file, root, faults, [], own=False)
     return [
         *([words.store] if words is not None and words.store is not None else []),
@@ -476,7 +411,7 @@ def explain_distrust(files: Sequence[Path], environ: Mapping[str, str]) -> str |
     Other users can have written one of them, or they lead to further files, which are not examined.
     """
     uid = os.geteuid()
-    owners = _Caller(environ, uid, _invoker(environ) if uid == 0 else None).owners
+    owners = Caller(environ, uid, find_invoker(environ) if uid == 0 else None).owners
     for file in files:
         try:
             found = trusted_file.read(file, owners, 16 * LARGEST_FILE)
@@ -494,7 +429,7 @@ _LEADS_ON = re.compile(rb"(?m)\binclude[\"']?\s*:|\bextends\b|\\[xuU]|^\s*\?")
 
 
 def _read(
-    path: Path, caller: _Caller, faults: list[str], remarks: list[str], *, own: bool
+    path: Path, caller: Caller, faults: list[str], remarks: list[str], *, own: bool
 ) -> "FileSettings | None":
     """Return the settings of one file (`own`: the project's), or None.
 

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from safe_compose.settings.foreign_settings import ForeignSetting
 from safe_compose.system import files
 from safe_compose.system.files import Access, acting_as_owner, make_folders, read_regular
 
@@ -28,6 +29,14 @@ class KnownFolder(NamedTuple):
     project: str
     folder: str
     """The path without symbolic links."""
+
+    def make_setting(self, folder: str) -> ForeignSetting:
+        """Return what a person must approve for the project to be another folder's as well."""
+        shown = (
+            f"project {self.project}, first seen in {self.folder}, is this folder's too: what its"
+            " files lower and redirect counts"
+        )
+        return ForeignSetting(folder, "project", shown, tuple(self))
 
 
 class ProjectFolders:

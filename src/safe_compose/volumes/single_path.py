@@ -8,7 +8,8 @@ from typing import NamedTuple
 from safe_compose.core.backup import Artifact
 from safe_compose.engine import Engine, NoOwnImage
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes.archive import archive_and_list, select_storable, sync
+from safe_compose.volumes.archive import archive_and_list, select_storable
+from safe_compose.volumes.extraction import sync
 from safe_compose.volumes.gzip_stream import make_damage_fault, show_nothing, unpack
 from safe_compose.volumes.helper_program import (
     MOUNT,

@@ -18,7 +18,7 @@ from safe_compose.databases.trials import (
 )
 from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import OperationFailed, Refused, VerificationFailed
-from safe_compose.volumes.archive import extract
+from safe_compose.volumes.extraction import extract
 from safe_compose.volumes.gzip_stream import make_evidence
 from safe_compose.volumes.helper_program import read_last_words
 

@@ -352,6 +352,7 @@ def _stream(
     progress: Callable[[int], None],
     queue: WorkQueue[str],
 ) -> Artifact:
+    """Dump one database, or for None the globals, into a file."""
     server, volume, path = target.server, target.volume, target.folder / file
     stage = "dump of the globals" if database is None else f"dump of database {database}"
     # A pipe cannot be synced, which pg_dump takes for a failure; releases before 10 neither sync
@@ -385,16 +386,8 @@ def _stream(
             if _NO_ZLIB not in error.stderr:
                 raise
             sums = stream(argv)
-    kind = "globals" if database is None else "database"
-    return artifact_of(
-        path,
-        target.into,
-        sums,
-        volume,
-        kind,
-        database=database,
-        detail={"by": server.client.words},
-    )
+    kind, detail = "globals" if database is None else "database", {"by": server.client.words}
+    return artifact_of(path, target.into, sums, volume, kind, database=database, detail=detail)
 
 
 def verify_dump(

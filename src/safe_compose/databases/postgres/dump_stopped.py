@@ -21,7 +21,7 @@ from safe_compose.databases.trials import making_scratch_volume
 from safe_compose.engine import Engine, Helper
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import volume_files
-from safe_compose.volumes.archive import extract
+from safe_compose.volumes.extraction import extract
 from safe_compose.volumes.helper_program import MOUNT
 
 

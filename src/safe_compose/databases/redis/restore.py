@@ -22,7 +22,7 @@ from safe_compose.databases.redis.info import describe_differences, parse_keyspa
 from safe_compose.databases.trials import TrialSkipped, making_scratch_volume, read_last_log
 from safe_compose.engine import Engine, Helper, HelperFailed
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.archive import extract
+from safe_compose.volumes.extraction import extract
 from safe_compose.volumes.gzip_stream import make_evidence, show_nothing, unpack
 from safe_compose.volumes.helper_program import MOUNT
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safe_compose.core.backup import Backup, VolumeRecord
-from safe_compose.core.observed import HELPER_LABEL, Container, Volume
-from safe_compose.core.text import join_for_shell, shell_quote
+from safe_compose.core.observed import Container, Volume
+from safe_compose.core.text import join_for_shell
 from safe_compose.databases.protocol import Dump
-from safe_compose.databases.registry import DATABASES, stopped_dump
+from safe_compose.databases.registry import stopped_dump
 from safe_compose.databases.servers import RunningServer
 from safe_compose.engine import Engine, MountEvents
 from safe_compose.errors import StateChanged, VerificationFailed
@@ -28,12 +28,13 @@ from safe_compose.operations.backup.running_dump import dump_running
 from safe_compose.operations.backup.servers import add_servers, list_database_containers
 from safe_compose.operations.backup.store_place import require_store_outside
 from safe_compose.operations.backup.volume_copy import VolumeCopy
-from safe_compose.operations.stopped_containers import RefillSource, StoppedContainers, refuse_own
+from safe_compose.operations.backup.writers import require_no_writers, require_nobody_came
+from safe_compose.operations.stopped_containers import RefillSource, StoppedContainers
 from safe_compose.store.catalogue.catalogue import Catalogue, Draft
 from safe_compose.store.journal import Run
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
-from safe_compose.volumes import archive, encryption, gzip_stream
+from safe_compose.volumes import encryption, extraction, gzip_stream
 
 if TYPE_CHECKING:
     from safe_compose.settings.load import Settings
@@ -133,7 +134,7 @@ def back_up_before_deletion(
         with _keeping_dumps(engine, catalogue, request, draft, dumped.dumps, stopped_containers):
             settled = _stop_databases(engine, request, servers, settings, stopped_containers)
             mounts = engine.mounts.watch(names) if not engine.docker.disk_is_full else None
-            _require_nobody_came(engine, request)
+            require_nobody_came(engine, request)
             started_at, created_at = _read_state(engine, request)
             records = []
             for volume, verdict in request.volumes:
@@ -180,7 +181,7 @@ def _prepare_request(
     # Unless a caller has done so: nothing that the settings want encrypted is written in the clear.
     if not encryption.is_set():
         encryption.set_recipients(settings.recipients)
-    _require_no_writers(request)
+    require_no_writers(request)
     _require_store_outside(catalogue, request)
     if engine.helpers.notice_full_disk():
         terminal.say(
@@ -272,7 +273,7 @@ def _fill(engine: Engine, folder: Path, record: VolumeRecord) -> None:
     """
     if (locked := gzip_stream.find_missing_key(folder, record)) is not None:
         raise locked
-    archive.extract(engine, folder, record.artifacts, record.name)
+    extraction.extract(engine, folder, record.artifacts, record.name)
 
 
 @contextmanager
@@ -350,7 +351,7 @@ def stop_all(
         StateChanged: A container that may not be stopped uses a volume.
         OperationFailed: A container cannot be stopped.
     """
-    _require_no_writers(request)
+    require_no_writers(request)
     request, servers = add_servers(engine, request)
     databases = list_database_containers(request, servers)
     _stop_all_but(databases, request, stopped_containers)
@@ -404,69 +405,6 @@ def _stop_databases(
             (c for c in request.may_stop if c.id in databases), timeout=settings.stop_timeout
         )
     return settled
-
-
-def _require_no_writers(request: BackupRequest) -> None:
-    """Check that every running user of a volume can be stopped by the command, without damage.
-
-    The command itself must stop it, and a stop must not destroy it. Nor may it be paused when the
-    only copy is what its stop leaves, because a paused server cannot be asked to save.
-
-    Raises:
-        StateChanged: One of them does not qualify.
-    """
-    refuse_own(request.may_stop)
-    may = {c.id for c in request.may_stop}
-    for volume, verdict in request.volumes:
-        database = DATABASES.get(verdict.kind)
-        for user in request.observed.users(volume.name):
-            asked = (
-                database is not None
-                and not database.dumped_before_deletion
-                and database.serves(user, volume.name)
-            )
-            if user.state == "paused" and asked:
-                raise StateChanged(
-                    f"volume {volume.name}: container {user.name} is paused and cannot be asked to"
-                    " save what it holds in memory; nothing was deleted",
-                    next_step=(
-                        f"let it go on: docker unpause {shell_quote(user.name)}, then run the"
-                        " command again"
-                    ),
-                )
-            if user.lively and (user.id not in may or user.auto_remove):
-                why = (
-                    "was started with --rm, so stopping it would destroy it"
-                    if user.auto_remove
-                    else "runs on it"
-                )
-                raise StateChanged(
-                    f"volume {volume.name}: container {user.name} {why}, and this command would not"
-                    " stop it; nothing was deleted",
-                    next_step=f"stop it first: docker stop {shell_quote(user.name)}",
-                )
-
-
-def _require_nobody_came(engine: Engine, request: BackupRequest) -> None:
-    """Check that no container that may write to a volume was created or started since.
-
-    It may be gone before the last inspection, and `MountEvents` report only later ones.
-
-    Raises:
-        StateChanged: There is one.
-    """
-    known = {c.id for c in request.observed.containers}
-    for volume, _ in request.volumes:
-        for user in engine.docker.users(volume.name):
-            ours = user.labels.get(HELPER_LABEL) == engine.helpers.run_id
-            writes = any(mount.name == volume.name and not mount.read_only for mount in user.mounts)
-            if writes and not ours and (user.lively or user.id not in known):
-                done = "started" if user.lively else "made"
-                raise StateChanged(
-                    f"container {user.name} was {done} on volume {volume.name} while its users were"
-                    " stopped; nothing was deleted",
-                    next_step="stop what starts it, then run the command again",
-                )
 
 
 def _require_store_outside(catalogue: Catalogue, request: BackupRequest) -> None:

@@ -13,7 +13,7 @@ from safe_compose.operations.stopped_containers import ContainerState
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.store.steps import RestoringVolume
 from safe_compose.ui import terminal
-from safe_compose.volumes import archive, encryption, gzip_stream
+from safe_compose.volumes import encryption, extraction, gzip_stream
 
 
 class Refill(NamedTuple):
@@ -130,8 +130,8 @@ def _refill_one(killed: KilledRun, volume: str, backup: str | None) -> str:
         again.step("refilling", volume=volume, backup=backup)
         engine.mounts.keep([volume])
         with terminal.showing_progress(f"fill {volume} again") as report:
-            archive.clear(engine, volume)
-            archive.extract(
+            extraction.clear(engine, volume)
+            extraction.extract(
                 engine, folder, record.artifacts, volume, add_heartbeat(again, volume, report)
             )
         again.step("refilled", volume=volume)

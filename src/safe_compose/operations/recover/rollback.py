@@ -20,7 +20,7 @@ from safe_compose.store.journal import Run
 from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import RestoringVolume, Running, TakenFromTrash, VolumeRestored
 from safe_compose.ui import terminal
-from safe_compose.volumes import archive, gzip_stream, last_write, rename
+from safe_compose.volumes import extraction, gzip_stream, last_write, rename
 
 _LOOK = parse(["volume", "ls"])
 
@@ -130,14 +130,14 @@ def roll_back(
         else None
     )
     if begun.trash is None and begun.emptied:  # only once its replacement is at hand
-        archive.clear(engine, begun.volume)
+        extraction.clear(engine, begun.volume)
     if not begun.existed:
         engine.docker.remove_volume(begun.volume)
     elif before is not None:
         folder, old = before
-        if lost := archive.extract(engine, folder, old.artifacts, begun.volume, progress):
+        if lost := extraction.extract(engine, folder, old.artifacts, begun.volume, progress):
             terminal.say(f"safe-compose: {begun.volume}: {lost}")
-        archive.sync(engine, begun.volume)
+        extraction.sync(engine, begun.volume)
 
 
 def find_safety_backup(catalogue: Catalogue, safety: str, volume: str) -> tuple[Path, VolumeRecord]:

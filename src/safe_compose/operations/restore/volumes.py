@@ -15,7 +15,7 @@ from safe_compose.operations.restore.plan import RestorePlan
 from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.store.journal import Run
 from safe_compose.ui import terminal
-from safe_compose.volumes import archive
+from safe_compose.volumes import archive, extraction
 
 
 def fill(
@@ -44,7 +44,7 @@ def fill(
     """
     engine = plan.engine
     if empty_first:
-        archive.clear(engine, into)
+        extraction.clear(engine, into)
     if target.trash:
         trash.move_back(engine, into, target.trash)
         return "trash"
@@ -55,7 +55,7 @@ def fill(
         _fill_from_dump(plan, run, target, into)
         _restore_settings(plan, target, into, wanted=with_settings)
         source = target.source
-    archive.sync(engine, into)
+    extraction.sync(engine, into)
     return source
 
 
@@ -67,7 +67,7 @@ def _fill_from_archive(
     size = tar.uncompressed_bytes if tar is not None else None
     with terminal.showing_progress(f"restore {into}", total=size, ends=False) as report:
         progress = add_heartbeat(run, into, report)
-        lost = archive.extract(engine, folder, artifacts, into, progress, add=add)
+        lost = extraction.extract(engine, folder, artifacts, into, progress, add=add)
     if lost:
         terminal.say(f"safe-compose: {into}: {lost}")
     if count := sqlite.put_copies(engine, folder, artifacts, into):
@@ -82,7 +82,7 @@ def _fill_from_dump(plan: RestorePlan, run: Run, target: RestoreTarget, into: st
     if others := archive.select_others(record.artifacts):
         with terminal.showing_progress(f"restore the other files of {into}") as report:
             progress = add_heartbeat(run, into, report)
-            lost = archive.extract(engine, folder, others, into, progress)
+            lost = extraction.extract(engine, folder, others, into, progress)
         if lost:
             terminal.say(f"safe-compose: {into}: {lost}")
     size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
