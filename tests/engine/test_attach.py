@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,10 @@ from hypothesis import strategies as st
 from safe_compose.engine import Engine, Helper, HelperFailed, attach, connect
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.gzip_stream import read_blocks
+from testing.engine_proxy import cutting
 from testing.projects import unique, wait_until
 
 pytestmark = pytest.mark.engine
-
-SOCKET = "/var/run/docker.sock"
 
 
 @pytest.fixture
@@ -135,52 +133,12 @@ def test_frames_may_be_cut_and_read_anywhere_but_may_not_end_too_early(
         assert bytes(tail) == b"".join(data for kind, data in frames if kind == 2)
 
 
-@contextmanager
-def _cutting(folder: Path, after: int) -> Iterator[str]:
-    """The engine's socket once more; it hangs up on whoever has got so many bytes over one
-    connection.
-    """
-    path = folder / "s"
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    listener.listen(16)
-
-    def pump(source: socket.socket, target: socket.socket, left: int) -> None:
-        with suppress(OSError):
-            while data := source.recv(min(left, 65536)):
-                target.sendall(data)
-                left -= len(data)
-                if not left:
-                    break
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR if not left else socket.SHUT_WR)
-
-    def serve() -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(SOCKET)
-            for pair, left in (((near, far), 1 << 60), ((far, near), after)):
-                threading.Thread(target=pump, args=(*pair, left), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield f"unix://{path}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
 @pytest.mark.thorough
 def test_a_connection_that_is_cut_is_never_the_end_of_the_output(
     real_docker: str, tmp_path: Path, engine: Engine
 ) -> None:
     with (
-        _cutting(tmp_path, 3_000_000) as host,
+        cutting(3_000_000) as host,
         connect(
             real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.helpers.run_id
         ) as cut,

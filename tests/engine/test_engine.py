@@ -21,9 +21,9 @@ from safe_compose.engine import Engine, Helper, HelperFailed, connect
 from safe_compose.engine.connect import Bridge
 from safe_compose.errors import DockerNotFound, EngineUnavailable, OperationFailed, Refused
 from safe_compose.grammar import parser
+from testing.engine_proxy import forwarding_tcp
 from testing.engine_scene import VERSIONS, Scene, inside, look_at, names, stopped
 from testing.projects import LAB, ComposeProject, docker, unique, wait_until
-from testing.tcp_forwarder import forwarding_tcp
 
 pytestmark = pytest.mark.engine
 

@@ -7,7 +7,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from testing.engine_proxy import ENGINE, answering
+from testing.engine_proxy import ENGINE, accepting, answering
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.matrix import make_certificates
 from testing.projects import Completed, ComposeProject, docker, require_success
@@ -88,21 +87,13 @@ def tls_engine(folder: Path) -> Iterator[str]:
     context.verify_mode = ssl.CERT_REQUIRED
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def serve() -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            with suppress(OSError), context.wrap_socket(near, server_side=True) as opened:
-                opened.recv(1)
+    def serve(near: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(near, server_side=True) as opened:
+            opened.recv(1)
 
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    with accepting(listener, serve):
+        yield address
 
 
 def test_certificates_that_do_not_fit_are_named_in_dockers_words(

@@ -3,18 +3,16 @@ to tell, and not without events.
 """
 
 import socket
-import threading
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from safe_compose.engine import docker as engine_docker
+from testing.engine_proxy import copy, relay, serving
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import docker, require_success, unique, volume_exists
 from testing.stacks import JOB
-
-ENGINE = "/var/run/docker.sock"
 
 
 class _EngineProxy:
@@ -22,37 +20,18 @@ class _EngineProxy:
     answered, and the one about events where it is forbidden.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         self.asked = 0
         self.hides_events = False
-        self.host = f"unix://{path}"
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(64)
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.host = ""
 
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(ENGINE)
-            threading.Thread(target=self._pass, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket, asks: bool) -> None:
+    def ask(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while chunk := source.recv(65536):
-                if asks and b"/system/df" in chunk.split(b"\r\n", 1)[0]:
+                if b"/system/df" in chunk.split(b"\r\n", 1)[0]:
                     self.asked += 1
                     continue
-                if asks and self.hides_events and b"/events" in chunk.split(b"\r\n", 1)[0]:
+                if self.hides_events and b"/events" in chunk.split(b"\r\n", 1)[0]:
                     source.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
                     continue
                 target.sendall(chunk)
@@ -62,11 +41,10 @@ class _EngineProxy:
 
 
 @pytest.fixture
-def proxy(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_EngineProxy]:
-    made = _EngineProxy(Path("/tmp", f"{unique('sc-proxy')}.sock"))
-    yield made
-    made.close()
-    Path(made.host.removeprefix("unix://")).unlink()
+def proxy(lab: None) -> Iterator[_EngineProxy]:
+    made = _EngineProxy()
+    with serving(partial(relay, asked=made.ask, answered=copy)) as made.host:
+        yield made
 
 
 @pytest.mark.engine

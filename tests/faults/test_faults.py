@@ -15,6 +15,7 @@ import pexpect
 import pytest
 
 from testing.disks import small_disk
+from testing.engine_proxy import forwarding_tcp
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.plain_install import plain_python
 from testing.projects import LAB, ComposeProject, docker, real_docker, unique, wait_until
@@ -29,7 +30,6 @@ from testing.runs import (
     store,
 )
 from testing.stacks import FILES, JOB
-from testing.tcp_forwarder import forwarding_tcp
 from testing.terminal import PROGRAM, Person
 from testing.watch import command_lines
 
