@@ -370,6 +370,8 @@ def read(words: "Sequence[str]", program: str) -> "Invocation":
     invocation = parser.parse(words, program)
     if program != "docker-compose":
         return invocation
+    from safe_compose.grammar.dialects import doubt_dashes
+
     path = launch.LaunchContext.plugin or launch.search(program)
     if path is None:
         from safe_compose.grammar.standalone import split_standalone
@@ -384,7 +386,7 @@ def read(words: "Sequence[str]", program: str) -> "Invocation":
     )
     harmless = old.kind == invocation.kind == "none" and old.argv == invocation.argv
     settled = (same and invocation.doubt is None) or (harmless and not invocation.unknown)
-    doubtful = _doubt_dashes(old)
+    doubtful = doubt_dashes(old)
     if settled and doubtful is old:
         return invocation
     dialect = launch.detect_dialect(path)
@@ -392,20 +394,3 @@ def read(words: "Sequence[str]", program: str) -> "Invocation":
     if dialect is not None or invocation.kind != "none" or invocation.asks:
         return old if dialect == "v1" else invocation
     return doubtful
-
-
-def _doubt_dashes(invocation: "Invocation") -> "Invocation":
-    """Return the invocation with a doubt if only the `--` before its verb keeps it harmless.
-
-    argparse, which podman-compose uses, leaves that out.
-    """
-    from safe_compose.grammar import parser
-
-    if invocation.kind != "none" or "--" not in invocation.argv:
-        return invocation
-    at = invocation.argv.index("--")
-    without = parser.parse(invocation.argv[:at] + invocation.argv[at + 1 :], invocation.program)
-    if without.kind == "none":
-        return invocation
-    doubt = "docker-compose does not tell which one it is, and one of them reads on after --"
-    return invocation._replace(kind=without.kind, verb=without.verb, doubt=doubt)

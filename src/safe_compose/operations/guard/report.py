@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from safe_compose.core.backup import Backup, hide_secrets, redact
+from safe_compose.core.backup import Backup
 from safe_compose.core.plan import TRASH_DAYS, Plan
 from safe_compose.core.quantities import count
+from safe_compose.core.redaction import hide_secrets, redact
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
 from safe_compose.operations import approval
