@@ -212,7 +212,6 @@ class Commands:
             program, invocation, self.docker.environ, SingleUseInputs(stdin, self._descriptors)
         )
         code, _, stderr = compose.start(*words).answer(seconds)
-        from safe_compose.core.backup import hide_secrets
 
         return code, hide_secrets(" / ".join(stderr.split("\n")[-4:]).strip(" /"))[-600:]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from safe_compose.core.observed import Container, Volume
-from safe_compose.core.redaction import hide_secrets
 from safe_compose.core.text import join_for_shell
 from safe_compose.engine import full_disk, values
 from safe_compose.engine.connect import MISREAD, READ_TIMEOUT, Connection, Opening
@@ -261,7 +260,7 @@ class Daemon:
                 params=kinds,
                 timeout=_CLEANUP_SECONDS,
             )
-            from safe_compose.core.backup import hide_secrets
+            from safe_compose.core.redaction import hide_secrets
 
             docker = hide_secrets(join_for_shell(["docker", *self.client_globals]))
             return full_disk.list_cleanup_commands(answer.json(), docker) if answer.ok else []
