@@ -227,3 +227,11 @@ def _csv(fields: Sequence[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(fields)
     return text.getvalue()
+
+
+def read_process(labels: Mapping[str, str]) -> Process | None:
+    """Return the process that made an object with these labels; None where they do not tell."""
+    try:
+        return Process.read(json.loads(labels[PROCESS_LABEL]))
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        return None

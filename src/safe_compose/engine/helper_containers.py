@@ -5,7 +5,6 @@ They copy, dump and serve, keep a volume from being deleted, and are removed whe
 
 import io
 import itertools
-import json
 import os
 import sys
 import time
@@ -29,7 +28,6 @@ from safe_compose.engine.helper_image import PROGRAM
 from safe_compose.engine.named_pipe import NeverOpened, Pipe
 from safe_compose.engine.own_images import OwnImages, with_image
 from safe_compose.errors import OperationFailed
-from safe_compose.system.process import Process
 
 PARKED_AT = "/volume"
 """Where a volume is mounted in a created container, so that members of an archive of it are
@@ -366,7 +364,7 @@ class Helpers:
         for run_id in {
             labels.get(HELPER_LABEL, "")
             for labels in (*containers.values(), *volumes.values())
-            if _is_abandoned(labels)
+            if (process := helper_args.read_process(labels)) is not None and process.is_dead()
         } - {""}:
             self.sweep(run_id)
 
@@ -492,11 +490,3 @@ class Helpers:
                     raise
                 else:
                     time.sleep(0.05)  # "removal of container is already in progress"
-
-
-def _is_abandoned(labels: Mapping[str, str]) -> bool:
-    try:
-        process = Process.read(json.loads(labels[PROCESS_LABEL]))
-    except (ValueError, AttributeError, RecursionError):
-        return False
-    return process is not None and process.is_dead()
