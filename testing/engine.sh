@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What testing/up and testing/demo-engine share: to ask for an engine, to start one, and to place Compose. Sourced after machine.sh.
 
-answers() { timeout 20 docker info --format '{{.ID}}' >/dev/null 2>&1; }
+# Client 26.1 ends with 0 and an empty id where no engine answers.
+answers() { [[ -n $(timeout 20 docker info --format '{{.ID}}' 2>/dev/null) ]]; }
 
 pid_file=/var/run/docker.pid
 log=$lab/dockerd.log

@@ -136,6 +136,7 @@ def private_engine(images: Sequence[str], data: Path | None = None) -> Iterator[
     """
     # a socket's path holds at most 107 bytes, and pytest's temporary folders are long
     folder = Path(tempfile.mkdtemp(prefix="sc-engine-", dir="/tmp"))
+    folder.chmod(0o711)  # with `--userns-remap` its root is another user
     dockerd = next(found for name in DOCKERD if (found := shutil.which(name)))
     argv = [
         *([] if os.geteuid() == 0 else ["sudo", "--non-interactive"]),
