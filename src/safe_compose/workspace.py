@@ -358,15 +358,17 @@ class Workspace:
         A volume with the same name on another engine is another volume.
         """
         newest: dict[str, BackupSummary] = {}
-        for kept in self.catalogue.reader.list_summaries():
-            if kept.counts and kept.engine_id == self.engine.id:
-                for volume in kept.volumes:
-                    newest.setdefault(volume, kept)
+        for backup in self.catalogue.reader.list_summaries():
+            if backup.counts and backup.engine_id == self.engine.id:
+                for volume in backup.volumes:
+                    newest.setdefault(volume, backup)
         return newest
 
     def newest_verified(self) -> Mapping[str, str]:
         """Return volume -> id and level of its newest verified backup on this engine."""
-        return {name: f"{kept.id} ({kept.level})" for name, kept in self.find_newest().items()}
+        return {
+            name: f"{backup.id} ({backup.level})" for name, backup in self.find_newest().items()
+        }
 
 
 def has_single_use_inputs(invocation: Invocation) -> bool:

@@ -186,7 +186,7 @@ def test_every_reader_of_the_journal_reads_every_step(tmp_path: Path) -> None:
         assert set(found.half_refilled) <= {"gone_data"}
         assert found.projects == frozenset() and found.process is not None
     assert journal.last_deletion() is not None and journal.volumes_made("E") == frozenset()
-    assert journal.taken_before("E", {"gone_data", "None", "7"}, "") == {}
+    assert journal.find_earlier_losses("E", {"gone_data", "None", "7"}, "") == {}
     assert {name for found in journal.runs() for name in found.unreadable} >= {
         "running",
         "trashed",

@@ -631,7 +631,7 @@ def test_a_dump_made_under_fire_holds_exactly_what_was_counted(
     try:
         wait_until("somebody writes", lambda: rounds[0] > 1)
         made = mysql.dump(mysql.server(engine, lab.container), lab.name, tmp_path)
-        assert made.written_since()
+        assert made.was_written_since()
     finally:
         over.set()
         thread.join()
@@ -686,7 +686,7 @@ def test_a_password_in_a_file_or_in_the_first_log_lets_us_in(
     made = mysql.dump(found, filed.name, tmp_path / "into")
     assert {a.detail["by"] for a in made.artifacts} == {"exec"}
     assert made.statistics.databases == ()
-    assert not made.written_since()
+    assert not made.was_written_since()
     filed.sql("ALTER USER root@localhost IDENTIFIED BY 'changed since'")
     with pytest.raises(ServerUnreachable, match="Access denied") as silent:
         mysql.server(engine, filed.container)

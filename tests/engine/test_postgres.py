@@ -529,12 +529,12 @@ def test_writes_after_the_dump_are_noticed_and_reads_are_not(
     lab.sql("CREATE TABLE t (x int)", "app")
     dump = postgres.dump(postgres.server(engine, lab.container), lab.name, tmp_path)
     lab.sql("SELECT count(*) FROM t; CHECKPOINT", "app")
-    assert dump.written_since() is False
+    assert dump.was_written_since() is False
     assert stopped_after(lab, engine, dump) is False
     lab.call("start", lab.name)
     _wait(lab)
     lab.sql("INSERT INTO t VALUES (1)", "app")
-    assert dump.written_since() is True
+    assert dump.was_written_since() is True
     assert stopped_after(lab, engine, dump) is True, (
         "also what comes in the moment before the stop is noticed"
     )

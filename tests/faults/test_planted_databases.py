@@ -292,7 +292,7 @@ def test_a_dump_and_its_counts_run_no_code_of_a_database(
 ) -> None:
     server = postgres.server(engine, untaken.container)
     made = postgres.dump(server, server.volume, tmp_path)
-    assert made.written_since() is False
+    assert made.was_written_since() is False
     assert "L3" in [
         e.level for e in postgres.verify_dump(tmp_path, made.artifacts, made.statistics)
     ]

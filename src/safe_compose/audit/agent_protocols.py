@@ -101,8 +101,8 @@ def format_answer(
 
 def _note(note: str, agent: str | None) -> dict[str, Any]:
     """Return an answer that decides nothing, so that the agent's own rules do, with a note."""
-    said = {"hookSpecificOutput": {"hookEventName": "PreToolUse", "additionalContext": note}}
-    return {**said, "systemMessage": note} if agent == "claude" else said
+    shape = {"hookSpecificOutput": {"hookEventName": "PreToolUse", "additionalContext": note}}
+    return {**shape, "systemMessage": note} if agent == "claude" else shape
 
 
 def _shape(

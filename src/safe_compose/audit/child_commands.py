@@ -104,7 +104,7 @@ def find_children(
     if plain in CODE_FLAGS and name not in LAUNCHERS:
         return list(_code(plain, rest))
     if name in LAUNCHERS:
-        return list(_launched(name, LAUNCHERS[name], rest))
+        return list(_list_launched(name, LAUNCHERS[name], rest))
     if name in ENGINES:
         inner = read_container(rest)
         if inner is None and [word.text for word in rest[:2]] == ["machine", "ssh"]:
@@ -206,7 +206,7 @@ def join_words(words: Sequence[Word]) -> Word:
 # -- programs that pass a command on ---------------------------------------------------------------
 
 
-def _launched(name: str, launcher: Launcher, rest: tuple[Word, ...]) -> Iterator[ChildCommand]:
+def _list_launched(name: str, launcher: Launcher, rest: tuple[Word, ...]) -> Iterator[ChildCommand]:
     """Yield the command after the words of a launcher's own."""
     via = {"wrapper"} | (launcher.marks & _VIA)
     if name in _POWERSHELLS and (encoded := [w for w in rest if _ENCODED.fullmatch(w.text)]):

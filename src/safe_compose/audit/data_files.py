@@ -53,14 +53,14 @@ def _json_pieces(node: Any, key: str, line_of: Any) -> Iterator[Snippet]:
         for value in node:
             allowed = isinstance(value, str) and key == "allow"
             if allowed and (found := re.fullmatch(r"\w+\((.*)\)", value, re.DOTALL)):
-                yield Snippet(_allowed(found[1]), rows=(line_of(value),))
+                yield Snippet(_make_allowed(found[1]), rows=(line_of(value),))
             yield from _json_pieces(value, key, line_of)
 
 
 def _json_entry(table: str, name: str, value: Any, line_of: Any) -> Iterator[Snippet]:
     """Yield the commands of one key of an object that stands at the key `table`."""
     if table == "bash" and value == "allow":  # OpenCode's permissions
-        yield Snippet(_allowed(name), rows=(line_of(name),))
+        yield Snippet(_make_allowed(name), rows=(line_of(name),))
     if table in _JSON_TABLES and isinstance(value, str | list):
         for text in [value] if isinstance(value, str) else value:
             if isinstance(text, str):
@@ -71,7 +71,7 @@ def _json_entry(table: str, name: str, value: Any, line_of: Any) -> Iterator[Sni
         yield from _json_pieces(value, name, line_of)
 
 
-def _allowed(pattern: str) -> str:
+def _make_allowed(pattern: str) -> str:
     """Return a command that a pattern of an agent's permissions lets run without a question."""
     return re.sub(r"(?::\*|\s*\*)$", " x", pattern)
 

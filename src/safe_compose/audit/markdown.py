@@ -171,11 +171,11 @@ def _read_block(block: _Block) -> FileSnippets:
     if block.kind == "fence":
         read = _read_fence(block.info.strip().partition(" ")[0].strip("{}.").lower(), block.content)
         return FileSnippets(
-            tuple(snippet.moved(block.first) for snippet in read.snippets), read.known
+            tuple(snippet.move_down(block.first) for snippet in read.snippets), read.known
         )
     if block.kind == "code":
         return FileSnippets(
-            tuple(snippet.moved(block.first - 1) for snippet in _console(block.content))
+            tuple(snippet.move_down(block.first - 1) for snippet in _console(block.content))
         )
     if block.kind == "html":
         return FileSnippets(tuple(_read_html(block)))
@@ -252,7 +252,7 @@ def _read_html(block: _Block) -> Iterator[Snippet]:
     ):
         inner = html.unescape(re.sub(r"<[^<>]*>", "", found[2]))
         line = block.first + block.content.count("\n", 0, found.start(2))
-        yield from (snippet.moved(line - 1) for snippet in _console(inner))
+        yield from (snippet.move_down(line - 1) for snippet in _console(inner))
     for row, text in enumerate(block.content.split("\n")):
         for code in _attributes(text):
             yield Snippet(_fill_placeholders(code), rows=(block.first + row,))

@@ -250,17 +250,17 @@ class ScriptReader:
             return
         text = found[1]
         if name in ("make", "gmake"):
-            text += self._included(folder, text)
+            text += self._read_included(folder, text)
             text += "".join(f"\n{w.replace('=', ' = ', 1)}" for w in operands if "=" in w) + "\n"
         targets = runner.read(text)
-        wanted, given = _wanted(runner, operands, after, targets)
+        wanted, given = _choose_targets(runner, operands, after, targets)
         if runner.verbs and runner.direct is None and wanted:
             given = [word for word in words[words.index(wanted[0]) + 1 :] if word != "--"]
         added = " ".join(shlex.quote(word) for word in given)
         for script in file_targets.find_scripts(targets, wanted):
             yield RunScript(f"{found[0]} ({' '.join(wanted)})", f"{script} {added}".rstrip())
 
-    def _included(self, folder: Path, text: str) -> str:
+    def _read_included(self, folder: Path, text: str) -> str:
         """Return the files that a Makefile includes by plain names, with those they include."""
         whole, waiting, seen = "", [text], set[str]()
         while waiting:
@@ -343,7 +343,7 @@ def _split(
     return options, operands, []
 
 
-def _wanted(
+def _choose_targets(
     runner: _Runner, operands: Sequence[str], after: Sequence[str], targets: Targets
 ) -> tuple[list[str], list[str]]:
     """Return (the targets that run, the words that are added to their scripts)."""

@@ -167,7 +167,7 @@ class ShellReader:
                 return
             if self._take(node, source, via, depth, given):
                 children = shell_output.feed_children(node, source, given)
-                skipped = self._skipped(node, source, depth)
+                skipped = self._list_skipped(node, source, depth)
                 waiting.extend(reversed([one for one in children if one[0] not in skipped]))
 
     def _take(
@@ -202,7 +202,7 @@ class ShellReader:
             self._redirect(node, source, depth, feeds)
         return True
 
-    def _skipped(
+    def _list_skipped(
         self, node: "tree_sitter.Node", source: ShellSource, depth: int
     ) -> "list[tree_sitter.Node]":
         """Return the children that surely do not run; take the values of a loop's variable."""

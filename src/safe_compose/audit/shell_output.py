@@ -189,10 +189,10 @@ def _output_of_command(
         return
     feeds = own_feeds(node, source) or feeds
     given = [word for feed in feeds for word in read_feed(reader, feed, depth + 1)]
-    yield from _printed(reader, name, words, given)
+    yield from _list_printed(reader, name, words, given)
 
 
-def _printed(
+def _list_printed(
     reader: Reader, name: str, words: Sequence[Word], given: Sequence[Word]
 ) -> Iterator[Word]:
     """Yield what a command with these words prints when it reads the texts `given`."""
@@ -208,7 +208,7 @@ def _printed(
     elif name in ("curl", "wget", "fetch"):
         yield Word(f"$({name})", sure=False, origin="downloaded")
     elif name in ENGINES:
-        yield from _printed_by_engine(rest)
+        yield from _list_printed_by_engine(rest)
     elif name in ("find", "ls", "fd"):
         for word in operands[:1] if name == "find" else operands:
             yield Word(word.text.rstrip("/") + "/*", sure=False, origin="paths")
@@ -221,7 +221,7 @@ def _printed(
         yield from given
 
 
-def _printed_by_engine(rest: Sequence[Word]) -> Iterator[Word]:
+def _list_printed_by_engine(rest: Sequence[Word]) -> Iterator[Word]:
     texts = [word.text for word in rest]
     if "Mountpoint" in " ".join(texts) and "inspect" in texts:
         yield Word("$(docker inspect)", sure=False, origin="mountpoint")

@@ -41,7 +41,7 @@ class Snippet(NamedTuple):
             return self.rows[min(row, len(self.rows) - 1)]
         return self.line + row
 
-    def moved(self, lines: int) -> "Snippet":
+    def move_down(self, lines: int) -> "Snippet":
         """Return the snippet moved down by a number of lines."""
         return self._replace(line=self.line + lines, rows=tuple(row + lines for row in self.rows))
 

@@ -84,7 +84,7 @@ class FileTree:
         if not Path(given).is_dir():
             self.notes.append(Note(_show(given), 0, "not read: it is no regular file"))
             return
-        listed = self._listed(given)
+        listed = self._list_tracked(given)
         if listed is not None:
             # pathlib is too slow for 10,000 of them
             yield from (os.path.join(given, name) for name in listed)  # noqa: PTH118
@@ -93,7 +93,7 @@ class FileTree:
             folders[:] = sorted(name for name in folders if name not in _SKIPPED)
             yield from (os.path.join(folder, name) for name in sorted(names))  # noqa: PTH118
 
-    def _listed(self, folder: str) -> list[str] | None:
+    def _list_tracked(self, folder: str) -> list[str] | None:
         """Return the files below a folder that git does not ignore.
 
         None without a repository or git.

@@ -53,7 +53,7 @@ def set_up(
         found = setup.inspect(workspace, invocation)
         may_ask = not (yes or non_interactive or dry_run or as_json)
         tiers = _choose_tiers(found, may_ask=may_ask, as_json=as_json)
-        written = setup.propose(found, found.settled(tiers), deploy=deploy)
+        written = setup.propose(found, found.select_lasting(tiers), deploy=deploy)
         setup.refuse_unless_possible(written)
         act = bool(written) and not dry_run and (yes or not as_json)
         if not as_json:

@@ -39,7 +39,7 @@ def start(
     with closing(workspace.engine):
         found = setup.inspect(workspace, invocation)
         edits = setup.propose(
-            found, found.settled({r.key: r.tier for r in found.rows}), deploy=False
+            found, found.select_lasting({r.key: r.tier for r in found.rows}), deploy=False
         )
         setup.refuse_unless_possible(edits)
         scheduled = Schedules(workspace.catalogue.root).of(found.project.name) is not None

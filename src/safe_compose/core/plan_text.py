@@ -18,7 +18,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     Keys are only ever added.
     """
     project = plan.observed.project
-    kept = (
+    backs_up = (
         plan.verdict != "pass"
         and not plan.invocation.own.skip_backup
         and not plan.holds
@@ -51,8 +51,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "warnings": list(plan.warnings),
         "unlocks": [{"volume": name, "container": lock} for name, lock in plan.unlocks],
         "phrase": plan.phrase,
-        "backup": kept and (plan.safety != "trash" or plan.no_trash is not None),
-        "trash": kept and plan.safety != "backup" and plan.no_trash is None,
+        "backup": backs_up and (plan.safety != "trash" or plan.no_trash is not None),
+        "trash": backs_up and plan.safety != "backup" and plan.no_trash is None,
     }
 
 

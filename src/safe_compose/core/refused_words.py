@@ -32,8 +32,8 @@ def reason(invocation: Invocation) -> str:
     """Return why docker is not run."""
     if invocation.doubt is None:
         return (
-            f"docker {' '.join(invocation.verb)} deletes {_unsupported(invocation)[0]}, which"
-            " safe-compose cannot back up"
+            f"docker {' '.join(invocation.verb)} deletes {_explain_unsupported(invocation)[0]},"
+            " which safe-compose cannot back up"
         )
     words = ", ".join(hide_secrets(word) for word in invocation.unknown)
     return (
@@ -45,7 +45,7 @@ def reason(invocation: Invocation) -> str:
 def next_step(invocation: Invocation) -> str:
     """Return the alternative to the command."""
     if invocation.kind == UNSUPPORTED:
-        return f"{_unsupported(invocation)[1]}; then {_OFF}"
+        return f"{_explain_unsupported(invocation)[1]}; then {_OFF}"
     standalone = invocation.program == "docker-compose"
     words = ["docker-compose", *invocation.verb[1:]] if standalone else ["docker", *invocation.verb]
     return (
@@ -53,5 +53,5 @@ def next_step(invocation: Invocation) -> str:
     )
 
 
-def _unsupported(invocation: Invocation) -> tuple[str, str]:
+def _explain_unsupported(invocation: Invocation) -> tuple[str, str]:
     return _UNSUPPORTED[invocation.verb[:-1]]

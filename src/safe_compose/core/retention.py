@@ -113,10 +113,10 @@ def judge(
         raise ValueError("an empty policy would keep nothing")
     late = find_future(backups, now)
     verified = group_by_volume(backups)
-    kept: dict[str, dict[str, list[str]]] = {}
+    reasons: dict[str, dict[str, list[str]]] = {}
 
     def keep(backup: Backup, why: str, volume: str) -> None:
-        kept.setdefault(backup.path, {}).setdefault(why, []).append(volume)
+        reasons.setdefault(backup.path, {}).setdefault(why, []).append(volume)
 
     for (_, volume), line in verified.items():
         keep(line[0], "newest verified", volume)
@@ -129,14 +129,14 @@ def judge(
         if project is not None and backup.project != project:
             continue
         if not backup.counts:
-            judged.append(Judgement(backup, True, (_unverified(backup),)))
+            judged.append(Judgement(backup, True, (_explain_unverified(backup),)))
         elif late is not None:
             judged.append(
                 Judgement(
                     backup, True, (f"the clock is behind backup {late.id}, made {late.created}",)
                 )
             )
-        elif rules := kept.get(backup.path):
+        elif rules := reasons.get(backup.path):
             judged.append(
                 Judgement(
                     backup,
@@ -266,7 +266,7 @@ def _find_held(line: Sequence[Backup], volume: str, now: datetime) -> list[tuple
     """Return the verified backups of one volume that are held whatever the rules say, and why."""
     found = [
         (backup, f"pinned until {backup.pinned_until}, made before a deletion")
-        for backup in _pinned(line, now)
+        for backup in _select_pinned(line, now)
     ]
     newer: tuple[Backup, ServerStatistics] | None = None
     for backup in line:
@@ -295,13 +295,13 @@ def find_pinned(backups: Iterable[BackupSummary], now: datetime) -> frozenset[st
         if backup.counts:
             for name in backup.volumes:
                 lines.setdefault((backup.engine_id, name), []).append(backup)
-    return frozenset(backup.path for line in lines.values() for backup in _pinned(line, now))
+    return frozenset(backup.path for line in lines.values() for backup in _select_pinned(line, now))
 
 
 B = TypeVar("B", Backup, BackupSummary)
 
 
-def _pinned(line: Sequence[B], now: datetime) -> list[B]:
+def _select_pinned(line: Sequence[B], now: datetime) -> list[B]:
     """Return the pinned backups among the verified ones of a volume.
 
     Of each day, these are the first and the last one.
@@ -319,7 +319,7 @@ def _pinned(line: Sequence[B], now: datetime) -> list[B]:
     ]
 
 
-def _unverified(backup: Backup) -> str:
+def _explain_unverified(backup: Backup) -> str:
     if backup.unsigned_from is not None and backup.verified:
         return (
             f"fetched without a signature from {backup.unsigned_from}: counts for nothing, and goes"

@@ -101,7 +101,7 @@ class Search:
             return True
         return None if _LOOKS_SECRET.search(key) or self.distinctive else False
 
-    def held_in(self, s: ModelString) -> bool:
+    def is_held_in(self, s: ModelString) -> bool:
         """Return whether a string of a service holds this account's password.
 
         The path of the string in the model begins with the service.
@@ -164,7 +164,7 @@ def is_stale(
     return any(
         variables.get(k) != v
         for k, v in now.items()
-        if search.held_in(ModelString((service, "environment", k), v))
+        if search.is_held_in(ModelString((service, "environment", k), v))
     )
 
 

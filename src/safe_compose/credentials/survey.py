@@ -114,7 +114,9 @@ def _unencoded(model: Mapping[str, Any], search: Search, pen: Rewriter, new: str
     composed = [
         s
         for s in strings(services(model))
-        if s.value not in pen.literal and search.held_in(s) and s.value != search.account.password
+        if s.value not in pen.literal
+        and search.is_held_in(s)
+        and s.value != search.account.password
     ]
     if composed and not dsn.PLAIN.fullmatch(new):
         where = ", ".join(f"{s.path[0]}: {'.'.join(s.path[1:])}" for s in composed[:3])
@@ -183,7 +185,7 @@ def _takers(
 ) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for s in strings(services(model)):
-        if search.held_in(s):
+        if search.is_held_in(s):
             found.setdefault(s.path[0], []).append(".".join(s.path[1:]))
     for service in services(model):
         found.setdefault(service, []).extend(
@@ -239,7 +241,7 @@ def find_differences(
         if old.value == now.value:
             if old.path[:1] != ("services",):
                 continue  # `x-...` is only read by what merges it
-            held = search.held_in(ModelString(old.path[1:], old.value))
+            held = search.is_held_in(ModelString(old.path[1:], old.value))
             if (
                 not leave
                 and held

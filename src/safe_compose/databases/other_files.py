@@ -59,7 +59,7 @@ def keep(
             next_step=step,
         )
     try:
-        names = list(_found(engine, volume, owned))
+        names = list(_find_others(engine, volume, owned))
         if not names:
             return (), notes
         artifacts = archive.archive_others(
@@ -116,7 +116,7 @@ def _can_be_covered(path: str) -> bool:
     return not set(path) & set(':,\n"')
 
 
-def _found(engine: Engine, volume: Volume, owned: OwnFiles) -> Iterator[str]:
+def _find_others(engine: Engine, volume: Volume, owned: OwnFiles) -> Iterator[str]:
     """Yield some paths that are neither the database's nor a folder above it.
 
     Raises:

@@ -280,7 +280,7 @@ class Dump(Protocol):
         """Messages for the user."""
         ...
 
-    def written_since(self) -> bool:
+    def was_written_since(self) -> bool:
         """Return whether anything may have been written since the dump began.
 
         The server must still run.

@@ -208,11 +208,11 @@ class _Running:
             self._threads[0].join()
             if AT.encode() in self._tail:
                 raise
-            raise HelperFailed(self._run.what, child.returncode, self._said()) from None
+            raise HelperFailed(self._run.what, child.returncode, self._read_tail()) from None
         finally:
             pipe.remove()
 
-    def _said(self) -> str:
+    def _read_tail(self) -> str:
         return bytes(self._tail).decode("utf-8", "replace")
 
     def finish(self) -> str:
@@ -237,12 +237,12 @@ class _Running:
         if self._faults:
             raise self._faults[0]
         if code:
-            raise HelperFailed(self._run.what, code, self._said())
+            raise HelperFailed(self._run.what, code, self._read_tail())
         if piped and (unread or self.stdout.read(1)):
             raise HelperFailed(
                 self._run.what, code, "it went on writing after the end of its output"
             )
-        return self._said().strip()
+        return self._read_tail().strip()
 
     def give_up(self) -> None:
         """Kill the client, and remove its container."""

@@ -151,14 +151,14 @@ class Commands:
             endpoint=self.docker.endpoint,
             engine_id=self.docker.id,
             volumes=volumes,
-            containers=self._inspected(listed, invocation, project, volumes),
+            containers=self._inspect(listed, invocation, project, volumes),
             project=project,
             not_loaded=not_loaded,
             warnings=warnings,
             prune_takes_named=takes_named() if takes_named else True,
         )
 
-    def _inspected(
+    def _inspect(
         self,
         listed: Sequence[Container],
         invocation: Invocation,

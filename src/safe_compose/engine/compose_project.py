@@ -285,7 +285,7 @@ class ComposeQuery:
             Refused: There is none, or more than one.
         """
         found = set()
-        kept = [
+        flags = [
             word
             for name, value in self._invocation.compose_flags
             if name == "env-file"
@@ -295,7 +295,7 @@ class ComposeQuery:
             ours = Path(folder) / "compose.yaml"
             ours.write_text(f"name: {_NO_NAME}\nservices: {{}}\n", "utf-8")
             for place in self._files.folders():
-                words = (*kept, "--project-directory", str(place), "--file", str(ours))
+                words = (*flags, "--project-directory", str(place), "--file", str(ours))
                 shown = self._compose.read(globals_=words)
                 found.add(str((shown or {}).get("name", _NO_NAME)))
         found.discard(_NO_NAME)

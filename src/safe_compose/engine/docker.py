@@ -64,20 +64,20 @@ class Daemon:
         """Return the words that run the client on this daemon; the docker command follows them."""
         if not self._is_session:
             return (self.client, *self.client_globals)
-        kept = (
+        flags = (
             f"--{name}={value}"
             for name, value in parse((*self.client_globals, "info")).docker_flags
             if name not in DOCKERS_OWN
         )
-        return (self.client, *kept, "--host", self.connection.address)
+        return (self.client, *flags, "--host", self.connection.address)
 
     @property
     def environ(self) -> Mapping[str, str]:
         """Return the environment in which `command` reaches the daemon."""
         if not self._is_session:
             return self._environ
-        kept = {name: value for name, value in self._environ.items() if name not in _ADDRESSES}
-        return {**kept, "DOCKER_HOST": self.connection.address}
+        others = {name: value for name, value in self._environ.items() if name not in _ADDRESSES}
+        return {**others, "DOCKER_HOST": self.connection.address}
 
     @property
     def _is_session(self) -> bool:

@@ -146,7 +146,7 @@ class Helpers:
                 and not discard
                 and self._shows_frames()
             ):
-                opened = stack.enter_context(self._attached(helper))
+                opened = stack.enter_context(self._streaming_attached(helper))
             yield opened or stack.enter_context(self._client(helper, stdin=stdin, discard=discard))
 
     def _client(
@@ -176,7 +176,7 @@ class Helpers:
         return running_client(run)
 
     @contextmanager
-    def _attached(self, helper: Helper) -> Iterator[Stream]:
+    def _streaming_attached(self, helper: Helper) -> Iterator[Stream]:
         """Run a helper with large output, read from the daemon's socket during the block."""
         from safe_compose.engine import attach
 

@@ -78,7 +78,7 @@ class HttpReader:
         )
         with self._lock:
             try:
-                status, body = self._asked(target)
+                status, body = self._ask(target)
             except (OSError, HTTPException) as error:
                 self._connection.close()
                 raise NoAnswer(
@@ -94,7 +94,7 @@ class HttpReader:
         """Close the connection."""
         self._connection.close()
 
-    def _asked(self, target: str) -> tuple[int, bytes]:
+    def _ask(self, target: str) -> tuple[int, bytes]:
         reused = self._connection.sock is not None
         try:
             return self._once(target)

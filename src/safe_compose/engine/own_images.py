@@ -69,7 +69,7 @@ class OwnImages:
         Raises:
             NoOwnImage: The engine does not take it.
         """
-        if (found := self._found(wanted)) is not None:
+        if (found := self._find(wanted)) is not None:
             return found
         if self._brought is not None and self.docker.image(wanted.reference) is not None:
             raise NoOwnImage(f"another image bears the name {wanted.reference}, and would lose it")
@@ -77,7 +77,7 @@ class OwnImages:
             (*self.docker.command, "load", "--quiet"), self.docker.environ, stdin=wanted.archive()
         )
         code, _, words = probe.answer()
-        if (found := self._found(wanted)) is None:
+        if (found := self._find(wanted)) is None:
             message = " ".join(words.split()) or (
                 "it took it for another one" if code == 0 else f"docker load ended with {code}"
             )
@@ -93,7 +93,7 @@ class OwnImages:
             self._brought.append(found)
         return found
 
-    def _found(self, wanted: BuiltImage) -> str | None:
+    def _find(self, wanted: BuiltImage) -> str | None:
         """Return the id of the image on the engine, or None.
 
         It is asked by id, never by name, and never taken from a cache.

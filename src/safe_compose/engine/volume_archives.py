@@ -58,7 +58,7 @@ class Archives:
             OperationFailed: The volume cannot be read.
         """
         with (
-            self._reached(volume) as (container_id, path),
+            self._reaching(volume) as (container_id, path),
             self._archive(container_id, path) as chunks,
         ):
             yield chunks
@@ -115,7 +115,7 @@ class Archives:
         try:
             if self.docker.volume(volume) is None:
                 return None
-            with self._reached(volume) as (container_id, path):
+            with self._reaching(volume) as (container_id, path):
                 names, whole = self._names_below(container_id, 1, path)
         except SafeComposeError:
             return None
@@ -229,7 +229,7 @@ class Archives:
 
     def paths_there(self, volume: str, paths: Sequence[str]) -> list[str]:
         """Return those of the paths that exist in a volume."""
-        with self._reached(volume) as (container_id, root), inspecting():
+        with self._reaching(volume) as (container_id, root), inspecting():
             api = self.docker.connection.api
             url = f"{api.base_url}/v{api.api_version}/containers/{container_id}/archive"
             return [
@@ -303,7 +303,7 @@ class Archives:
         until = time.monotonic() + seconds
         with ExitStack() as stack:
             if len(volumes) == 1 or self.docker.disk_is_full:
-                places = {name: stack.enter_context(self._reached(name)) for name in volumes}
+                places = {name: stack.enter_context(self._reaching(name)) for name in volumes}
             else:
                 mounted = {name: f"{PARKED_AT}/{number:03}" for number, name in enumerate(volumes)}
                 mounts = [
@@ -317,7 +317,7 @@ class Archives:
             yield Entries(self.docker.connection.api, places, until)
 
     @contextmanager
-    def _reached(self, volume: str) -> Iterator[tuple[str, str]]:
+    def _reaching(self, volume: str) -> Iterator[tuple[str, str]]:
         """Yield a container that has the volume, and the path of the volume in it.
 
         It is one of ours, created and never started. Where the engine's disk is too full for that,

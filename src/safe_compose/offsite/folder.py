@@ -124,7 +124,7 @@ class Folder:
         parent, _, plain = name.rpartition("/")
         draft = f".{plain}.new"
         try:
-            with self._opened(parent, make=True) as folder:
+            with self._opening(parent, make=True) as folder:
                 with suppress(FileNotFoundError):
                     # left by an interrupted run, or put there by others: it is not written into
                     os.unlink(draft, dir_fd=folder)
@@ -173,10 +173,10 @@ class Folder:
         """
         (above, _, was), (parent, _, name) = old.rpartition("/"), new.rpartition("/")
         try:
-            with self._opened(above) as source, self._opened(parent) as target:
+            with self._opening(above) as source, self._opening(parent) as target:
                 os.rename(was, name, src_dir_fd=source, dst_dir_fd=target)
                 os.fsync(target)
-            with self._opened("") as base:
+            with self._opening("") as base:
                 os.fsync(base)
         except OSError as error:
             raise self._fault("written", error) from error
@@ -198,7 +198,7 @@ class Folder:
             return
 
     @contextmanager
-    def _opened(self, name: str, *, make: bool = False) -> Iterator[int]:
+    def _opening(self, name: str, *, make: bool = False) -> Iterator[int]:
         """Open a folder below the base without following symbolic links.
 
         With `make`, missing folders are created.

@@ -193,12 +193,12 @@ class Bucket:
         """
         try:
             stream = iter(
-                self._awaited(
+                self._await(
                     lambda: self._api.get(self._store, name).stream(min_chunk_size=BLOCK),
                     self._wait,
                 )
             )
-            while block := self._awaited(lambda: next(stream, None), self._wait):
+            while block := self._await(lambda: next(stream, None), self._wait):
                 yield bytes(block)
         except FileNotFoundError as error:
             raise FileMissing(name) from error
@@ -215,9 +215,7 @@ class Bucket:
         looking = Deadline(self.title, self._listing)
         try:
             stream = iter(self._api.list(self._store, folder or None))
-            while some := self._awaited(
-                lambda: next(stream, None), looking.remaining, listing=True
-            ):
+            while some := self._await(lambda: next(stream, None), looking.remaining, listing=True):
                 looking.count(len(some))
                 for entry in some:
                     if str(entry["path"]) in found:
@@ -234,7 +232,7 @@ class Bucket:
             raise self._fault(error) from error
         return found
 
-    def _awaited(self, call: Callable[[], _T], seconds: float, *, listing: bool = False) -> _T:
+    def _await(self, call: Callable[[], _T], seconds: float, *, listing: bool = False) -> _T:
         """Return the result of a call.
 
         Raises:

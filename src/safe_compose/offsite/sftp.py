@@ -82,7 +82,7 @@ class SftpServer:
         self._session = SftpSession(destination, self.title, stall)
         try:
             self._session.greet()
-            with self._told("looked at"):
+            with self._reporting_errors("looked at"):
                 self._stat(self._path(""))
         except BaseException:
             self.close()
@@ -114,7 +114,7 @@ class SftpServer:
         """
         found = []
         looking = Deadline(self.title)
-        with self._told("listed"):
+        with self._reporting_errors("listed"):
             for project in self._folders("", looking):
                 for name in self._folders(project, looking):
                     looking.count()
@@ -134,7 +134,7 @@ class SftpServer:
         """
         found: dict[str, int] = {}
         looking = Deadline(self.title)
-        with self._told("listed"):
+        with self._reporting_errors("listed"):
             waiting = [""]
             while waiting:
                 below = waiting.pop()
@@ -164,7 +164,7 @@ class SftpServer:
         """
         parent, _, plain = name.rpartition("/")
         draft = f"{parent}/.{plain}.new"
-        with self._told("written"):
+        with self._reporting_errors("written"):
             self._make_folders(parent)
             # mode 0600, whatever the server's umask
             handle = self._session.open_handle(
@@ -189,7 +189,7 @@ class SftpServer:
             OperationFailed: The server refuses.
             PlaceUnusable: It does not answer properly, or in time.
         """
-        with self._told("read"):
+        with self._reporting_errors("read"):
             try:
                 handle = self._session.open_handle(
                     OPEN, pack_string(self._path(name)) + struct.pack(">III", FOR_READING, 0, 0)
@@ -208,7 +208,7 @@ class SftpServer:
             OperationFailed: The server refuses, for example because the new name exists.
             PlaceUnusable: It does not answer properly, or in time.
         """
-        with self._told("written"):
+        with self._reporting_errors("written"):
             # RENAME refuses to replace
             self._session.ask(RENAME, pack_string(self._path(old)) + pack_string(self._path(new)))
 
@@ -371,7 +371,7 @@ class SftpServer:
     def _free(self) -> int | None:
         if b"statvfs@openssh.com" not in self._session.extensions:
             return None
-        with self._told("measured"):
+        with self._reporting_errors("measured"):
             kind, data = self._session.reply(
                 self._session.send(
                     EXTENDED, pack_string(b"statvfs@openssh.com") + pack_string(self._path(""))
@@ -382,7 +382,7 @@ class SftpServer:
         _, fragment, _, _, available = struct.unpack_from(">5Q", data)
         return int(fragment * available)
 
-    def _told(self, done: str) -> "_ErrorReport":
+    def _reporting_errors(self, done: str) -> "_ErrorReport":
         return _ErrorReport(self, done)
 
     def fault(self, done: str, fault: SftpFault) -> OperationFailed:

@@ -82,7 +82,7 @@ def list_earlier_losses(
     The newest backup of such a volume does not hold all of its earlier content.
     """
     lines = []
-    for name, run in sorted(journal.taken_before(engine_id, names, run_id).items()):
+    for name, run in sorted(journal.find_earlier_losses(engine_id, names, run_id).items()):
         step = (
             f"; all of it: safe-compose restore {shell_quote(run.backup)} --volume"
             f" {shell_quote(name)}"

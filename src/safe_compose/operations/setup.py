@@ -90,7 +90,7 @@ class SetupFindings:
     databases: tuple[str, ...]
     """PostgreSQL services: `rotate-password --sync` can set their password without the old one."""
 
-    def settled(self, tiers: Mapping[str, str]) -> dict[str, str]:
+    def select_lasting(self, tiers: Mapping[str, str]) -> dict[str, str]:
         """Return the tiers to write down, without those that depend on the content of a volume.
 
         Once written, such a tier would apply for ever, and the content would never be inspected

@@ -354,10 +354,10 @@ class StoppedContainers:
         Raises:
             SafeComposeError: It cannot be filled.
         """
-        kept = name in self._engine.mounts.list_mounted()
+        is_mounted = name in self._engine.mounts.list_mounted()
         docker = self._engine.docker
         if (
-            kept
+            is_mounted
             or all(docker.container(was.id) is None for was in users)
             or any(c.lively for c in docker.users(name))
         ):

@@ -221,7 +221,7 @@ class Journal:
         )
         return frozenset(step.volume for step in begun if not step.existed)
 
-    def taken_before(
+    def find_earlier_losses(
         self, engine_id: str, names: Collection[str], but: str
     ) -> "dict[str, RunRecord]":
         """Return volume -> the newest run whose docker took a part of it.

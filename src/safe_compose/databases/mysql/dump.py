@@ -72,7 +72,7 @@ class MysqlDump:
     """The write counter before the first byte of the dump."""
     warnings: tuple[str, ...] = ()
 
-    def written_since(self) -> bool:
+    def was_written_since(self) -> bool:
         """Return whether anything may have been written since the dump began.
 
         The server must still run.

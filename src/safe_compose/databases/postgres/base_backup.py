@@ -44,7 +44,7 @@ def copy(
     """Copy the files of a running server into the backup, and count its rows.
 
     The copy is `into/<slug of the volume>/base.tar.gz`. If somebody wrote meanwhile, the counts are
-    not those of the copy: `Dump.written_since` shows it, as for a dump.
+    not those of the copy: `Dump.was_written_since` shows it, as for a dump.
 
     Raises:
         CopyRefused: The server does not allow a copy, which says nothing about a dump.

@@ -84,7 +84,7 @@ class PostgresDump:
     """The transaction counter before the first byte."""
     warnings: tuple[str, ...] = ()
 
-    def written_since(self) -> bool:
+    def was_written_since(self) -> bool:
         """Return whether anything may have been written since the dump began.
 
         The server must still run.

@@ -216,12 +216,12 @@ class Paths:
             for quoted, name in _VALUES.findall(value):
                 names[_plain(name) if name else quoted.replace(b"''", b"'")] = None
         names |= {b"public": None, **self._schemas}
-        kept = [
+        remaining = [
             b'"' + name.replace(b'"', b'""') + b'"'
             for name in names
             if name not in (b"", b"pg_catalog", b"pg_temp")
         ]
-        return b"E'" + b", ".join(kept).replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
+        return b"E'" + b", ".join(remaining).replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
 
 
 def search_path(pieces: Iterable[DumpPiece], roles: Iterable[DumpPiece]) -> bytes:

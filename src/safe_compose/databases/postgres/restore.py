@@ -97,7 +97,7 @@ def _load_database(
     """
     how, name = loading(key, major=client.major), artifact.database or ""
     try:
-        said = feed_psql(
+        output = feed_psql(
             client,
             "template1",
             restrict_script(unpack(folder, artifact, progress=progress), key, how),
@@ -109,17 +109,17 @@ def _load_database(
         client.ask("template1", f"DROP DATABASE IF EXISTS {identifier(name)}", use=Use.CHANGE)
         path = search_path(split_dump(unpack(folder, artifact)), split_dump([roles]))
         how = loading(key, path, major=client.major)
-        said = feed_psql(
+        output = feed_psql(
             client,
             "template1",
             restrict_script(unpack(folder, artifact, progress=progress), key, how),
         )
-    return list_missing(name, how, said)
+    return list_missing(name, how, output)
 
 
-def list_missing(database: str, how: Loading, said: str) -> list[str]:
+def list_missing(database: str, how: Loading, output: str) -> list[str]:
     """Describe what a loaded database lacks, according to psql's errors."""
-    if not (errors := failures(said)):
+    if not (errors := failures(output)):
         return []
     views = (
         "; until they are filled (REFRESH MATERIALIZED VIEW) these have no rows:"

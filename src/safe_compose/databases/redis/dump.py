@@ -54,7 +54,7 @@ class RedisDump:
     statistics: ServerStatistics
     warnings: tuple[str, ...] = ()
 
-    def written_since(self) -> bool:
+    def was_written_since(self) -> bool:
         """Return True; nobody asks, since no dump is made before a deletion."""
         return True
 

@@ -226,7 +226,7 @@ def _dump_each(
     }
     dumps = {name: dump for name, (dump, _) in made.items()}
     run.step("dumped", volumes=[name for name, dump in dumps.items() if dump is not None])
-    late = (name for name, dump in dumps.items() if dump is not None and dump.written_since())
+    late = (name for name, dump in dumps.items() if dump is not None and dump.was_written_since())
     return _Dumped(dumps, {name: notes for name, (_, notes) in made.items()}, frozenset(late))
 
 

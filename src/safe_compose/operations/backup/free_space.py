@@ -101,7 +101,7 @@ def explain_over_budget(catalogue: Catalogue, settings: "Settings") -> str | Non
     budget = settings.max_size
     if budget is None:
         return None
-    used = sum(kept.bytes for kept in catalogue.reader.list_summaries())
+    used = sum(backup.bytes for backup in catalogue.reader.list_summaries())
     command = retention.explain_budget(used, budget, settings.retention)
     if command is None:
         return None

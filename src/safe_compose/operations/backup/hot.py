@@ -281,7 +281,7 @@ def _copy_physically(
         return None
     with terminal.showing_progress(f"copy {container.name}", total=copy.size) as report:
         made = copy_data(server, copy.name, copy.into, report)
-    late = made.written_since()
+    late = made.was_written_since()
     others, of_others = _archive_other_files(copy, database, server)
     for warning in made.warnings:
         terminal.say(f"safe-compose: {container.name}: {warning}")

@@ -28,13 +28,16 @@ def list_database_containers(
     the servers alone, if they are known.
     """
     known = {serving.container.id for found in servers.values() for serving in found}
-    kept = [
+    of_databases = [
         v
         for v, verdict in request.volumes
         if verdict.kind not in PLAIN_KINDS and v.name not in servers
     ]
     return frozenset(
-        {*known, *(user.id for volume in kept for user in request.observed.users(volume.name))}
+        {
+            *known,
+            *(user.id for volume in of_databases for user in request.observed.users(volume.name)),
+        }
     )
 
 

@@ -189,17 +189,17 @@ def _find_predecessors(workspace: Workspace, observed: Observed) -> Findings:
     volumes = [v for v in observed.volumes if v.name in by_name]
     if not volumes:
         return Findings([])
-    kept = [
+    important = [
         v.volume
         for v in judge(workspace, volumes, observed, rules)
         if v.tier is not Tier.DISPOSABLE
     ]
     sizes = workspace.engine.docker.sizes(
-        [*kept, *(by_name[name].of for name in kept)], timeout=SIZES_SECONDS
+        [*important, *(by_name[name].of for name in important)], timeout=SIZES_SECONDS
     )
     found: list[dict[str, Any]] = []
     attention: list[str] = []
-    for name in kept:
+    for name in important:
         suspect = by_name[name]
         own = sizes.get(suspect.of, 0) if observed.volume(suspect.of) is not None else None
         found.append({**suspect._asdict(), "bytes": sizes.get(name), "of_bytes": own})

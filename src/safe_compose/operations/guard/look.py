@@ -46,7 +46,7 @@ def look(
     ]
     matter = [volume for volume, verdict in judged if verdict.tier is not Tier.DISPOSABLE]
     settings = workspace.settings_for(observed, matter)
-    kept = workspace.with_settings(
+    last_backups = workspace.with_settings(
         settings_approval.reduce_to_approved(settings, silent=True)
     ).newest_verified()
     doomed = [
@@ -55,7 +55,7 @@ def look(
             verdict,
             observed.users(volume.name),
             policy.find_other_project(volume, observed),
-            last_backup=kept.get(volume.name),
+            last_backup=last_backups.get(volume.name),
         )
         for volume, verdict in judged
     ]

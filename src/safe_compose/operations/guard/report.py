@@ -57,21 +57,21 @@ def report(
         ui_terminal.say_folded(f"safe-compose: docker {ended}; still there: {_list(survived)}")
     for part in found.parts:
         ui_terminal.say(f"safe-compose: docker {ended}; {part.words()}")
-    kept = backup.backup if backup else None
-    for line in list_deleted(made, gone, kept, trashed):
+    stored = backup.backup if backup else None
+    for line in list_deleted(made, gone, stored, trashed):
         ui_terminal.say_folded(f"safe-compose: {line}")
-    if found.parts and kept and not gone:
-        ui_terminal.say(f"safe-compose: all of it is in backup {kept.id}")
-    if (gone or found.parts) and (kept or trashed):
+    if found.parts and stored and not gone:
+        ui_terminal.say(f"safe-compose: all of it is in backup {stored.id}")
+    if (gone or found.parts) and (stored or trashed):
         lost = any(
             d.name in gone and d not in made.backed_up and d.verdict.why != "empty"
             for d in made.doomed
         )
         what = "back what was kept" if lost else "everything back"
-        ui_terminal.say(f"safe-compose: to bring {what}: {_make_next_step(workspace, kept)}")
+        ui_terminal.say(f"safe-compose: to bring {what}: {_make_next_step(workspace, stored)}")
     if made.invocation.own.json:
-        undo = _make_next_step(workspace, kept) if kept or trashed else None
-        _say_as_json(describe(made, found, kept, trashed, code=code, undo=undo))
+        undo = _make_next_step(workspace, stored) if stored or trashed else None
+        _say_as_json(describe(made, found, stored, trashed, code=code, undo=undo))
 
 
 def report_as_json(workspace: Workspace, made: Plan, code: int) -> None:

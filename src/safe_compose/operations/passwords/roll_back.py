@@ -143,19 +143,19 @@ def recover(workspace: Workspace) -> list[str]:
         originals = Originals(workspace.catalogue.root, record.id)
         helpers = str(record.facts.get("helpers") or record.id)
         workspace.engine.helpers.sweep(helpers, keepers=False)
-        kept = originals.load()
+        saved = originals.load()
         run = workspace.journal.reopen(record.id)
         complete = (
             record.newest(PasswordRotated) is not None
             and record.newest(RollingBackPassword) is None
         )
-        if kept is None or complete:
+        if saved is None or complete:
             done = "it was complete" if complete else "nothing had changed"
         else:
-            state = RotationState.read(*kept)
+            state = RotationState.read(*saved)
             if record.newest(PasswordAccepted) is None:  # no container was recreated yet
                 state = replace(state, first=(), services=())
-            words_of = passwords_of(state.kind).knowing(state.user, *kept[1].get("passwords", ()))
+            words_of = passwords_of(state.kind).knowing(state.user, *saved[1].get("passwords", ()))
             with (
                 workspace.catalogue.folder.lock(
                     workspace.engine.id, state.project, command=("safe-compose", "recover")

@@ -147,15 +147,15 @@ def find_safety_backup(catalogue: Catalogue, safety: str, volume: str) -> tuple[
         UsageError: The backup is gone.
         VerificationFailed: The backup is damaged.
     """
-    kept = catalogue.reader.find(safety)
-    old = next((r for r in kept.volumes if r.name == volume), None)
-    if old is None or kept.broken is not None:
-        why = kept.broken or f"its manifest does not name {volume}"
+    backup = catalogue.reader.find(safety)
+    old = next((r for r in backup.volumes if r.name == volume), None)
+    if old is None or backup.broken is not None:
+        why = backup.broken or f"its manifest does not name {volume}"
         raise VerificationFailed(
             f"backup {safety}, which has what was in it, does not verify: {why}",
             next_step=f"safe-compose verify {shell_quote(safety)}",
         )
-    return Path(kept.path), old
+    return Path(backup.path), old
 
 
 def roll_back_volumes(killed: KilledRun) -> tuple[list[str], bool]:

@@ -225,7 +225,7 @@ class RestoreRun:
     def _restore_one(self, target: RestoreTarget) -> None:
         """Restore one target, creating its volume if it does not exist, and report that."""
         engine, record = self.plan.engine, target.record
-        self.run.step("putting-back", **self._begun(target)._asdict())
+        self.run.step("putting-back", **self._make_interrupted(target)._asdict())
         self.touched.append(target)
         self._stopped_containers.half.add(target.into)
         if target.current is None:
@@ -269,7 +269,7 @@ class RestoreRun:
             return False
         self._seen_empty.add(target.into)
         # The newest step counts.
-        self.run.step("putting-back", **self._begun(target)._asdict())
+        self.run.step("putting-back", **self._make_interrupted(target)._asdict())
         return True
 
     def _left_outside(self, target: RestoreTarget) -> str:
@@ -332,11 +332,11 @@ class RestoreRun:
 
     def _roll_back_one(self, target: RestoreTarget) -> None:
         words = add_heartbeat(self.run, target.into, gzip_stream.show_nothing)
-        roll_back(self.plan.engine, self.workspace.catalogue, self._begun(target), words)
+        roll_back(self.plan.engine, self.workspace.catalogue, self._make_interrupted(target), words)
         with terminal.reporting_only():  # it is back, be the disk of the store full
             self.run.step("rolled-back", volume=target.into)
 
-    def _begun(self, target: RestoreTarget) -> InterruptedRestore:
+    def _make_interrupted(self, target: RestoreTarget) -> InterruptedRestore:
         return InterruptedRestore(
             target.into,
             target.current is not None,

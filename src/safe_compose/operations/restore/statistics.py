@@ -80,14 +80,14 @@ def _count_volumes(restored: int, lost: int) -> str:
 
 def _describe_rows(rows: Sequence[Mapping[str, Any]], same: str) -> str:
     """Return the rows of all databases, and whether they are those of the backup."""
-    kept = [row for row in rows if row["backup"] is not None]
-    if not kept:
+    recorded = [row for row in rows if row["backup"] is not None]
+    if not recorded:
         return ""
-    then = sum(row["backup"]["rows"] for row in kept)
-    if any(row["now"] is None for row in kept):
+    then = sum(row["backup"]["rows"] for row in recorded)
+    if any(row["now"] is None for row in recorded):
         return f"{count(then, 'row')} in the backup (not counted again)"
-    now = sum(row["now"]["rows"] for row in kept)
-    are_same = all(row["now"]["rows"] == row["backup"]["rows"] for row in kept)
+    now = sum(row["now"]["rows"] for row in recorded)
+    are_same = all(row["now"]["rows"] == row["backup"]["rows"] for row in recorded)
     return f"{count(now, 'row')} {same if are_same else f'now, {then:,} in the backup'}"
 
 

@@ -282,7 +282,7 @@ class BackupReader:
         from safe_compose.store.catalogue import schema
 
         if not is_id(entry.name):
-            return self._damaged(entry, "its folder has not the name of a backup")
+            return self._make_damaged(entry, "its folder has not the name of a backup")
         try:
             data = read_regular(f"{entry.path}/{MANIFEST}", schema.LARGEST)
             digest = sha256(data).hexdigest()
@@ -293,10 +293,10 @@ class BackupReader:
                     self._read[entry.path] = known
             backup = known[1]
         except ManifestDamaged as damage:
-            return self._damaged(entry, str(damage))
+            return self._make_damaged(entry, str(damage))
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
-            return self._damaged(
+            return self._make_damaged(
                 entry,
                 (
                     "it has no manifest"
@@ -323,7 +323,7 @@ class BackupReader:
             unsigned_from=found.unsigned_from,
         )
 
-    def _damaged(self, entry: "os.DirEntry[str]", why: str) -> Backup:
+    def _make_damaged(self, entry: "os.DirEntry[str]", why: str) -> Backup:
         return Backup(
             entry.name, 0, "", Path(entry.path).parent.name, "", "", "", (), entry.path, broken=why
         )

@@ -297,20 +297,20 @@ def _leave(record: VolumeRecord, name: str, place: str, directory: str) -> Itera
 
 def _settings(record: VolumeRecord) -> Iterator[str]:
     """Yield how to restore the server's own settings, while the server is stopped."""
-    for kept in (a for a in record.artifacts if a.kind == "settings"):
-        if names := kept.detail.get("names"):
+    for settings in (a for a in record.artifacts if a.kind == "settings"):
+        if names := settings.detail.get("names"):
             yield (
                 "Only if you want the server's own settings back, which may name what is not there"
                 " any more"
             )
             yield f"({escape_markdown(names)}):"
-            place = shell_quote(str(PurePosixPath("/volume", kept.detail.get("pgdata", "."))))
+            place = shell_quote(str(PurePosixPath("/volume", settings.detail.get("pgdata", "."))))
             yield from format_block(
-                f'{print_file(kept)} | {RUN.format("-i ")} tar "$IMAGE" -C {place} -xpf -'
+                f'{print_file(settings)} | {RUN.format("-i ")} tar "$IMAGE" -C {place} -xpf -'
             )
         else:
             yield (
-                f"What the server told of itself is in {quote_markdown(kept.file)}, for you to"
+                f"What the server told of itself is in {quote_markdown(settings.file)}, for you to"
                 " read."
             )
 

@@ -70,7 +70,7 @@ class DatabaseRestorePlan:
 
     def expects(self) -> DatabaseStatistics | None:
         """Return what must be in the database afterwards; None when the dump is not counted."""
-        return self.source.counted(self.dump)
+        return self.source.expect_statistics(self.dump)
 
     def shape(self) -> dict[str, Any]:
         """Return the plan for `--json`."""

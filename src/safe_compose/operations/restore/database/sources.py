@@ -80,7 +80,7 @@ class DumpSource(Protocol):
             StateChanged: The file changed.
         """
 
-    def counted(self, known: DumpSummary, /) -> DatabaseStatistics | None:
+    def expect_statistics(self, known: DumpSummary, /) -> DatabaseStatistics | None:
         """Return what must be in the database afterwards.
 
         Returns:
@@ -258,7 +258,7 @@ class BackupSource:
                 split_dump(blocks), name, known, DumpSummary(), afterwards, how=how
             )
 
-    def counted(self, _known: DumpSummary, /) -> DatabaseStatistics | None:
+    def expect_statistics(self, _known: DumpSummary, /) -> DatabaseStatistics | None:
         """Return what was counted when the database was dumped.
 
         Raises:
@@ -351,7 +351,7 @@ class FileSource:
         """
         return postgres_dump_file.script(engine, image, self.file, name, known, how, afterwards)
 
-    def counted(self, known: DumpSummary, /) -> DatabaseStatistics | None:
+    def expect_statistics(self, known: DumpSummary, /) -> DatabaseStatistics | None:
         """Return the rows of each table in the dump; None when their form is not counted."""
         tables = tuple(TableCount(schema, table, rows) for (schema, table), rows in known.tables())
         return (
