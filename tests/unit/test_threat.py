@@ -21,6 +21,7 @@ from safe_compose.core.observed import (
     Volume,
 )
 from safe_compose.core.threat import CONFIG_HASH_LABEL, Threat, find_threat
+from safe_compose.engine import values
 from safe_compose.grammar import parser
 
 ANON, INHERITED = "a" * 64, "b" * 64
@@ -422,3 +423,22 @@ def test_a_container_that_removes_itself_takes_its_anonymous_volumes_along(
 def test_swarm_removals_only_warn() -> None:
     threat = ask("service rm web")
     assert (threat.kind, threat.volumes) == ("swarm_task_anon", ()) and threat.warnings
+
+
+def test_of_what_another_container_shares_only_anonymous_volumes_go_with_this_one() -> None:
+    """As `docker inspect` describes `--volumes-from`; which of them stays was run on 28.5.2."""
+    anonymous = "0a" * 32
+    body = {
+        "Id": "1", "Name": "/web", "State": {"Status": "exited"}, "Config": {"Image": "x"},
+        "HostConfig": {"VolumesFrom": ["other"]},
+        "Mounts": [
+            {"Type": "volume", "Name": name, "Destination": f"/{number}"}
+            for number, name in enumerate(("uploads", anonymous))
+        ],
+    }  # fmt: skip
+    seen = Observed(
+        "", "", volumes=(Volume("uploads"), Volume(anonymous)),
+        containers=(values.read_container(body),),
+    )  # fmt: skip
+    threat = find_threat(parser.parse(["rm", "-v", "web"]), seen)
+    assert [volume.name for volume in threat.volumes] == [anonymous]

@@ -91,9 +91,12 @@ class Volume:
         Engines from 23 on set a label; older ones give 64 hex digits as its name (docker-facts,
         trap 6).
         """
-        return ANONYMOUS_LABEL in self.labels or (
-            len(self.name) == 64 and all(c in "0123456789abcdef" for c in self.name)
-        )
+        return ANONYMOUS_LABEL in self.labels or looks_anonymous(self.name)
+
+
+def looks_anonymous(name: str) -> bool:
+    """Return whether the name of a volume is one that an engine made up."""
+    return len(name) == 64 and all(c in "0123456789abcdef" for c in name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,9 @@ class Mount:
     """Whether it is named in `HostConfig.Binds` or `HostConfig.Mounts`, so that the volume survives
     `rm -v`. False: the volume is deleted with its container (c, d of docker-facts section 0). An
     anonymous volume inherited at a recreation is declared."""
+    shared: bool = False
+    """Whether it may be taken over from another container (`--volumes-from`), and is not declared
+    here. What was named there survives `rm -v` of this container as well (run: 28.5.2)."""
 
     def inside(self, path: str) -> str:
         """Return the path in the volume of a path in the container, at or below the mount.

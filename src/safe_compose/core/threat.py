@@ -20,6 +20,7 @@ from safe_compose.core.observed import (
     Container,
     Observed,
     Volume,
+    looks_anonymous,
 )
 from safe_compose.core.prune import list_prunable, passes_filters, read_filters
 from safe_compose.grammar.parser import Invocation
@@ -365,24 +366,22 @@ def _find_unlocked(invocation: Invocation, observed: Observed) -> tuple[tuple[st
 def _find_removed_with(container: Container, spared: dict[str, str]) -> set[str]:
     """Return the volumes that `DELETE /containers/ID?v=1` deletes: mounted, but not declared.
 
-    An anonymous one inherited at a recreation is mounted by its name; it survives and is put into
-    `spared`.
+    One that another container shares survives if that one mounts it by its name. So does an
+    anonymous one inherited at a recreation, which is put into `spared`.
     """
     names = set()
     for mount in container.mounts:
         if mount.type == "volume" and mount.name:
+            if mount.shared and not looks_anonymous(mount.name):
+                continue
             if not mount.declared:
                 names.add(mount.name)
-            elif _looks_anonymous(mount.name):
+            elif looks_anonymous(mount.name):
                 spared.setdefault(
                     mount.name,
                     f"anonymous, but {container.name} mounts it by name: it stays, unused",
                 )
     return names
-
-
-def _looks_anonymous(name: str) -> bool:
-    return len(name) == 64 and all(c in "0123456789abcdef" for c in name)
 
 
 def _is_anonymous(name: str, declared: bool, observed: Observed) -> bool:

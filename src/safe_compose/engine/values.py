@@ -118,7 +118,7 @@ def read_container(body: Mapping[str, Any]) -> Container:
         body.get("HostConfig") or {},
     )
     networks = (body.get("NetworkSettings") or {}).get("Networks") or {}
-    named, subpaths = _sources(host), _subpaths(host)
+    named, subpaths, shared = _sources(host), _subpaths(host), bool(host.get("VolumesFrom"))
     return Container(
         id=str(body["Id"]),
         name=str(body.get("Name") or body["Id"]).lstrip("/"),
@@ -132,7 +132,10 @@ def read_container(body: Mapping[str, Any]) -> Container:
         environment=filter_environment(config.get("Env") or ()),
         mounts=tuple(
             _mount(
-                m, declared=m.get("Type") != "volume" or m.get("Name") in named, subpaths=subpaths
+                m,
+                declared=m.get("Type") != "volume" or m.get("Name") in named,
+                subpaths=subpaths,
+                shared=shared,
             )
             for m in body.get("Mounts") or ()
         ),
@@ -215,7 +218,11 @@ def is_worth_inspecting(
 
 
 def _mount(
-    body: Mapping[str, Any], *, declared: bool, subpaths: Mapping[str, str] | None = None
+    body: Mapping[str, Any],
+    *,
+    declared: bool,
+    subpaths: Mapping[str, str] | None = None,
+    shared: bool = False,
 ) -> Mount:
     kind = str(body.get("Type") or "")
     destination = str(body.get("Destination") or "")
@@ -227,6 +234,7 @@ def _mount(
         read_only=not body.get("RW", True),
         subpath=(subpaths or {}).get(normpath(destination), ""),
         declared=declared,
+        shared=shared and not declared,
     )
 
 
