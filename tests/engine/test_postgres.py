@@ -900,13 +900,13 @@ def test_a_dump_that_lost_its_counts_is_made_once_more(
             return
         complete.extend(p.stat().st_mtime_ns for p in tmp_path.glob("*/db-app*"))
         if len(complete) == 2:
+            free()
             return
         waiting = f"SELECT count(*) {clients} 'later' AND wait_event_type = 'Lock'"
         wait_until("the other dump and its counts wait", lambda: lab.sql(waiting) == "2")
         lab.sql(f"SELECT pg_terminate_backend(pid) {clients} '{ended}'")
         counting = f"SELECT count(*) {clients} 'first'"
         wait_until("the counts have ended", lambda: lab.sql(counting) == "0")
-        free()
 
     def free() -> None:
         lab.sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'AccessExclusiveLock'")
@@ -921,6 +921,7 @@ def test_a_dump_that_lost_its_counts_is_made_once_more(
         finally:
             free()
         assert held.exception() is not None
+    assert "lock timeout" not in docker("logs", lab.name).stderr, "nobody waited for the other"
     assert len(complete) == 2 and len(set(complete)) == 1, "what was complete is kept"
     rows = {d.name: d.rows for d in dump.statistics.databases}
     assert rows["first"] == rows["later"] == 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, ClassVar, Self, TypeVar
 
 from safe_compose.databases.protocol import ServerUnreachable
-from safe_compose.engine import Engine, Helper, Stream
+from safe_compose.engine import Ending, Engine, Helper, Stream, never_end
 from safe_compose.errors import OperationFailed
 
 ANSWER_LIMIT = 64 << 20
@@ -96,6 +96,7 @@ class Client:
         argv: Sequence[str],
         *,
         piped: Sequence[str] = (),
+        ending: Ending = never_end,
         stdin: int | None = None,
         discard: bool = False,
         environment: Mapping[str, str] | None = None,
@@ -105,6 +106,7 @@ class Client:
         Args:
             argv: The program and its arguments.
             piped: Arguments for a Helper with pipes, for a side container only.
+            ending: Entered until that program opens its pipe; see `Helper`.
             stdin: See `engine.helpers.stream`.
             discard: Drop the program's stdout.
             environment: Variables that let it in, instead of `secrets`.
@@ -115,7 +117,7 @@ class Client:
         given = {**self.VARIABLES, **(environment or self.secrets())}
         if self.side:
             with self.engine.helpers.stream(
-                self._helper(argv, given, piped), stdin=stdin, discard=discard
+                self._helper(argv, given, piped, ending), stdin=stdin, discard=discard
             ) as opened:
                 yield opened
             return
@@ -130,7 +132,11 @@ class Client:
             yield opened
 
     def _helper(
-        self, argv: Sequence[str], environment: Mapping[str, str], piped: Sequence[str] = ()
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        piped: Sequence[str] = (),
+        ending: Ending = never_end,
     ) -> Helper:
         return Helper(
             image=self.image,
@@ -138,6 +144,7 @@ class Client:
             piped=tuple(piped),
             network=f"container:{self.container}",
             environment=environment,
+            ending=ending,
         )
 
 

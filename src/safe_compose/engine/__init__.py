@@ -31,12 +31,14 @@ from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.engine.mount_events import MountEvents
 from safe_compose.engine.named_pipe import AT as PIPE
+from safe_compose.engine.named_pipe import Ending, never_end
 from safe_compose.engine.single_use import SingleUseInputs
 from safe_compose.engine.values import Image, StartConfiguration
 from safe_compose.engine.volume_entries import Entries
 
 __all__ = [
     "PIPE",
+    "Ending",
     "Engine",
     "Entries",
     "Files",
@@ -51,6 +53,7 @@ __all__ = [
     "begin",
     "connect",
     "label_flag",
+    "never_end",
     "read_declared_hooks",
     "read_declared_mounts",
 ]

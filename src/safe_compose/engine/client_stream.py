@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from safe_compose.engine.named_pipe import AT, NeverOpened, Pipe
+from safe_compose.engine.named_pipe import AT, Ending, NeverOpened, Pipe, never_end
 from safe_compose.errors import OperationFailed
 from safe_compose.system import process
 
@@ -88,6 +88,8 @@ class ClientRun:
     """The pipe for its bytes; `stdin` determines the direction."""
     patience: float | None = None
     """Seconds within which its container must open the pipe."""
+    ending: Ending = never_end
+    """Entered while its container has not opened the pipe yet."""
 
 
 @contextmanager
@@ -198,10 +200,11 @@ class _Running:
     def _open_pipe(self, pipe: Pipe) -> None:
         child = self._child
         try:
-            if self._run.stdin is None:
-                self.stdout = pipe.reader(lambda: child.poll() is not None, self._run.patience)
-            else:
-                self.stdin = pipe.writer(lambda: child.poll() is not None, self._run.patience)
+            with self._run.ending(self.abort):
+                if self._run.stdin is None:
+                    self.stdout = pipe.reader(lambda: child.poll() is not None, self._run.patience)
+                else:
+                    self.stdin = pipe.writer(lambda: child.poll() is not None, self._run.patience)
         except NeverOpened:
             if child.poll() is None or child.returncode in (0, *_NOT_STARTED):
                 raise

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from safe_compose.core.observed import HELPER_LABEL, PROCESS_LABEL
-from safe_compose.engine.named_pipe import AT, Pipe
+from safe_compose.engine.named_pipe import AT, Ending, Pipe, never_end
 from safe_compose.system.process import Process
 
 DEFAULT_CAPABILITIES = ("default",)
@@ -56,6 +56,8 @@ class Helper:
     own program."""
     memory: str | None = None
     """The memory limit in the form of `--memory`: `256m`."""
+    ending: Ending = field(default=never_end, repr=False, compare=False)
+    """Entered while its program has not opened its pipe yet, for as long as that takes."""
 
 
 def make_run_args(

@@ -172,6 +172,7 @@ class Helpers:
             clean=lambda: self.remove(name),
             pipe=pipe,
             patience=None if self.pipes_work else PIPE_PATIENCE,
+            ending=helper.ending,
         )
         return running_client(run)
 

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +37,15 @@ _LOOK = 0.1
 
 class NeverOpened(Exception):
     """An error about a helper that never opened its side of a pipe; no byte was transferred."""
+
+
+Ending = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""Makes a block that another thread may end, by the function that it is given."""
+
+
+def never_end(_: Callable[[], None]) -> AbstractContextManager[None]:
+    """Return a block that no other thread ends."""
+    return nullcontext()
 
 
 class Pipe:

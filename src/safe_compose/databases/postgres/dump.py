@@ -367,7 +367,8 @@ def _stream(
     def stream(through_daemon: Sequence[str]) -> Sums:
         with (
             removing_on_fault(path),
-            server.client.stream(through_daemon, piped=piped) as made,
+            # pg_dump waits for the locks of all tables before it opens its pipe
+            server.client.stream(through_daemon, piped=piped, ending=queue.ending_by) as made,
             queue.ending_by(made.abort),
         ):
             blocks = read_blocks(made.stdout)
