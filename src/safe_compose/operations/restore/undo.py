@@ -9,21 +9,21 @@ restored.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import Observed
 from safe_compose.core.relocation import SCRATCH, list_inspection_commands, plan_relocation
-from safe_compose.core.text import join_for_shell, shell_quote
-from safe_compose.engine import Engine, connect, read_declared_mounts
-from safe_compose.errors import EngineUnavailable, Refused, UsageError
+from safe_compose.core.text import shell_quote
+from safe_compose.engine import Engine, read_declared_mounts
+from safe_compose.errors import Refused, UsageError
 from safe_compose.grammar.parser import parse
 from safe_compose.operations import trash as operations_trash
 from safe_compose.operations.outcome import list_earlier_losses
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore import services
 from safe_compose.operations.restore.confirmation import require_confirmation, require_trusted
+from safe_compose.operations.restore.deletion import find_deletion, list_recorded, open_same_engine
 from safe_compose.operations.restore.execute import RestoreRun, restoring
 from safe_compose.operations.restore.logins import try_logins
 from safe_compose.operations.restore.plan import (
@@ -39,7 +39,7 @@ from safe_compose.operations.restore.volumes import fill
 from safe_compose.operations.trash import TrashItem
 from safe_compose.store.catalogue.checks import is_service
 from safe_compose.store.run_record import RunRecord
-from safe_compose.store.steps import Running, Trashed
+from safe_compose.store.steps import Trashed
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace
 
@@ -73,8 +73,8 @@ def undo(workspace: Workspace, *, project: str | None, answer: GivenAnswer) -> d
     """
     if not answer.dry_run:
         recover(workspace.engine, workspace.catalogue, workspace.journal, own_run=workspace.run_id)
-    deletion = _find_deletion(workspace, project)
-    engine = _open_same_engine(workspace, deletion)
+    deletion = find_deletion(workspace, project)
+    engine = open_same_engine(workspace, deletion)
     plan = _plan_undo(workspace, engine, deletion)
     _tell_undo(workspace, deletion, plan)
     lost = _list_lost(deletion, plan.backup)
@@ -118,7 +118,7 @@ def _plan_undo(workspace: Workspace, engine: Engine, deletion: RunRecord) -> Res
         read_declared_mounts(command, dict(os.environ), deletion.cwd) if command else ("", ())
     )
     records = [r for r in backup.volumes if r.name in deletion.taken]
-    recorded = RecordedVolumes(_list_known(deletion), deletion.taken_in_part)
+    recorded = RecordedVolumes(list_recorded(deletion), deletion.taken_in_part)
     return make_plan(
         engine, backup, records, declared, trash=_list_trashed(trash), recorded=recorded
     )
@@ -335,100 +335,6 @@ def _list_trashed(trash: Mapping[str, TrashItem] | None) -> dict[str, str]:
 
 def _show_plan(plan: RestorePlan) -> dict[str, Any]:
     return {**plan.shape(), "dry_run": True, "plan": list(plan.lines())}
-
-
-# -- which deletion, which engine ------------------------------------------------------------------
-
-
-def _find_deletion(workspace: Workspace, project: str | None) -> RunRecord:
-    """Return the newest deletion here that was not undone and can be.
-
-    Raises:
-        UsageError: There is none.
-        Refused: It ran without a backup.
-    """
-    cwd = None if project else str(Path.cwd())
-    found = workspace.journal.last_deletion(project=project, cwd=cwd)
-    runs = workspace.journal.runs()
-    undone = {r.undid for r in runs}
-    newer = [
-        r
-        for r in runs
-        if r.id in undone
-        and (found is None or r.seq > found.seq)
-        and (r.project == project if project else cwd in (r.cwd, r.facts.get("working_dir")))
-    ]
-    where = f"project {project}" if project else "this folder"
-    if found is None:
-        already = f"; that of {newer[0].started} was undone already" if newer else ""
-        raise UsageError(
-            f"the journal knows no guarded deletion in {where} that could be undone{already}",
-            next_step=(
-                f"safe-compose journal, then {_suggest_undo(workspace)} or safe-compose restore ID"
-            ),
-        )
-    if newer:
-        terminal.say(
-            f"safe-compose: the deletion of {newer[0].started} in {where} was undone already; this"
-            f" is an older one, of {found.started}"
-        )
-    if found.backup is None and found.newest(Trashed) is None:
-        raise Refused(
-            f"'{found.program} {' '.join(found.command)}' of {found.started} ran without a backup;"
-            " nothing can be undone",
-            next_step="safe-compose list, then safe-compose restore ID for an older state",
-        )
-    return found
-
-
-def _suggest_undo(workspace: Workspace) -> str:
-    """Return the command that undoes the newest deletion of all."""
-    other = workspace.journal.last_deletion()
-    if other is None:
-        return "safe-compose undo --project NAME"
-    how = (
-        f"safe-compose undo --project {shell_quote(other.project)}"
-        if other.project
-        else f"(cd {shell_quote(other.cwd)} && safe-compose undo)"
-    )
-    command = join_for_shell((other.program, *other.command))
-    return f"{how} (it undoes '{command}' of {other.started})"
-
-
-def _list_known(deletion: RunRecord) -> dict[str, tuple[str, dict[str, str]]]:
-    """Return the volumes that a deletion was to delete, as it saw them.
-
-    There are none for a deletion by an older release, which recorded less.
-    """
-    running = deletion.newest(Running)
-    volumes = running.volumes if running is not None else ()
-    return {
-        v.name: (v.driver, dict(v.options))
-        for v in volumes
-        if v.driver is not None and v.options is not None
-    }
-
-
-def _open_same_engine(workspace: Workspace, deletion: RunRecord) -> Engine:
-    """Return the engine that the journal recorded, reached by the same words.
-
-    Raises:
-        EngineUnavailable: They reach another engine.
-    """
-    words = deletion.docker_globals
-    engine = (
-        workspace.engine
-        if not words
-        else connect(workspace.docker, words, environ=dict(os.environ), run_id=workspace.run_id)
-    )
-    engine.helpers.mark_key = workspace.engine.helpers.mark_key
-    if engine.id != deletion.engine_id:
-        raise EngineUnavailable(
-            f"the deletion happened on {deletion.endpoint}, but {engine.endpoint} is another"
-            " engine; nothing was restored",
-            next_step="set DOCKER_HOST or DOCKER_CONTEXT as it was then",
-        )
-    return engine
 
 
 # -- anonymous volumes -----------------------------------------------------------------------------
