@@ -345,7 +345,7 @@ def test_list_and_show_tell_the_same_in_text(shop: StoredShop) -> None:
     methods = {v["name"].rpartition("_")[2]: v["method"] for v in shown["details"]["volumes"]}
     assert methods == {"data": "dump", "uploads": "live"}
     text = shop("show", shop.kept["id"][:18]).stdout
-    assert "globals.sql.gz" in text and "L3" in text and "1234 rows" in text
+    assert "globals.sql.gz" in text and "L3" in text and "1,234 rows" in text
 
 
 @pytest.mark.thorough

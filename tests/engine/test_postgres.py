@@ -575,7 +575,7 @@ def test_cold_archives_are_tried_and_their_control_state_is_told(
     with pytest.raises(VerificationFailed, match=r"app: public\.t: 1000, was 999"):
         postgres.trial(engine, tmp_path, replace(record, statistics=tampered), image)
     older = replace(record, statistics=tampered, dump_older_than_archive=True)
-    assert "1000 rows" in postgres.trial(engine, tmp_path, older, image)[0].what
+    assert "1,000 rows" in postgres.trial(engine, tmp_path, older, image)[0].what
 
     engine.docker.start(lab.container.id)
     _wait(lab)

@@ -292,7 +292,7 @@ def test_a_dump_that_anybody_made_goes_the_same_way(
     )
     assert (
         "PostgreSQL 15." in answer.stderr
-        and "2 tables, 3002 rows, 1 large objects" in answer.stderr
+        and "2 tables, 3,002 rows, 1 large object" in answer.stderr
     )
     done = json.loads(answer.stdout)["restored"]
     assert done["file"] == str(dumps / name) and done["statistics"][0]["now"] == {
@@ -343,7 +343,7 @@ def test_one_database_comes_out_of_a_dump_of_the_whole_server_with_the_roles_tha
     ), asked.stderr
     assert (
         "other (" in asked.stderr
-        and "shop (3002 rows)" in asked.stderr
+        and "shop (3,002 rows)" in asked.stderr
         and "--database NAME" in asked.stderr
     )
     cut = shop.run("restore", str(dumps / "cut.sql"), "--database", "shop", "--confirm", "shop")

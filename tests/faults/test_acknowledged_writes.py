@@ -192,7 +192,7 @@ def test_a_server_that_restarts_in_mid_dump_is_dumped_again_and_lost_rows_are_to
     assert guarded.returncode == 0, said
     assert "its dump starts over" in said
     newest, oldest = list_backups(safe_compose, project)
-    assert f"90000 rows, 200000 before: see backup {oldest['id']}" in said
+    assert f"90,000 rows, 200,000 before: see backup {oldest['id']}" in said
     [record] = manifest(newest).values()
     assert record["method"] == "dump+cold" and f"see backup {oldest['id']}" in str(record["notes"])
 

@@ -1,5 +1,6 @@
 """The verb that lists guarded commands: journal."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from safe_compose.cli.options import (
     open_catalogue,
     print_json,
 )
-from safe_compose.core.short_id import shorten_ids
+from safe_compose.core.short_id import shorten_ids, shorten_in
 from safe_compose.store.journal import Journal
 from safe_compose.store.run_record import RunRecord
 from safe_compose.system.process import read_clock
@@ -60,7 +61,7 @@ def show_journal(
             moments.cell(run.started, none="unknown"),
             Cell(run.project or ""),
             Cell(shorten(run.backup) if run.backup else "", run.backup or ""),
-            _outcome_cell(run),
+            _outcome_cell(run, shorten),
             Cell(" ".join([run.program, *run.command])),
         ]
         for run in shown
@@ -74,11 +75,12 @@ def show_journal(
         terminal.tell(f"{len(runs) - NEWEST:,} older ones: safe-compose journal --all")
 
 
-def _outcome_cell(run: RunRecord) -> Cell:
+def _outcome_cell(run: RunRecord, shorten: Callable[[str], str]) -> Cell:
     """Return how a run ended; one that did not end, or whose file is damaged, stands out."""
     damage = f" (damaged: {run.damaged})" if run.damaged else ""
     bad = run.damaged is not None or run.outcome == "did not end"
-    return Cell(f"{run.outcome}{damage}", style=BAD if bad else "")
+    exact = f"{run.outcome}{damage}"
+    return Cell(shorten_in(exact, shorten), exact, style=BAD if bad else "")
 
 
 def _run_shape(run: RunRecord) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from safe_compose.core.quantities import count
+
 WORKPLACE, OWNER = ".workplace-", "owner.json"
 """Prefix of a temporary folder next to the backups in which something is inspected, and the file in
 it that names the process that made it."""
@@ -135,7 +137,9 @@ def describe_shrinkage(before: ServerStatistics, now: ServerStatistics) -> str |
     gone = sorted({d.name for d in before.databases} - {d.name for d in now.databases})
     if gone:
         return f"database {', '.join(gone)} is not there any more"
-    return f"{now.rows} rows, {before.rows} before" if now.rows * 2 < before.rows else None
+    return (
+        f"{count(now.rows, 'row')}, {before.rows:,} before" if now.rows * 2 < before.rows else None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, ClassVar, Self, TypeVar
 
+from safe_compose.core.quantities import count
 from safe_compose.databases.protocol import ServerUnreachable
 from safe_compose.engine import Ending, Engine, Helper, Stream, never_end
 from safe_compose.errors import OperationFailed
@@ -298,8 +299,8 @@ def time_left(subject: str, seconds: float) -> Callable[[], float]:
 def summary_words(title: str, databases: int, tables: int, rows: int) -> str:
     """Format a summary, as in `PostgreSQL 15.18, 3 databases, 41 tables, about 1.2 M rows`."""
     return (
-        f"{title}, {databases} database{'s' * (databases != 1)}, {tables}"
-        f" table{'s' * (tables != 1)}, about {_short(rows)} rows"
+        f"{title}, {count(databases, 'database')}, {count(tables, 'table')},"
+        f" about {_short(rows)} {'row' if rows == 1 else 'rows'}"
     )
 
 
@@ -307,4 +308,4 @@ def _short(number: int) -> str:
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= 10 * size or (number >= size and unit != "k"):
             return f"{number / size:.1f} {unit}"
-    return str(number)
+    return f"{number:,}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from safe_compose.core.backup import DatabaseStatistics, ServerStatistics, VolumeRecord
+from safe_compose.core.quantities import count
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.databases.dumps import join_first
 from safe_compose.engine import Engine, HelperFailed
@@ -47,8 +48,9 @@ def require_statistics(record: VolumeRecord) -> ServerStatistics:
 
 
 def format_counts(databases: Sequence[DatabaseStatistics]) -> str:
-    """Format counts, as in `3 tables, 4711 rows`."""
-    return f"{sum(len(d.tables) for d in databases)} tables, {sum(d.rows for d in databases)} rows"
+    """Format counts, as in `3 tables, 4,711 rows`."""
+    tables, rows = sum(len(d.tables) for d in databases), sum(d.rows for d in databases)
+    return f"{count(tables, 'table')}, {count(rows, 'row')}"
 
 
 def require_same(

@@ -212,7 +212,7 @@ class Terminal:
         """
         try:
             with self._canonical(echo=not hidden):
-                os.write(self.fd, make_visible(question).encode(errors="replace"))
+                os.write(self.fd, self._fold(make_visible(question)).encode(errors="replace"))
                 line = b""
                 while not line.endswith(b"\n"):
                     more = os.read(self.fd, 4096)
@@ -229,6 +229,18 @@ class Terminal:
                 os.write(self.fd, b"\n")  # what is said of it begins a line
             raise
         return line[:-1].decode(errors="surrogateescape")
+
+    def _fold(self, question: str) -> str:
+        """Return a question on as many lines as it needs, none of which ends inside of a name."""
+        try:
+            columns = os.get_terminal_size(self.fd).columns or 80
+        except OSError:
+            columns = 80
+        if cell_len(question) < columns:
+            return question
+        words = [make_span(word) for word in question.rstrip(" ").split(" ")]
+        lines = [read_plain(line) for line in fill(words, columns - 1, separator=" ")]
+        return "\n".join(lines) + question[len(question.rstrip(" ")) :]
 
     def ask_phrase(self, question: str, phrase: str) -> bool:
         """Return whether a phrase was typed after the question, or once more after a typing error.

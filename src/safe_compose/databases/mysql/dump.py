@@ -13,6 +13,7 @@ from pathlib import Path
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics, Evidence, ServerStatistics
 from safe_compose.core.owners import FILES
+from safe_compose.core.quantities import count
 from safe_compose.databases import owners, server_files
 from safe_compose.databases.dumps import (
     artifact_of,
@@ -304,7 +305,8 @@ def verify_dump(
                 make_evidence(
                     "L3",
                     artifact.file,
-                    f"{len(scanner.rows)} tables, {total} rows equal to their counts",
+                    f"{count(len(scanner.rows), 'table')}, {count(total, 'row')} equal to their"
+                    " counts",
                 )
             )
     levels = sorted(e.level for e in found)

@@ -22,6 +22,7 @@ from safe_compose.core.backup import (
     slug,
 )
 from safe_compose.core.owners import FILES
+from safe_compose.core.quantities import count
 from safe_compose.databases import owners, server_files
 from safe_compose.databases.dumps import (
     artifact_of,
@@ -422,7 +423,8 @@ def verify_dump(
                 make_evidence(
                     "L3",
                     artifact.file,
-                    f"{len(scanner.rows)} tables, {counted.rows} rows equal to their counts",
+                    f"{count(len(scanner.rows), 'table')}, {count(counted.rows, 'row')} equal to"
+                    " their counts",
                 )
             )
     if wanted or not any(e.level == "L2" for e in found):

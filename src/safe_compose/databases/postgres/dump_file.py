@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
+from safe_compose.core.quantities import count
 from safe_compose.databases.postgres import dumpall
 from safe_compose.databases.postgres.dump_lexer import split_dump
 from safe_compose.databases.postgres.dump_loading import Loading
@@ -200,7 +201,9 @@ def _part_of(file: DumpFile, found: dumpall.Cluster, database: str | None) -> Du
     if database in found.others:
         raise NotADump(found.others[str(database)])
     server = next(iter(found.databases.values())).server
-    has = ", ".join(f"{name} ({dump.rows} rows)" for name, dump in sorted(found.databases.items()))
+    has = ", ".join(
+        f"{name} ({count(dump.rows, 'row')})" for name, dump in sorted(found.databases.items())
+    )
     raise UsageError(
         f"{file.path} is a dump of a whole server (pg_dumpall), PostgreSQL"
         f" {server or 'of unknown version'}, with the databases"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics, Evidence
+from safe_compose.core.quantities import count
 from safe_compose.core.text import make_visible
 from safe_compose.databases.sqlite.check import Checker, JudgedDatabase
 from safe_compose.databases.sqlite.copy import UNJUDGED
@@ -82,7 +83,8 @@ def _compare(
             artifact, "its tables do not have the rows that were counted when it was made"
         )
     what = (
-        f"{len(judged.tables)} tables, {judged.rows} rows equal to their counts, integrity_check ok"
+        f"{count(len(judged.tables), 'table')}, {count(judged.rows, 'row')} equal to their counts,"
+        " integrity_check ok"
     )
     return make_evidence("L3", artifact.file, what)
 
@@ -149,7 +151,8 @@ def _sort_results(
         elif found.unsure is not None:
             unsure.setdefault(found.unsure, []).append(path)
         else:
-            what = f"SQLite: integrity_check ok, {len(found.tables)} tables, {found.rows} rows"
+            counts = f"{count(len(found.tables), 'table')}, {count(found.rows, 'row')}"
+            what = f"SQLite: integrity_check ok, {counts}"
             proofs.append(make_evidence("L2", f"{archive.file}: {make_readable(path)}", what))
     words = damaged[:FEW]
     if len(damaged) > FEW:

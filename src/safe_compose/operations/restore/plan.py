@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
-from safe_compose.core.quantities import format_size
+from safe_compose.core.quantities import count, format_size
 from safe_compose.core.redaction import hide_option
 from safe_compose.core.relocation import Relocation
 from safe_compose.core.volume_reach import describe_reach_of, drop_own_labels
@@ -198,9 +198,9 @@ class RestorePlan:
 
 def _describe_content(record: VolumeRecord) -> str:
     counted = record.statistics
-    return (
-        f", {len(counted.databases)} databases, {counted.rows} rows" if counted is not None else ""
-    )
+    if counted is None:
+        return ""
+    return f", {count(len(counted.databases), 'database')}, {count(counted.rows, 'row')}"
 
 
 def make_plan(

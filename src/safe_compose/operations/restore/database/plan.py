@@ -7,7 +7,7 @@ from typing import Any
 
 from safe_compose.core.backup import DatabaseStatistics
 from safe_compose.core.observed import Container
-from safe_compose.core.quantities import format_size
+from safe_compose.core.quantities import count, format_size
 from safe_compose.databases import postgres
 from safe_compose.databases.postgres import target_server
 from safe_compose.databases.postgres.connection import identifier
@@ -103,12 +103,13 @@ class DatabaseRestorePlan:
         yield f"from {self.source.words}: {made}"
         expects = self.expects()
         tables = (
-            f"{len(expects.tables)} tables, {expects.rows} rows"
+            f"{count(len(expects.tables), 'table')}, {count(expects.rows, 'row')}"
             if expects
             else "rows as INSERT: not counted beforehand"
         )
-        count = dump.scanner.large_objects
-        yield f"  whole: {tables}{f', {count} large objects' if count else ''}"
+        large = dump.scanner.large_objects
+        objects = f", {count(large, 'large object')}" if large else ""
+        yield f"  whole: {tables}{objects}"
         yield (
             f"  into database {self.database} of {server.container.name} ({server.title}, volume"
             f" {server.volume})"
@@ -126,7 +127,11 @@ class DatabaseRestorePlan:
         if not self.target.exists:
             return "  there is none of that name yet"
         before = self.before
-        counts = f"{len(before.tables)} tables, {before.rows} rows, " if before is not None else ""
+        counts = (
+            f"{count(len(before.tables), 'table')}, {count(before.rows, 'row')}, "
+            if before is not None
+            else ""
+        )
         return (
             f"  the living one ({counts}{format_size(self.target.bytes)}) stays on the server as"
             f" {self.old_name}, with its last writes"
