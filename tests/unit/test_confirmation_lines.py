@@ -26,7 +26,7 @@ from safe_compose.ui.confirmation_lines import (
     make_lines,
     make_question,
 )
-from safe_compose.ui.lines import Line, measure, read_plain
+from safe_compose.ui.lines import Line, fold_question, measure, read_plain
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 SMALL = Size(80, 24)
@@ -193,7 +193,7 @@ def test_no_line_is_too_wide_no_name_is_cut_and_the_headline_stays(
         assert name in bare[1]
         if not d.volume.anonymous and d.verdict.tier is not Tier.DISPOSABLE:
             assert name in bare[0]
-    question = -(-cell_len(make_visible(make_question(shown.plan))) // width)
+    question = len(fold_question(make_visible(make_question(shown.plan)), width).split("\n"))
     assert read_plain(short[0]).startswith("This command deletes ")
     assert len(short) + question <= 22
 

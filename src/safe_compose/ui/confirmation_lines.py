@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from safe_compose.core.plan import TRASH_DAYS, Doomed, Plan, estimate_effort
 from safe_compose.core.quantities import count, format_seconds, format_size
-from safe_compose.core.text import shell_quote
+from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.core.tier import Tier
-from safe_compose.ui.lines import Line, Span, fill, fill_words, make_span
+from safe_compose.ui.lines import Line, Span, fill, fill_words, fold_question, make_span
 from safe_compose.ui.volume_lines import LOSS, NOTICE, SIDE, describe_volumes
 
 BELOW = 2
@@ -119,7 +119,8 @@ def make_lines(screen: Screen, size: Size) -> list[Line]:
         return _join(head, entries, [], tail)
     short = len(listed) <= FEWEST and width >= USUAL.columns
     rows = min(size.rows, USUAL.rows or 0) if short else size.rows
-    limit = max(rows - BELOW - len(fill_words(make_question(screen.plan), width)), 1)
+    question = fold_question(make_visible(make_question(screen.plan)), width)
+    limit = max(rows - BELOW - len(question.split("\n")), 1)
     order = sorted({part.rank for part in (*head, *tail)} - {0}, reverse=True)
     shown, fewest = len(entries), min(FEWEST, len(entries))
     while True:

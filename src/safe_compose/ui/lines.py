@@ -88,6 +88,18 @@ def fill_words(text: str, width: int, *, style: str = "", indent: int = 0) -> li
     return fill([make_span(text, style)], width, indent=indent)
 
 
+def fold_question(question: str, columns: int) -> str:
+    """Return a question on as many lines as it needs, none of which ends inside of a name.
+
+    One column stays free, so that the answer does not begin on a line of its own.
+    """
+    if cell_len(question) < columns:
+        return question
+    words = [make_span(word) for word in question.rstrip(" ").split(" ")]
+    lines = [read_plain(line) for line in fill(words, columns - 1, separator=" ")]
+    return "\n".join(lines) + question[len(question.rstrip(" ")) :]
+
+
 def _strip_end(line: list[Span], separator: str) -> list[Span]:
     """Keep the comma of a list at the end of a line, and drop other separators."""
     return [*line, Span(separator.rstrip())] if separator.strip() else line

@@ -23,7 +23,7 @@ from safe_compose.core.text import (
     shell_quote_always,
 )
 from safe_compose.errors import Interrupted, Refused, SafeComposeError
-from safe_compose.ui.lines import fill, make_span, read_plain
+from safe_compose.ui.lines import fill, fold_question, make_span, read_plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -231,16 +231,12 @@ class Terminal:
         return line[:-1].decode(errors="surrogateescape")
 
     def _fold(self, question: str) -> str:
-        """Return a question on as many lines as it needs, none of which ends inside of a name."""
+        """Return a question folded to this terminal's columns."""
         try:
             columns = os.get_terminal_size(self.fd).columns or 80
         except OSError:
             columns = 80
-        if cell_len(question) < columns:
-            return question
-        words = [make_span(word) for word in question.rstrip(" ").split(" ")]
-        lines = [read_plain(line) for line in fill(words, columns - 1, separator=" ")]
-        return "\n".join(lines) + question[len(question.rstrip(" ")) :]
+        return fold_question(question, columns)
 
     def ask_phrase(self, question: str, phrase: str) -> bool:
         """Return whether a phrase was typed after the question, or once more after a typing error.
