@@ -66,7 +66,7 @@ def run(line: str, folder: Path) -> str:
     done = subprocess.run(
         ["bash", "-c", line],
         cwd=folder,
-        env=dict(os.environ),
+        env={**os.environ, "PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -74,7 +74,7 @@ MEASURED = """
 import json, os, re, sys
 from pathlib import Path
 from safe_compose.engine import connect
-from safe_compose.volumes import archive
+from safe_compose.volumes import archive, extraction
 docker, run_id, old, new, folder = sys.argv[1:]
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
     volume, into = engine.docker.volume(old), Path(folder)

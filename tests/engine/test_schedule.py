@@ -20,7 +20,7 @@ from safe_compose.store.schedules import Schedule, Schedules, find_longest_gap
 from safe_compose.system.process import Process, stamp
 from testing.approvals import approve_settings
 from testing.fixtures import ProjectFactory, SafeCompose
-from testing.projects import ComposeProject
+from testing.projects import ComposeProject, require_success
 from testing.terminal import Person
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -374,7 +374,7 @@ def test_a_schedule_is_installed_once_and_taken_away(
     )
     assert secret.returncode == 64
     assert "password=x" not in secret.stdout + secret.stderr
-    line = safe_compose("schedule", "cron", cwd=project.folder).stdout
+    line = require_success(safe_compose("schedule", "cron", cwd=project.folder)).stdout
     assert line.startswith(f"0 3 * * * cd {project.folder} && ")
     assert f"schedule run --project={project.name} --at=03:00" in line
     as_json = safe_compose("schedule", "cron", "--json", cwd=project.folder).stdout

@@ -357,7 +357,7 @@ import json, os, sys
 from pathlib import Path
 from safe_compose.engine import connect
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes import archive, single_path
+from safe_compose.volumes import archive, extraction, single_path
 docker, run_id, old, new, folder = sys.argv[1:]
 found = {}
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
@@ -367,7 +367,7 @@ with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
     extraction.sync(engine, new)
     for name, words in (("plan_path", (engine, new, "plain", "x")), ("clear", (engine, new))):
         try:
-            getattr(single_path if name == "plan_path" else archive, name)(*words)
+            getattr(single_path if name == "plan_path" else extraction, name)(*words)
         except OperationFailed as fault:
             found[name] = fault.message
 print(json.dumps(found))
@@ -402,7 +402,7 @@ import json, os, sys
 from pathlib import Path
 from safe_compose.core.backup import Artifact
 from safe_compose.engine import connect
-from safe_compose.volumes import archive
+from safe_compose.volumes import extraction
 docker, run_id, new, folder, artifacts = sys.argv[1:]
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
     print(extraction.extract(engine, Path(folder), [Artifact(**told) for told in json.loads(artifacts)], new))
