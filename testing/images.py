@@ -236,13 +236,26 @@ def pulled(recipe: Recipe) -> bool:
         return False
 
 
-def build(recipe: Recipe, cache: Path, sources: dict[str, Apt]) -> None:
-    """Build a look-alike and load it; `sources` has an apt for each release that was asked."""
-    say(f"building a look-alike of {recipe.name} from packages of Debian {recipe.release.name}")
+def fetched_layers(recipe: Recipe, cache: Path, sources: dict[str, Apt]) -> list[Path]:
+    """Return the layers that need an archive or a registry, each fetched once; see `build`."""
     apt = sources.setdefault(recipe.release.name, Apt(cache / "apt", recipe.release.name))
     layers = [packages_layer(recipe, apt, cache)]
     if recipe.npm is not None:
         layers.append(npm_layer(recipe.npm, recipe.edits, cache))
+    return layers
+
+
+def fetch_usual_layers(cache: Path) -> None:
+    """Fetch what the usual images are made of, for an engine that will have no network."""
+    sources: dict[str, Apt] = {}
+    for recipe in RECIPES:
+        fetched_layers(recipe, cache, sources)
+
+
+def build(recipe: Recipe, cache: Path, sources: dict[str, Apt]) -> None:
+    """Build a look-alike and load it; `sources` has an apt for each release that was asked."""
+    say(f"building a look-alike of {recipe.name} from packages of Debian {recipe.release.name}")
+    layers = fetched_layers(recipe, cache, sources)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         load(recipe, [*layers, own_layer(recipe, Path(folder) / "own.tar")])
 

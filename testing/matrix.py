@@ -34,6 +34,7 @@ from testing.engines import (
     Stack,
     bring,
 )
+from testing.images import fetch_usual_layers
 from testing.oldclients import old_compose, old_docker
 
 RESULTS = ROOT / "tests" / "cases" / "matrix.json"
@@ -95,7 +96,8 @@ def run(stack: Stack, arguments: Sequence[str]) -> Result:
     """
     assert stack.engine is not None and stack.client is not None
     bring(stack)
-    # The namespaces reach no archive.
+    # The namespaces reach no archive, and another engine may have its images already.
+    fetch_usual_layers(LAB)
     old_compose()
     old_docker()
     data = LAB / "matrix" / stack.data
