@@ -11,7 +11,7 @@ ARGS ?=
 HELPER = src/safe_compose/native/built
 # The launcher has the words compiled in.
 WORDS = $(addprefix src/safe_compose/fastpath/,first_look.py launch.py)
-WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 4 ? cores + 1 : 4)))
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 4 ? cores + 2 : 6)))
 # Each command of ours would compile the program anew.
 unexport PYTHONDONTWRITEBYTECODE
 
