@@ -28,7 +28,7 @@ build/demo/ready: pyproject.toml hatch_build.py $(wildcard native/*) $(WORDS)
 
 PYTEST = .venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=12
 
-test: .venv/ready $(HELPER) lab ## the tests for every change, against a real engine: about twelve minutes on two cores
+test: .venv/ready $(HELPER) lab ## the tests for every change, against a real engine: about ten minutes on two cores
 	$(PYTEST) -m 'not thorough' $(ARGS)
 
 test-all: .venv/ready $(HELPER) lab ## every test but those of `make servers`, as CI runs them
