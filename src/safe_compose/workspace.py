@@ -21,7 +21,8 @@ from safe_compose.engine import begin as begin_engine
 from safe_compose.errors import Refused, SafeComposeError
 from safe_compose.fastpath import launch
 from safe_compose.grammar.parser import Invocation
-from safe_compose.system.process import hold_standard_descriptors, make_id, read_clock
+from safe_compose.system.children import hold_standard_descriptors
+from safe_compose.system.process import make_id, read_clock
 
 # These packages are imported while docker and compose answer the first questions.
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from safe_compose.operations.doctor import routes
 from safe_compose.operations.schedule import systemd
 from safe_compose.settings import load
 from safe_compose.store.catalogue.folder import StoreFolder
-from safe_compose.system import files, process, trusted_file
+from safe_compose.system import children, files, trusted_file
 from testing.fixtures import SafeCompose
 from testing.projects import wait_until
 
@@ -63,19 +63,19 @@ def alive(mark: str) -> list[int]:
 
 def test_giving_a_program_up_ends_everything_that_it_started(tmp_path: Path) -> None:
     mark = str(tmp_path / "mark")
-    child = process.start([sys.executable, "-c", FAMILY, mark])
+    child = children.start([sys.executable, "-c", FAMILY, mark])
     wait_until("the family is complete", lambda: Path(mark).exists() and len(alive(mark)) == 4)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.finish(child, seconds=0.1)
+        children.finish(child, seconds=0.1)
     wait_until("those that were killed are gone", lambda: alive(mark) == [])
 
 
 def test_a_program_that_prints_without_end_is_ended_and_takes_no_memory() -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))\n"
-        "from safe_compose.system import process\n"
-        f"try: process.run([sys.executable, '-c', {ENDLESS!r}], seconds=60)\n"
-        "except process.TooMuch as fault: print(fault)\n"
+        "from safe_compose.system import children\n"
+        f"try: children.run([sys.executable, '-c', {ENDLESS!r}], seconds=60)\n"
+        "except children.TooMuch as fault: print(fault)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "it printed more than 32 MiB\n", done.stderr
@@ -83,22 +83,24 @@ def test_a_program_that_prints_without_end_is_ended_and_takes_no_memory() -> Non
 
 def test_words_on_stderr_without_end_are_cut_and_the_answer_is_kept() -> None:
     code = "import os; [os.write(2, b'y' * 65536) for _ in range(1000)]; print('answer')"
-    done = process.run([sys.executable, "-c", code], seconds=60)
+    done = children.run([sys.executable, "-c", code], seconds=60)
     assert done.stdout == b"answer\n" and len(done.stderr) == 64 << 10
 
 
 def test_a_program_that_reads_nothing_and_one_whose_child_keeps_its_pipes_end_in_time() -> None:
     big = b"z" * (4 << 20)
-    assert process.run([sys.executable, "-c", "print(1)"], given=big, seconds=30).stdout == b"1\n"
+    assert children.run([sys.executable, "-c", "print(1)"], given=big, seconds=30).stdout == b"1\n"
     counts = "import sys; print(len(sys.stdin.read()))"
-    assert process.run([sys.executable, "-c", counts], given=big, seconds=30).stdout == b"4194304\n"
+    assert (
+        children.run([sys.executable, "-c", counts], given=big, seconds=30).stdout == b"4194304\n"
+    )
     began = time.monotonic()
     keeps = (
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(20)'],"
         " start_new_session=True)"
     )
     assert (
-        process.run(
+        children.run(
             [sys.executable, "-c", f"import subprocess, sys; {keeps}; print(2)"], seconds=30
         ).stdout
         == b"2\n"
@@ -118,8 +120,8 @@ def test_what_compose_prints_of_a_file_that_is_nested_too_deeply_is_no_document(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_that_ends_us_ends_what_we_asked(number: signal.Signals, tmp_path: Path) -> None:
     mark = str(tmp_path / "mark")
-    code = "import sys; from safe_compose.system import process\n"
-    code += f"process.run([sys.executable, '-c', {FAMILY!r}, {mark!r}], seconds=600)"
+    code = "import sys; from safe_compose.system import children\n"
+    code += f"children.run([sys.executable, '-c', {FAMILY!r}, {mark!r}], seconds=600)"
     us = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True
     )

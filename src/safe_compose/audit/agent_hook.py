@@ -26,7 +26,7 @@ from safe_compose.audit.live_look import make_look
 from safe_compose.core.text import make_visible
 from safe_compose.errors import ConfigError
 from safe_compose.settings.load import PROJECT_FILE, load
-from safe_compose.system import process
+from safe_compose.system import children
 
 READ_SECONDS = 5.0
 """Seconds in which the whole request must have come."""
@@ -244,7 +244,7 @@ def run_in_process(work: Callable[[], str], *, seconds: float = WHOLE_SECONDS) -
             break
         output += more
     else:
-        process.end_all(child)
+        children.end_all(child)
     os.close(readable)
     _, status = os.waitpid(child, 0)
     return output.decode() if status == 0 else None

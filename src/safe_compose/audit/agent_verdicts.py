@@ -34,7 +34,7 @@ from safe_compose.audit.shell import BROKEN, SPENT, read, read_argv
 from safe_compose.audit.shell_line import ParserMissing, ShellLine, SimpleCommand
 from safe_compose.core.redaction import redact
 from safe_compose.fastpath import first_look
-from safe_compose.system import process
+from safe_compose.system import children
 from safe_compose.system.installation import describe_extra
 
 LOOK_SECONDS = 1.2
@@ -374,8 +374,8 @@ def explain(
         *(w for w in words if w not in own),
     ]
     try:
-        done = process.run(argv, cwd=here, seconds=seconds)
+        done = children.run(argv, cwd=here, seconds=seconds)
         plan = json.loads(done.stdout) if done.returncode == 0 else None
-    except (OSError, ValueError, subprocess.TimeoutExpired, process.TooMuch):
+    except (OSError, ValueError, subprocess.TimeoutExpired, children.TooMuch):
         return None
     return plan if isinstance(plan, dict) else None

@@ -19,7 +19,7 @@ from safe_compose.audit.file_kinds import (
     may_matter,
 )
 from safe_compose.errors import UsageError
-from safe_compose.system import process
+from safe_compose.system import children
 
 _SKIPPED = frozenset(
     {
@@ -112,8 +112,8 @@ class FileTree:
             "--exclude-standard",
         ]
         try:
-            done = process.run(argv, seconds=_GIT_SECONDS, largest=_GIT_BYTES)
-        except (OSError, subprocess.TimeoutExpired, process.TooMuch) as fault:
+            done = children.run(argv, seconds=_GIT_SECONDS, largest=_GIT_BYTES)
+        except (OSError, subprocess.TimeoutExpired, children.TooMuch) as fault:
             if not isinstance(fault, OSError):
                 self.notes.append(
                     Note(

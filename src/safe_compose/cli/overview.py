@@ -87,13 +87,13 @@ def _describe_docker() -> str:
 def _read_version(*command: str) -> str | None:
     """Return the version that a command prints, or None."""
     from safe_compose.fastpath import launch
-    from safe_compose.system import process
+    from safe_compose.system import children
 
     try:
-        done = process.run(
+        done = children.run(
             command, seconds=20, largest=1 << 16, environ=launch.read_original_environment()
         )
-    except (OSError, subprocess.TimeoutExpired, process.TooMuch):
+    except (OSError, subprocess.TimeoutExpired, children.TooMuch):
         return None
     found = _VERSION.search(done.stdout.decode("ascii", "replace"))
     return found[0] if found is not None and done.returncode == 0 else None

@@ -15,7 +15,7 @@ from typing import IO
 
 from safe_compose.engine.named_pipe import AT, Ending, NeverOpened, Pipe, never_end
 from safe_compose.errors import OperationFailed
-from safe_compose.system import process
+from safe_compose.system import children
 
 TAIL = 8192
 """Most bytes of stderr that are kept."""
@@ -158,7 +158,7 @@ class _Running:
         self._run = run
         self._attached = None if run.pipe is not None else run.stdin
         given = subprocess.DEVNULL if self._attached is None else subprocess.PIPE
-        self._child = process.start(run.argv, environ=dict(run.environ), stdin=given)
+        self._child = children.start(run.argv, environ=dict(run.environ), stdin=given)
         assert self._child.stdout is not None
         self.stdout: IO[bytes] = self._child.stdout
         self.stdin: IO[bytes] | None = self._child.stdin
@@ -172,7 +172,7 @@ class _Running:
         # its input.
         self._run.clean()
         # also its ssh, if it connects through one
-        process.end_all(self._child.pid, reaped=self._child.poll() is not None)
+        children.end_all(self._child.pid, reaped=self._child.poll() is not None)
 
     def open(self) -> None:
         """Start the threads, and open the pipe if there is one.

@@ -27,7 +27,7 @@ from safe_compose.core.text import join_for_shell
 from safe_compose.engine.single_use import duplicate
 from safe_compose.engine.ssh_session import SshSession, make_host_words, parse_address
 from safe_compose.errors import DockerNotFound, EngineUnavailable
-from safe_compose.system import process
+from safe_compose.system import children
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient
@@ -137,7 +137,7 @@ class Probe:
                 if 0 in descriptors and stdin is None:
                     given = duplicate(0)
                     opened.callback(os.close, given)
-                self._child = process.start(
+                self._child = children.start(
                     self.argv,
                     environ=dict(environ),
                     cwd=cwd,
@@ -158,13 +158,13 @@ class Probe:
             EngineUnavailable: It took longer than `timeout` seconds, or printed without end.
         """
         try:
-            stdout, stderr = process.finish(self._child, self._stdin, seconds=timeout)
+            stdout, stderr = children.finish(self._child, self._stdin, seconds=timeout)
         except subprocess.TimeoutExpired as error:
             raise EngineUnavailable(
                 f"docker did not answer within {timeout:.0f} s; nothing was looked at",
                 next_step="try `docker info` with the same flags",
             ) from error
-        except process.TooMuch as error:
+        except children.TooMuch as error:
             raise EngineUnavailable(
                 f"docker's answer to `{join_for_shell(self.argv[1:][-4:])}` does not end: {error};"
                 " nothing was looked at",
@@ -175,7 +175,7 @@ class Probe:
     def drop(self) -> None:
         """End the child, whose answer is not needed any more."""
         if self._child.poll() is None:
-            process.end(self._child)
+            children.end(self._child)
         for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
             if pipe is not None:
                 pipe.close()
@@ -238,7 +238,7 @@ class Bridge:
             with connection:
                 self._children = [c for c in self._children if c.poll() is None]
                 self._children.append(
-                    process.start(
+                    children.start(
                         self._argv,
                         environ=self._environ,
                         stdin=connection.fileno(),
@@ -255,7 +255,7 @@ class Bridge:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for child in self._children:
-            process.end(child)
+            children.end(child)
         if self._session is not None:
             self._session.close()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from safe_compose.system import process
+from safe_compose.system import children
 
 _DEFAULT_SOCKET = "/var/run/docker.sock"
 _FORWARDING = ("-o", "ExitOnForwardFailure=no", "-o", "StreamLocalBindMask=0177")
@@ -61,7 +61,7 @@ class SshSession:
         """
         if self._is_shared_by_user():
             return
-        self._master = process.start(
+        self._master = children.start(
             self._make_command("-M", *self._make_forwarding()),
             environ=self._environ,
             # its end ends the session, also when this process is killed
@@ -93,12 +93,12 @@ class SshSession:
 
     def _is_shared_by_user(self) -> bool:
         try:
-            found = process.run(
+            found = children.run(
                 [self._program, "-G", *self._where],
                 seconds=_CONFIGURATION_SECONDS,
                 environ=self._environ,
             ).stdout
-        except (subprocess.TimeoutExpired, process.TooMuch):
+        except (subprocess.TimeoutExpired, children.TooMuch):
             return False
         return bool(_SHARES.search(found) and _HAS_PATH.search(found))
 
@@ -120,7 +120,7 @@ class SshSession:
     def close(self) -> None:
         """Log out."""
         if self._master is not None:
-            process.end(self._master)
+            children.end(self._master)
             if self._master.stdin is not None:
                 self._master.stdin.close()
 

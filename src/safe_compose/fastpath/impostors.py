@@ -102,11 +102,11 @@ def identify(path: str) -> str | None:
         return None
     import subprocess
 
-    from safe_compose.system import process
+    from safe_compose.system import children
 
     try:
-        done = process.run([path, "--version"], seconds=20, largest=1 << 20)
-    except (OSError, subprocess.TimeoutExpired, process.TooMuch):
+        done = children.run([path, "--version"], seconds=20, largest=1 << 20)
+    except (OSError, subprocess.TimeoutExpired, children.TooMuch):
         return None  # a program that does not start deletes nothing, and the engine is asked next
     output = (done.stdout + done.stderr[:4096]).decode("utf-8", "replace").lower()
     return next((_title(foreign) for foreign in NAMES if foreign in output), None)

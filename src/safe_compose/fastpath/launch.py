@@ -220,11 +220,11 @@ def read_version(path: str, *words: str) -> str:
     """Return the output of `docker-compose version`; empty when it does not answer."""
     import subprocess
 
-    from safe_compose.system import process
+    from safe_compose.system import children
 
     try:
-        done = process.run([path, "version", *words], seconds=20, largest=1 << 20)
-    except (OSError, subprocess.TimeoutExpired, process.TooMuch):
+        done = children.run([path, "version", *words], seconds=20, largest=1 << 20)
+    except (OSError, subprocess.TimeoutExpired, children.TooMuch):
         return ""
     if done.returncode != 0 or b"\0" in done.stdout:
         return ""

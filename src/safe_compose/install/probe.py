@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safe_compose.fastpath import first_look, launch
-from safe_compose.system import process
+from safe_compose.system import children
 
 TIMEOUT = 30.0
 """Seconds for one probe: a user's rc files may take their time."""
@@ -207,12 +207,12 @@ def _run(
     did not end in time.
     """
     try:
-        done = process.run(
+        done = children.run(
             argv, given=stdin.encode(), environ=dict(environ), seconds=TIMEOUT, largest=1 << 20
         )
     except OSError as error:
         return 127, "", str(error)
-    except (subprocess.TimeoutExpired, process.TooMuch):
+    except (subprocess.TimeoutExpired, children.TooMuch):
         return None, "", ""
     return (
         done.returncode,

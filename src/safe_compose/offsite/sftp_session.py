@@ -29,7 +29,7 @@ from safe_compose.offsite.sftp_packets import (
     take_number,
     take_string,
 )
-from safe_compose.system import process
+from safe_compose.system import children
 
 LARGEST_PACKET = 1 << 20
 LARGEST_HANDLE = 256
@@ -75,7 +75,7 @@ class SftpSession:
         words += ["-p", str(destination.port)] if destination.port else []
         words += ["-l", destination.user] if destination.user else []
         try:
-            self._ssh = process.start(
+            self._ssh = children.start(
                 [*words, "-s", "--", destination.host, "sftp"], stdin=subprocess.PIPE
             )
         except OSError as error:
@@ -107,7 +107,7 @@ class SftpSession:
         try:
             self._ssh.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            process.end(self._ssh)  # with the proxies that it started
+            children.end(self._ssh)  # with the proxies that it started
 
     def greet(self) -> None:
         """Agree on the version, and read the server's extensions.

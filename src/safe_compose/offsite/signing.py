@@ -23,7 +23,7 @@ from pathlib import Path
 
 from safe_compose.core.destination import parse_public_key
 from safe_compose.errors import OperationFailed, VerificationFailed
-from safe_compose.system import process
+from safe_compose.system import children
 from safe_compose.system.files import Access, make_folders, reporting, set_owner, sync_folder
 
 SIGNATURE = "SHA256SUMS.sig"
@@ -193,7 +193,7 @@ def _run(words: Sequence[str], given: bytes = b"") -> "subprocess.CompletedProce
         name: value for name, value in os.environ.items() if not name.startswith("SSH_")
     } | {"LC_ALL": "C"}
     try:
-        return process.run(
+        return children.run(
             ["ssh-keygen", *words], seconds=SECONDS, given=given, environ=environment
         )
     except FileNotFoundError as error:
@@ -201,7 +201,7 @@ def _run(words: Sequence[str], given: bytes = b"") -> "subprocess.CompletedProce
             "there is no ssh-keygen on this machine, and copies there must be signed",
             next_step="install the OpenSSH client",
         ) from error
-    except (OSError, subprocess.TimeoutExpired, process.TooMuch) as error:
+    except (OSError, subprocess.TimeoutExpired, children.TooMuch) as error:
         raise OperationFailed(
             f"ssh-keygen does not end well: {type(error).__name__}; nothing was copied"
         ) from error

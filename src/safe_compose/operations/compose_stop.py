@@ -11,7 +11,7 @@ from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.engine import Engine, read_declared_hooks
 from safe_compose.errors import EngineUnavailable, OperationFailed
 from safe_compose.fastpath import launch
-from safe_compose.system import process
+from safe_compose.system import children
 
 HOOK_SECONDS = 3600.0
 """How long hooks may run, in addition to the stop time of their containers.
@@ -154,12 +154,12 @@ def find_hooked_services(
     def run(words: Sequence[str], seconds: float) -> tuple[int, str]:
         try:
             environ = launch.read_original_environment()
-            done = process.run(
+            done = children.run(
                 [*command, *words], seconds=seconds, stderr=subprocess.STDOUT, environ=environ
             )
         except subprocess.TimeoutExpired as fault:
             raise EngineUnavailable(f"compose did not end within {seconds:.0f} s") from fault
-        except (OSError, process.TooMuch) as fault:
+        except (OSError, children.TooMuch) as fault:
             return 1, str(fault)
         return done.returncode, _last_words(done.stdout.decode("utf-8", "replace"))
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from safe_compose.system import process
+from safe_compose.system import children
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -36,7 +36,7 @@ def handle(numbers: Sequence[int], handler: Handler) -> None:
 
 def die_by(number: int) -> NoReturn:
     """End by a signal as if it had never been caught, with every remaining child."""
-    process.end_left()
+    children.end_left()
     if number != signal.SIGKILL:  # SIGKILL has no other disposition, and setting it is an error
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -23,7 +23,7 @@ from safe_compose.install.agent_places import SCOPES, HookPlace, find_other_plac
 from safe_compose.install.json_edit import NotJson
 from safe_compose.install.plan import require_program
 from safe_compose.operations.doctor.findings import Findings
-from safe_compose.system import files, process
+from safe_compose.system import children, files
 
 TIMEOUT = 15.0
 """Seconds for one probe; an agent waits ten."""
@@ -171,7 +171,7 @@ def read_decision(agent: str, output: str) -> str:
 def _run(command: str, request: Mapping[str, Any]) -> tuple[int, str, str]:
     """Run a hook's command as an agent does; return its exit code, stdout and stderr."""
     try:
-        done = process.run(
+        done = children.run(
             ["/bin/sh", "-c", command],
             given=json.dumps(request).encode(),
             environ=dict(os.environ),
@@ -183,7 +183,7 @@ def _run(command: str, request: Mapping[str, Any]) -> tuple[int, str, str]:
         return 127, "", str(error)
     except subprocess.TimeoutExpired:
         return 124, "", f"no answer within {TIMEOUT:.0f} s"
-    except process.TooMuch as error:
+    except children.TooMuch as error:
         return 1, "", str(error)
     return (
         done.returncode,

@@ -31,7 +31,7 @@ from safe_compose.operations.guard.explain import (
     print_plan,
 )
 from safe_compose.operations.guard.look import look, make_refusal_of_unloaded, tell_unseen
-from safe_compose.system.process import hold_standard_descriptors
+from safe_compose.system.children import hold_standard_descriptors
 from safe_compose.system.signals import ENDING, Terminated, die_by, handle
 from safe_compose.ui import terminal as ui_terminal
 from safe_compose.workspace import StartedConnection, Workspace, open_workspace

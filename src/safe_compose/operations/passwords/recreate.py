@@ -17,7 +17,7 @@ from safe_compose.errors import OperationFailed
 from safe_compose.fastpath import launch
 from safe_compose.grammar.parser import Invocation
 from safe_compose.store.run_record import RunRecord
-from safe_compose.system import process
+from safe_compose.system import children
 from safe_compose.system.project_files import FileChange
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace
@@ -271,13 +271,13 @@ def run_compose(
     environ = launch.read_original_environment()
     if show:
         return subprocess.CompletedProcess(
-            command, process.run_shown(command, cwd=cwd, environ=environ)
+            command, children.run_shown(command, cwd=cwd, environ=environ)
         )
     try:
-        return process.run(
+        return children.run(
             command, cwd=cwd, seconds=_SECONDS, stderr=subprocess.STDOUT, environ=environ
         )
-    except (subprocess.TimeoutExpired, process.TooMuch) as fault:
+    except (subprocess.TimeoutExpired, children.TooMuch) as fault:
         raise OperationFailed(
             f"compose did not say what it would do ({type(fault).__name__})"
         ) from fault

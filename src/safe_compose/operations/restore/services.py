@@ -16,7 +16,7 @@ from safe_compose.operations.restore.plan import RestorePlan
 from safe_compose.store.catalogue.checks import is_service
 from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import Running
-from safe_compose.system import process
+from safe_compose.system import children
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace
 
@@ -128,13 +128,13 @@ def _read_services(workspace: Workspace, deletion: RunRecord) -> dict[str, Any]:
     if command is None or "-" in deletion.compose_globals:
         return {}
     try:
-        ended = process.run(
+        ended = children.run(
             command, cwd=deletion.cwd, seconds=_SECONDS, environ=launch.read_original_environment()
         )
         found = json.loads(ended.stdout)["services"]
     except (
         subprocess.TimeoutExpired,
-        process.TooMuch,
+        children.TooMuch,
         LookupError,
         TypeError,
         ValueError,
@@ -173,7 +173,7 @@ def run_compose(workspace: Workspace, deletion: RunRecord, *words: str) -> int:
     command = find_command(workspace, deletion, *words)
     if command is None:
         return 1
-    return process.run_shown(command, cwd=deletion.cwd, environ=launch.read_original_environment())
+    return children.run_shown(command, cwd=deletion.cwd, environ=launch.read_original_environment())
 
 
 def _dry_run(workspace: Workspace, deletion: RunRecord, words: Sequence[str]) -> str:
@@ -199,14 +199,14 @@ def _read_output(workspace: Workspace, deletion: RunRecord, *words: str) -> str:
     if command is None or "-" in deletion.compose_globals:
         return ""
     try:
-        ended = process.run(
+        ended = children.run(
             command,
             cwd=deletion.cwd,
             seconds=_SECONDS,
             stderr=subprocess.STDOUT,
             environ=launch.read_original_environment(),
         )
-    except (subprocess.TimeoutExpired, process.TooMuch):
+    except (subprocess.TimeoutExpired, children.TooMuch):
         return ""  # `up` has an empty stdin, so its question is answered no all the same
     return ended.stdout.decode("utf-8", "replace")
 

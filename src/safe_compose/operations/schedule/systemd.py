@@ -12,8 +12,8 @@ from typing import NamedTuple
 from safe_compose.core.backup import slug
 from safe_compose.core.text import make_visible
 from safe_compose.errors import Refused, UsageError
+from safe_compose.system import children
 from safe_compose.system import files as system_files
-from safe_compose.system import process
 from safe_compose.system.files import Access
 
 MARK = "# Written by `safe-compose schedule install`; `safe-compose schedule remove` takes it away."
@@ -182,8 +182,8 @@ def _systemctl(*words: str) -> "subprocess.CompletedProcess[bytes]":
         )
     argv = [program, *([] if os.geteuid() == 0 else ["--user"]), "--no-pager", *words]
     try:
-        return process.run(argv, seconds=_SECONDS, largest=1 << 20)
-    except (OSError, subprocess.TimeoutExpired, process.TooMuch) as fault:
+        return children.run(argv, seconds=_SECONDS, largest=1 << 20)
+    except (OSError, subprocess.TimeoutExpired, children.TooMuch) as fault:
         raise Refused(
             f"systemctl does not answer ({type(fault).__name__})",
             next_step="safe-compose schedule cron",
