@@ -195,11 +195,17 @@ services:
       - named:/x
       - ${ELSEWHERE}/cache:/cache
       - $PWD/logs:/logs
+      - ./app.db:/data/app.db
+      - ${STATE}:/var/lib/shop
   web:
     volumes:
       - .:/app
       - {type: bind, source: ./uploads, target: /app/uploads}
       - {type: bind, source: ./config, target: /etc/app, read_only: true}
+  varnish:
+    image: varnish:7
+    volumes:
+      - ./html-cache/sub:/var/lib/varnish
 volumes:
   named:
 """
@@ -211,6 +217,10 @@ def project(tmp_path: Path) -> Path:
     for name in ("data/pg", "uploads", "sub"):
         (folder / name).mkdir(parents=True)
     (folder / "compose.yaml").write_text(COMPOSE)
+    (folder / "data/pg/PG_VERSION").write_text("16")
+    (folder / "app.db").touch()
+    (folder / "compose.mail.yaml").write_text("services: {mail: {volumes: ['./mail:/var/mail']}}")
+    (folder / ".env").write_text("STATE=./state\nPASSWORD=hunter2\n")
     (folder / ".gitignore").write_text("# local\nuploads/\n*.log\n")
     return folder
 
@@ -235,12 +245,59 @@ def project(tmp_path: Path) -> Path:
         "git clean -ffdx data",
         "git clean -xdf -e uploads",
         "git clean -fdX -e data",
+        "mv data data.old",
+        "mv -t /elsewhere uploads",
+        "mv data/pg/base /elsewhere",
+        "rm data/pg/PG_VERSION",
+        "rm -rf uploads/tmp",
+        "truncate -s 0 data/pg/PG_VERSION",
+        "rsync -a --delete backup/ data/pg/",
+        "rsync -a backup/ data/pg/",
+        "cp -r backup/. data/pg",
+        "cp new data/pg/PG_VERSION",
+        "sudo chown -R 1000:1000 data",
+        "chown --recursive $(id -u) .",
+        "chmod -R 777 ./data/pg",
+        "chgrp -R --reference=sub uploads",
+        "rm app.db",
+        "rm -rf state",
+        "rm -rf mail",
+        "docker compose down; chown -R me data",
     ],
 )
 def test_a_removed_folder_of_a_service_is_noted(line: str, project: Path) -> None:
     answer = judge(line, project)
     assert answer.decision == ""
     assert answer.note.startswith("Run `safe-compose backup` first: ") and "mounts" in answer.note
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("rm -rf data", "`rm` removes files of {}/data/pg, which the service db mounts"),
+        ("mv data /x", "`mv` moves {}/data/pg, which the service db mounts"),
+        ("chown -R me data/pg", "`chown` changes the owner or mode of files in {}/data/pg,"),
+        ("cp -r b/. uploads", "`cp` overwrites files of {}/uploads, which the service web mounts"),
+    ],
+)
+def test_the_note_says_what_happens_to_which_folder(line: str, says: str, project: Path) -> None:
+    assert says.format(project) in judge(line, project).note
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("package.json", '{"scripts": {"clean": "rm -rf data"}}', "npm run clean"),
+        ("Makefile", "reset:\n\trm -rf ./data\n", "make reset"),
+        ("reset.sh", "sudo chown -R me uploads\n", "bash reset.sh"),
+    ],
+)
+def test_a_script_that_removes_a_folder_of_a_service_is_noted(
+    file: str, text: str, line: str, project: Path
+) -> None:
+    (project / file).write_text(text)
+    note = judge(line, project).note
+    assert file in note and str(project) in note
 
 
 @pytest.mark.parametrize(
@@ -252,15 +309,27 @@ def test_a_removed_folder_of_a_service_is_noted(line: str, project: Path) -> Non
         "rm -rf config",
         "rm -rf sub",
         "rm data.txt",
-        "rm -rf uploads/tmp",
         "docker compose exec web rm -rf data",
         "find data -name x",
         "git clean -fd",
         "git clean -ndx",
         "git clean -fdx sub",
-        "git clean -fdx -e data -e uploads",
+        "git clean -fdx -e data -e uploads -e app.db",
         "git checkout .",
         "mv sub other",
+        "mv sub uploads",
+        "cp photo.jpg uploads",
+        "cp photo.jpg uploads/new.jpg",
+        "cp -r uploads /elsewhere",
+        "cp -rn backup/. data/pg",
+        "rsync -a data/ backup/",
+        "chown 1000 data",
+        "chmod +x data",
+        "chown -R 1000 sub",
+        "mkdir -p data && chown -R 1000:1000 data",
+        "rm -rf html-cache",
+        "rm data",
+        "rm -rf cached",
     ],
 )
 def test_another_folder_is_not_noted(line: str, project: Path) -> None:

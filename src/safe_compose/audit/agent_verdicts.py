@@ -115,7 +115,9 @@ def _judge_scripts(
             if code_deletions.may_delete(script.text):
                 yield HookAnswer("ask", f"{script.path} may delete volumes. {DECIDES}")
             continue
-        if not (script_runs.is_worth_reading(script.text) or may_hold_data_deletion(script.text)):
+        if not (
+            script_runs.is_worth_reading(script.text) or may_hold_data_deletion(script.text, here)
+        ):
             continue
         inner = read(script.text, expand=True)
         for destructive in find_destructive(inner, here, script.text):

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from safe_compose.audit.compose_mounts import find_mounts
 from safe_compose.audit.data_commands import CLIENTS, DATA_WORDS, find_data_deletion
-from safe_compose.audit.mounted_folders import find_removed_mount
-from safe_compose.audit.programs import REMOVERS
+from safe_compose.audit.mounted_folders import find_mount_loss, may_change_folder
 from safe_compose.audit.shell_line import ShellLine
 from safe_compose.audit.shell_words import Word
 
@@ -19,9 +19,11 @@ _NAMED = re.compile(
 )
 
 
-def may_hold_data_deletion(text: str) -> bool:
-    """Return whether a text names a program that may delete data inside a database."""
-    return _NAMED.search(text) is not None
+def may_hold_data_deletion(text: str, here: Path) -> bool:
+    """Return whether a script may delete data inside a database, or files that a service mounts."""
+    if _NAMED.search(text) is not None:
+        return True
+    return may_change_folder(text) and bool(find_mounts(here))
 
 
 def find_notes(line: ShellLine, here: Path) -> Iterator[str]:
@@ -40,14 +42,12 @@ def find_notes(line: ShellLine, here: Path) -> Iterator[str]:
         if deletes:
             where = " on another machine" if "ssh" in command.via else ""
             yield _sentence(f"`{deletes}` deletes data inside a database{where}", where)
-        elif command.program in REMOVERS or command.program == "git":
-            mount = find_removed_mount(command, line, here)
-            if mount is not None:
-                yield _sentence(
-                    f"`{command.program}` removes files of {mount.source}, which the service"
-                    f" {mount.service} mounts",
-                    "",
-                )
+        elif loss := find_mount_loss(command, line, here):
+            yield _sentence(
+                f"`{command.program}` {loss.does} {loss.mount.source}, which the service"
+                f" {loss.mount.service} mounts",
+                "",
+            )
 
 
 def _sentence(what: str, where: str) -> str:

@@ -1,7 +1,6 @@
-"""Removals of files that a service of the folder's compose file mounts: docker deletes no volume.
+"""Commands that remove or change files that a service mounts: docker deletes no volume.
 
-A compose file is read as it is, without the values of variables, `include` and `extends`. Files,
-their size, and how far they are looked for are limited.
+Words of other programs are read as they are, so that a path that a variable names is not known.
 """
 
 import os
@@ -9,60 +8,137 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from safe_compose.audit.compose_mounts import ServiceMount, find_mounts, read_small
 from safe_compose.audit.data_folder import find_removed_words
-from safe_compose.audit.programs import REMOVERS
 from safe_compose.audit.shell_line import ShellLine, SimpleCommand
 from safe_compose.audit.shell_words import Word
 
-LARGEST = 64 << 10
-"""Most bytes of a compose file that is read."""
-_HIGHEST = 8
-"""How many folders above the line's own are searched for a compose file."""
-_MOST_MOUNTS = 1000
+REMOVES, MOVES, CHANGES, OVERWRITES = (
+    "removes files of",
+    "moves",
+    "changes the owner or mode of files in",
+    "overwrites files of",
+)
+_DEEP_REMOVERS = frozenset({"find", "rsync", "trash", "srm"})
+"""Programs that remove folders without a flag."""
+_FILE_REMOVERS = frozenset({"rm", "unlink", "shred", "truncate", "dd"})
+_CHANGERS = frozenset({"chown", "chmod", "chgrp"})
+_COPIERS = frozenset({"cp", "rsync", "install"})
+PROGRAMS = _DEEP_REMOVERS | _FILE_REMOVERS | _CHANGERS | _COPIERS | {"mv", "git"}
+"""The programs that are known here."""
+_NAMED = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(PROGRAMS - {'git'}))}|git\s+clean)(?![\w-])")
 _MOST_LINES = 500
-_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-_DATA_TARGET = re.compile(r"/(?:var/(?:lib|opt)|data|bitnami|opt/[^/]+/data|mnt|srv|storage)\b")
-_VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$(\w+)")
-_UNKNOWN = "?"
-"""Where a variable has no default: a path that begins so is none, and no other one is the same."""
 
 
-class ServiceMount(NamedTuple):
-    """A folder or file of this machine that a service may write to."""
+class MountLoss(NamedTuple):
+    """A mount of which a command would remove or change files."""
 
-    source: str
-    """Its absolute path."""
-    target: str
-    service: str
-    root: str
-    """The folder of the compose file."""
-
-    @property
-    def holds_data(self) -> bool:
-        """Return whether it looks like data of the service, and not like its source code."""
-        around = self.root == self.source or self.root.startswith(self.source.rstrip("/") + "/")
-        return not around and _DATA_TARGET.match(self.target) is not None
+    mount: ServiceMount
+    does: str
+    """What it does to them: `REMOVES`, `MOVES`, `CHANGES` or `OVERWRITES`."""
 
 
-def find_removed_mount(command: SimpleCommand, line: ShellLine, here: Path) -> ServiceMount | None:
-    """Return a mount that a removing command would remove files of, or None."""
-    if command.via & {"container", "ssh"}:
+class _Reached(NamedTuple):
+    """The words of a command that name files."""
+
+    does: str
+    words: Sequence[Word]
+    deep: bool = True
+    """Whether folders are taken whole; otherwise only the files that are named."""
+    above: bool = True
+    """Whether folders above a mount are taken, with it."""
+
+
+def may_change_folder(text: str) -> bool:
+    """Return whether a text names a program that removes or changes files."""
+    return _NAMED.search(text) is not None
+
+
+def find_mount_loss(
+    command: SimpleCommand,
+    line: ShellLine,
+    here: Path,
+    mounts: Sequence[ServiceMount] | None = None,
+) -> MountLoss | None:
+    """Return a mount of which a command would remove or change files, or None.
+
+    Args:
+        command: The command.
+        line: The line that it stands in.
+        here: The folder in which the line runs.
+        mounts: What services mount; None: what the compose files of that folder say.
+    """
+    if command.program not in PROGRAMS or command.via & {"container", "ssh"}:
         return None
     folder = _folder_of(line, here)
     if command.program == "git":
-        return _find_cleaned(command, folder)
-    if command.program not in REMOVERS or not _is_deep(command):
-        return None
-    paths = [p for word in find_removed_words(command, line) if (p := _path_of(word, folder))]
-    for mount in _read_mounts(folder) if paths else ():
-        for path in paths:
-            if _covers(path, mount.source) or (mount.holds_data and _covers(mount.source, path)):
-                return mount
+        mount = _find_cleaned(command, folder, mounts)
+        return MountLoss(mount, REMOVES) if mount is not None else None
+    for reached in _find_reached(command, line):
+        paths = [p for word in reached.words if (p := _path_of(word, folder))]
+        if reached.does == CHANGES:
+            made = {p for word in _find_made(line) if (p := _path_of(word, folder))}
+            paths = [p for p in paths if p not in made]  # a folder that is set up here
+        for mount in (find_mounts(Path(folder)) if mounts is None else mounts) if paths else ():
+            if any(_is_lost(path, mount, reached) for path in paths):
+                return MountLoss(mount, reached.does)
     return None
+
+
+def _find_reached(command: SimpleCommand, line: ShellLine) -> Iterator[_Reached]:
+    """Yield the words of files that a command removes or changes."""
+    program, words = command.program or "", command.words[1:]
+    flags = [word.text for word in words if word.text.startswith("-")]
+    recursive = _has_flag(flags, "rR", "--recursive", "--archive") or (
+        program in ("cp", "rsync") and _has_flag(flags, "a")
+    )
+    operands = [word for word in words if not word.text.startswith("-")]
+    if program == "mv":
+        yield _Reached(MOVES, _without_destination(words))
+    elif program in _CHANGERS:
+        named = any(flag.startswith("--reference") for flag in flags)
+        yield _Reached(CHANGES, (operands if named else operands[1:]) if recursive else ())
+    elif program in _DEEP_REMOVERS or program in _FILE_REMOVERS:
+        removed = find_removed_words(command, line)
+        yield _Reached(REMOVES, removed, program in _DEEP_REMOVERS or recursive)
+    if program in _COPIERS and len(operands) > 1 and not _has_flag(flags, "n", "--dry-run"):
+        into, sources = operands[-1], operands[:-1]
+        inner = [
+            into._replace(text=posixpath.join(into.text, posixpath.basename(source.text)))
+            for source in sources
+        ]
+        yield (
+            _Reached(OVERWRITES, [into], above=False)
+            if recursive
+            else _Reached(OVERWRITES, [into, *inner], deep=False)
+        )
+
+
+def _has_flag(flags: Sequence[str], letters: str, *longs: str) -> bool:
+    return any(
+        flag in longs or re.match(rf"-[A-Za-z]*[{letters}]", flag) is not None for flag in flags
+    )
+
+
+def _without_destination(words: Sequence[Word]) -> Sequence[Word]:
+    """Return the operands of `mv` that are moved."""
+    operands = [word for word in words if not word.text.startswith("-")]
+    for index, word in enumerate(words[:-1]):
+        if word.text in ("-t", "--target-directory"):
+            return [one for one in operands if one is not words[index + 1]]
+    if any(word.text.startswith("--target-directory=") for word in words):
+        return operands
+    return operands[:-1]
+
+
+def _find_made(line: ShellLine) -> Iterator[Word]:
+    """Yield the folders that the line itself makes."""
+    for command in line.commands:
+        if command.program in ("mkdir", "install"):
+            yield from (word for word in command.words[1:] if not word.text.startswith("-"))
 
 
 def _folder_of(line: ShellLine, here: Path) -> str:
@@ -74,13 +150,6 @@ def _folder_of(line: ShellLine, here: Path) -> str:
     return posixpath.normpath(folder)
 
 
-def _is_deep(command: SimpleCommand) -> bool:
-    flags = [word.text for word in command.words[1:] if word.text.startswith("-")]
-    if command.program == "rm":
-        return any(re.fullmatch(r"-[A-Za-z]*[rR][A-Za-z]*|--recursive", flag) for flag in flags)
-    return command.program in ("find", "rsync", "shred", "trash", "srm")
-
-
 def _path_of(word: Word, folder: str) -> str:
     """Return the absolute path that a word names; empty when it is not known."""
     text = re.sub(r"^(?:\$PWD|\$\{PWD\}|\$\(pwd\)|`pwd`)(?=/|$)", ".", word.text)
@@ -88,6 +157,19 @@ def _path_of(word: Word, folder: str) -> str:
     if "\0" in text or (not word.sure and re.search(r"[$`]", text)):
         return ""
     return posixpath.normpath(posixpath.join(folder, os.path.expanduser(text)))  # noqa: PTH111
+
+
+def _is_lost(path: str, mount: ServiceMount, reached: _Reached) -> bool:
+    """Return whether a path that a command reaches has files of a mount."""
+    inside = mount.holds_data and _covers(mount.source, path)
+    if reached.deep:
+        whole = reached.above and not mount.is_disposable and _covers(path, mount.source)
+        return inside or whole
+    if reached.does == OVERWRITES:
+        return inside and Path(path).is_file()
+    if path.count("/") > mount.source.count("/"):
+        return inside
+    return mount.holds_data and _covers(path, mount.source) and Path(mount.source).is_file()
 
 
 def _covers(path: str, inner: str) -> bool:
@@ -100,7 +182,9 @@ def _covers(path: str, inner: str) -> bool:
     )
 
 
-def _find_cleaned(command: SimpleCommand, folder: str) -> ServiceMount | None:
+def _find_cleaned(
+    command: SimpleCommand, folder: str, mounts: Sequence[ServiceMount] | None
+) -> ServiceMount | None:
     """Return a mount that `git clean` removes with what git ignores, or None."""
     texts = [word.text for word in command.words[1:]]
     if "clean" not in texts:
@@ -119,10 +203,11 @@ def _find_cleaned(command: SimpleCommand, folder: str) -> ServiceMount | None:
     ]
     paths = [text for text in rest if not text.startswith("-") and text not in left_out] or ["."]
     cleaned = [posixpath.normpath(posixpath.join(folder, path)) for path in paths]
-    for mount in _read_mounts(folder):
+    for mount in find_mounts(Path(folder)) if mounts is None else mounts:
         names = mount.source.split("/")
         below = any(_covers(path, mount.source) for path in cleaned)
-        removed = below and not set(left_out) & set(names) and Path(mount.source).exists()
+        there = mounts is not None or Path(mount.source).exists()
+        removed = below and there and not set(left_out) & set(names)
         if removed and (mount.holds_data or _is_ignored(mount)):
             return mount
     return None
@@ -131,83 +216,10 @@ def _find_cleaned(command: SimpleCommand, folder: str) -> ServiceMount | None:
 def _is_ignored(mount: ServiceMount) -> bool:
     """Return whether a line of the `.gitignore` next to the compose file names a mount."""
     inner = mount.source.removeprefix(mount.root + "/")
-    lines = (_read(Path(mount.root) / ".gitignore") or "").splitlines()[:_MOST_LINES]
+    lines = (read_small(Path(mount.root) / ".gitignore") or "").splitlines()[:_MOST_LINES]
     patterns = [line.strip().strip("/") for line in lines if line[:1] not in ("#", "!", "")]
     return inner != mount.source and any(
         fnmatchcase(part, pattern) or _covers(pattern, inner)
         for pattern in patterns
         for part in inner.split("/")
     )
-
-
-# -- compose files ---------------------------------------------------------------------------------
-
-
-def _read_mounts(folder: str) -> Sequence[ServiceMount]:
-    """Return what the services of the compose file of a folder, or of one above it, may write."""
-    root = Path(folder)
-    for above in islice((root, *root.parents), _HIGHEST):
-        for name in _NAMES:
-            text = _read(above / name)
-            if text is not None:
-                stem, _, ending = name.rpartition(".")
-                extra = _read(above / f"{stem}.override.{ending}") or ""
-                return list(
-                    islice(
-                        (m for one in (text, extra) if one for m in _mounts_of(one, str(above))),
-                        _MOST_MOUNTS,
-                    )
-                )
-    return ()
-
-
-def _read(path: Path) -> str | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(LARGEST + 1)
-    except (OSError, ValueError):
-        return None
-    return data.decode("utf-8", "replace") if len(data) <= LARGEST else ""
-
-
-def _mounts_of(text: str, root: str) -> Iterator[ServiceMount]:
-    from ruamel.yaml import YAML  # takes 30 ms, and few lines remove folders
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        whole = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError, RecursionError):
-        return
-    services = whole.get("services") if isinstance(whole, dict) else None
-    for name, service in services.items() if isinstance(services, dict) else ():
-        volumes = service.get("volumes") if isinstance(service, dict) else None
-        for volume in volumes if isinstance(volumes, list) else ():
-            source, target = _read_volume(volume)
-            source = os.path.expanduser(source)  # noqa: PTH111
-            if source.startswith(("/", "./", "../")) or source in (".", ".."):
-                path = posixpath.normpath(posixpath.join(root, source))
-                yield ServiceMount(path, target, str(name), root)
-
-
-def _read_volume(volume: Any) -> tuple[str, str]:
-    """Return source and target of an entry of `volumes` that may be written; else empty."""
-    if isinstance(volume, str):
-        source, _, rest = _replace_variables(volume).partition(":")
-        target, _, mode = rest.partition(":")
-        return ("", "") if "ro" in mode.split(",") else (source, target)
-    if isinstance(volume, dict) and volume.get("type", "bind") == "bind":
-        given = volume.get("source", volume.get("src"))
-        if isinstance(given, str) and volume.get("read_only") is not True:
-            return _replace_variables(given), str(volume.get("target", ""))
-    return "", ""
-
-
-def _replace_variables(text: str) -> str:
-    """Return a text with the defaults of its variables; one without a default is no path."""
-
-    def value(found: "re.Match[str]") -> str:
-        name = found[1] or found[3]
-        return {"PWD": ".", "HOME": "~"}.get(name, found[2] or _UNKNOWN)
-
-    return _VARIABLE.sub(value, text)

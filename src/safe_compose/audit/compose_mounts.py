@@ -1,0 +1,164 @@
+"""What services mount of this machine, as the compose files of a folder say.
+
+A compose file is read as it is, without `include` and `extends`; variables have the values of the
+`.env` file next to it. Files, their size, and how far they are looked for are limited.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safe_compose.core.known_images import Claim, VolumeUse, claim_of_image, claim_of_path
+from safe_compose.core.tier import Tier
+from safe_compose.credentials import dotenv
+
+LARGEST = 64 << 10
+"""Most bytes of a compose file that is read."""
+_HIGHEST = 8
+"""How many folders above the first one are searched for a compose file."""
+_MOST_MOUNTS = 1000
+_MOST_FILES = 8
+"""Most compose files of one folder that are read."""
+_MOST_NAMES = 10_000
+"""Most names of one folder among which compose files are looked for."""
+_NAME = re.compile(r"(?:docker-)?compose(?:[.-][\w.-]+)?\.ya?ml")
+_DATA_TARGET = re.compile(r"/(?:var/(?:lib|opt)|data|bitnami|opt/[^/]+/data|mnt|srv|storage)\b")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$(\w+)")
+_UNKNOWN = "?"
+"""Where a variable has no default: a path that begins so is none, and no other one is the same."""
+
+
+class ServiceMount(NamedTuple):
+    """A folder or file of this machine that a service may write to."""
+
+    source: str
+    """Its absolute path."""
+    target: str
+    service: str
+    root: str
+    """The folder of the compose file."""
+    image: str = ""
+
+    @property
+    def holds_data(self) -> bool:
+        """Return whether it looks like data of the service, and not like its source code."""
+        if self.root == self.source or self.root.startswith(self.source.rstrip("/") + "/"):
+            return False
+        claim = self._claim()
+        if claim is not None:
+            return claim.tier is not Tier.DISPOSABLE
+        return _DATA_TARGET.match(self.target) is not None
+
+    @property
+    def is_disposable(self) -> bool:
+        """Return whether it is known to hold only what can be made anew: caches, metrics."""
+        claim = self._claim()
+        return claim is not None and claim.tier is Tier.DISPOSABLE
+
+    def _claim(self) -> Claim | None:
+        use = VolumeUse(self.image, self.target or "/", read_only=False)
+        return claim_of_image(use) or claim_of_path(use)
+
+
+def is_compose_file(path: str) -> bool:
+    """Return whether a path is named as compose files are, those of `-f` included.
+
+    >>> is_compose_file("deploy/docker-compose.prod.yml"), is_compose_file("composer.json")
+    (True, False)
+    """
+    return _NAME.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def find_mounts(folder: Path) -> Sequence[ServiceMount]:
+    """Return what services may write, by the compose files of a folder or of the next one above."""
+    for above in islice((folder, *folder.parents), _HIGHEST):
+        paths = _list_compose_files(above)
+        if paths:
+            return list(islice((m for path in paths for m in read_mounts(path)), _MOST_MOUNTS))
+    return ()
+
+
+def read_mounts(path: Path) -> Sequence[ServiceMount]:
+    """Return what the services of one compose file may write; nothing if it does not read."""
+    text = read_small(path)
+    if not text:
+        return ()
+    variables = (read_small(path.parent / ".env") or "") if "$" in text else ""
+    return _parse_mounts(text, str(path.parent), variables)
+
+
+def read_small(path: Path) -> str | None:
+    """Return the text of a file, empty if it is too large, or None if it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except (OSError, ValueError):
+        return None
+    return data.decode("utf-8", "replace") if len(data) <= LARGEST else ""
+
+
+def _list_compose_files(folder: Path) -> list[Path]:
+    """Return the compose files of a folder, the shortest names first."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in islice(entries, _MOST_NAMES) if is_compose_file(e.name)]
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names, key=lambda n: (len(n), n))[:_MOST_FILES]]
+
+
+@lru_cache(maxsize=32)
+def _parse_mounts(text: str, root: str, variables: str) -> tuple[ServiceMount, ...]:
+    values = {entry.key: entry.value for entry in dotenv.entries(variables)}
+    return tuple(islice(_mounts_of(text, root, values), _MOST_MOUNTS))
+
+
+def _mounts_of(text: str, root: str, values: Mapping[str, str]) -> Iterator[ServiceMount]:
+    from ruamel.yaml import YAML  # takes 30 ms, and few lines remove folders
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        whole = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, RecursionError):
+        return
+    services = whole.get("services") if isinstance(whole, dict) else None
+    for name, service in services.items() if isinstance(services, dict) else ():
+        volumes = service.get("volumes") if isinstance(service, dict) else None
+        given = service.get("image") if isinstance(service, dict) else None
+        image = _replace_variables(given, values) if isinstance(given, str) else ""
+        for volume in volumes if isinstance(volumes, list) else ():
+            source, target = _read_volume(volume, values)
+            source = os.path.expanduser(source)  # noqa: PTH111
+            if source.startswith(("/", "./", "../")) or source in (".", ".."):
+                path = posixpath.normpath(posixpath.join(root, source))
+                yield ServiceMount(path, target, str(name), root, image)
+
+
+def _read_volume(volume: Any, values: Mapping[str, str]) -> tuple[str, str]:
+    """Return source and target of an entry of `volumes` that may be written; else empty."""
+    if isinstance(volume, str):
+        source, _, rest = _replace_variables(volume, values).partition(":")
+        target, _, mode = rest.partition(":")
+        return ("", "") if "ro" in mode.split(",") else (source, target)
+    if isinstance(volume, dict) and volume.get("type", "bind") == "bind":
+        given = volume.get("source", volume.get("src"))
+        if isinstance(given, str) and volume.get("read_only") is not True:
+            return _replace_variables(given, values), str(volume.get("target", ""))
+    return "", ""
+
+
+def _replace_variables(text: str, values: Mapping[str, str]) -> str:
+    """Return a text with the values of its variables; one that is not known is no path."""
+
+    def value(found: "re.Match[str]") -> str:
+        name = found[1] or found[3]
+        known = {"PWD": ".", "HOME": "~", **values}.get(name, "")
+        return known or found[2] or _UNKNOWN
+
+    return _VARIABLE.sub(value, text)
