@@ -22,7 +22,7 @@ from safe_compose.core.observed import (
     Container,
     DeclaredMount,
     DeclaredVolume,
-    HostFolder,
+    FolderMount,
     Mount,
     Observed,
     Project,
@@ -131,8 +131,8 @@ def test_what_is_not_there_and_what_the_host_holds_are_named_with_the_reason() -
                 DeclaredMount("later", "app", "b", "/b"),
             ),
             folders=(
-                HostFolder("/srv/photos", "web", "/data"),
-                HostFolder("/srv/conf", "proxy", "/conf", read_only=True),
+                FolderMount("/srv/photos", "web", "/data"),
+                FolderMount("/srv/conf", "proxy", "/conf", read_only=True),
             ),
         ),
     )
@@ -151,7 +151,7 @@ def test_what_is_not_there_and_what_the_host_holds_are_named_with_the_reason() -
 
 
 def test_whatever_a_compose_file_calls_its_things_the_backup_stays_readable() -> None:
-    folders = tuple(HostFolder("/srv/x" * 900, f"web{n}", "/data") for n in range(300))
+    folders = tuple(FolderMount("/srv/x" * 900, f"web{n}", "/data") for n in range(300))
     strange = (DeclaredVolume("a", "no name of a volume\n"), DeclaredVolume("b", "b" * 9000))
     project = Project("shop", "folder", "config", volumes=strange, folders=folders)
     omitted = backup_set.select_volumes(Observed("unix:///x", "E", project=project)).omitted

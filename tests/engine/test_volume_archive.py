@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from safe_compose.core.backup import Artifact
+from safe_compose.core.observed import HostFolder
 from safe_compose.engine import Engine, Helper
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.volumes import archive, extraction, gzip_stream, single_path
@@ -563,3 +564,23 @@ def test_an_interruption_leaves_no_container_and_no_half_file(
         archive.archive(engine, volume, into=tmp_path, progress=interrupt)
     assert engine.helpers.leftovers() == ()
     assert not list(tmp_path.rglob("data.tar.gz"))
+
+
+def test_a_folder_of_the_host_is_archived_through_the_engine_and_nothing_around_it_is_seen(
+    engine: Engine, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'odd, "name"'
+    (folder / "photos").mkdir(parents=True)
+    (folder / "photos" / "one").write_bytes(b"a photo")
+    (tmp_path / "outside").write_text("of somebody else")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    artifacts = archive.archive(engine, HostFolder(str(folder)), into=kept)
+    evidence = archive.verify(kept, artifacts)
+    assert evidence.level == "L2" and "3 members" in evidence.what
+    tar, _ = archive.archive_and_list(artifacts)
+    names = [member.path for member in read_members(gzip_stream.unpack(kept, tar))]
+    assert sorted(names) == [b"", b"photos", b"photos/one"], names
+    with pytest.raises(OperationFailed, match="missing"):
+        archive.archive(engine, HostFolder(str(tmp_path / "missing")), into=kept)
+    assert not (tmp_path / "missing").exists()

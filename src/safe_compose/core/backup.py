@@ -187,9 +187,13 @@ class OffsiteCopy:
 
 @dataclass(frozen=True, slots=True)
 class VolumeRecord:
-    """A volume as it was, with everything needed to create it again."""
+    """A location as it was, with everything needed to create it again.
+
+    For a folder or a layer, driver and options say nothing.
+    """
 
     name: str
+    """The name of the location: of a volume, or see `observed.Location`."""
     driver: str
     options: Mapping[str, str]
     labels: Mapping[str, str]
@@ -212,6 +216,8 @@ class VolumeRecord:
     """Whether the dump is older than the archive or the physical copy, so that its counts do not
     apply to that."""
     notes: tuple[str, ...] = ()
+    location: str = "volume"
+    """`volume`, `folder` or `layer`."""
 
 
 @dataclass(frozen=True, slots=True)

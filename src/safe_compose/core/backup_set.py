@@ -17,7 +17,7 @@ from safe_compose.core.observed import (
     SCRATCH_LABEL,
     TRASH_LABEL,
     Container,
-    HostFolder,
+    FolderMount,
     Observed,
     Project,
     Volume,
@@ -105,7 +105,7 @@ def _list_declared(project: Project) -> dict[str, str]:
 def _folders(project: Project, containers: Iterable[Container]) -> Iterator[Omission]:
     """Yield each folder or file of the host once, with its mount points."""
     mounted = (
-        HostFolder(
+        FolderMount(
             mount.source, container.service or container.name, mount.destination, mount.read_only
         )
         for container in containers

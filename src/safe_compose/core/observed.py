@@ -61,23 +61,81 @@ def is_in_memory(driver: str, options: Mapping[str, str]) -> bool:
     return driver == "local" and options.get("type") in IN_MEMORY and not bound
 
 
+FOLDER, LAYER = "/", "layer:"
+"""Prefixes of the names of locations that are not volumes. No name of a volume begins so (moby:
+volume/local, `volumeNameRegex`)."""
+
+
+def location_of(name: str) -> str:
+    """Return what a location is by its name: `volume`, `folder` or `layer`."""
+    if name.startswith(FOLDER):
+        return "folder"
+    return "layer" if name.startswith(LAYER) else "volume"
+
+
+def describe_location(name: str) -> str:
+    """Return a location as messages name it: `volume shop_pgdata`, `folder /srv/shop/uploads`."""
+    if name.startswith(LAYER):
+        return f"the layer of container {name.removeprefix(LAYER)}"
+    return f"{location_of(name)} {name}"
+
+
 @dataclass(frozen=True, slots=True)
-class Volume:
-    """A volume as `GET /volumes` shows it."""
+class Location:
+    """Whatever holds data: a volume, a folder or file of the engine's host, or a layer.
+
+    Its name is unique on its engine.
+    """
 
     name: str
-    driver: str = "local"
-    options: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    created_at: str = ""
-    """RFC 3339, as the engine wrote it; a recreated volume of the same name has another one."""
-    mountpoint: str = ""
-    scope: str = "local"
+    """The name of a volume; the absolute real path of a folder; `layer:CONTAINER`."""
+    labels: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """The labels of a volume; of another location the label of its project, where it has one."""
+
+    @property
+    def location(self) -> str:
+        """`volume`, `folder` or `layer`."""
+        return location_of(self.name)
 
     @property
     def project(self) -> str | None:
         """The project of its label, or None."""
         return self.labels.get(PROJECT_LABEL)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its content ends when the last container on it stops."""
+        return False
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether nobody gave it a name."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class HostFolder(Location):
+    """A folder, or a single file, of the engine's host that containers mount."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer(Location):
+    """The writable layer of a container, which ends with it."""
+
+    paths: tuple[str, ...] = ()
+    """The absolute paths in the container that hold data, outside of every mount."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume(Location):
+    """A volume as `GET /volumes` shows it."""
+
+    driver: str = "local"
+    options: Mapping[str, str] = field(default_factory=dict)
+    created_at: str = ""
+    """RFC 3339, as the engine wrote it; a recreated volume of the same name has another one."""
+    mountpoint: str = ""
+    scope: str = "local"
 
     @property
     def in_memory(self) -> bool:
@@ -120,6 +178,13 @@ class Mount:
     shared: bool = False
     """Whether it may be taken over from another container (`--volumes-from`), and is not declared
     here. What was named there survives `rm -v` of this container as well (run: 28.5.2)."""
+
+    @property
+    def location(self) -> str:
+        """The name of the location that it mounts; empty for a tmpfs and the like."""
+        if self.type == "volume":
+            return self.name or ""
+        return self.source if self.type == "bind" else ""
 
     def inside(self, path: str) -> str:
         """Return the path in the volume of a path in the container, at or below the mount.
@@ -208,6 +273,12 @@ class Container:
         """Return the names of the volumes that it mounts."""
         return frozenset(m.name for m in self.mounts if m.type == "volume" and m.name)
 
+    def uses(self, location: str) -> bool:
+        """Return whether a location, by its name, is mounted in it or is its own layer."""
+        if location.startswith(LAYER):
+            return location.removeprefix(LAYER) == self.name
+        return any(m.location == location for m in self.mounts)
+
     def locks(self, volume: str) -> bool:
         """Return whether it is one of our deletion locks on the volume.
 
@@ -250,7 +321,7 @@ class DeclaredMount:
 
 
 @dataclass(frozen=True, slots=True)
-class HostFolder:
+class FolderMount:
     """A folder or file of the engine's host that a service or container mounts."""
 
     path: str
@@ -282,7 +353,7 @@ class Project:
     idle: tuple[DeclaredMount, ...] = ()
     """Mounts of volumes that only services of inactive profiles use; known where `disabled` is. A
     backup takes them as well."""
-    folders: tuple[HostFolder, ...] = ()
+    folders: tuple[FolderMount, ...] = ()
     """Mounts from the host, also of services of inactive profiles."""
     disabled: tuple[str, ...] = ()
     """Services of profiles that are not active; only known when the command names services or
@@ -343,20 +414,16 @@ class Observed:
         """Return the volume of a name, or None."""
         return next((v for v in self.volumes if v.name == name), None)
 
-    def users(self, volume_name: str) -> tuple[Container, ...]:
-        """Return every container that references the volume, without our deletion lock on it.
+    def users(self, location: str) -> tuple[Container, ...]:
+        """Return every container that references a location, without our deletion lock on it.
 
         Stopped containers count.
         """
-        return tuple(
-            c
-            for c in self.containers
-            if volume_name in c.volume_names() and not c.locks(volume_name)
-        )
+        return tuple(c for c in self.containers if c.uses(location) and not c.locks(location))
 
-    def is_mounted(self, volume_name: str) -> bool:
-        """Return whether any running container, ours included, has the volume mounted."""
-        return any(c.lively and volume_name in c.volume_names() for c in self.containers)
+    def is_mounted(self, location: str) -> bool:
+        """Return whether any running container, ours included, has the location mounted."""
+        return any(c.lively and c.uses(location) for c in self.containers)
 
     def lock(self, volume_name: str) -> Container | None:
         """Return our deletion lock on the volume, or None."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from posixpath import normpath
 from typing import Any
 
-from safe_compose.core.observed import DeclaredMount, HostFolder
+from safe_compose.core.observed import DeclaredMount, FolderMount
 from safe_compose.engine.connect import Probe
 
 TIERS = frozenset({"critical", "important", "disposable"})
@@ -158,18 +158,18 @@ def idle_mounts(
     )
 
 
-def host_folders(documents: Iterable[Mapping[str, Any]]) -> tuple[HostFolder, ...]:
+def host_folders(documents: Iterable[Mapping[str, Any]]) -> tuple[FolderMount, ...]:
     """Return the bind mounts of all services.
 
     `config` prints them in the long form, with absolute paths.
     """
-    found: dict[HostFolder, None] = {}
+    found: dict[FolderMount, None] = {}
     for document_ in documents:
         for service, body in mapping(document_, "services").items():
             for mount in (body.get("volumes") or ()) if isinstance(body, dict) else ():
                 if isinstance(mount, dict) and mount.get("type") == "bind" and mount.get("source"):
                     target, read_only = str(mount.get("target", "")), mount.get("read_only") is True
-                    found[HostFolder(str(mount["source"]), service, target, read_only)] = None
+                    found[FolderMount(str(mount["source"]), service, target, read_only)] = None
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from safe_compose.core.observed import HELPER_LABEL, PROCESS_LABEL
+from safe_compose.core.observed import FOLDER, HELPER_LABEL, PROCESS_LABEL
 from safe_compose.engine.named_pipe import AT, Ending, Pipe, never_end
 from safe_compose.system.process import Process
 
@@ -37,7 +37,8 @@ class Helper:
     network: str = "none"
     """`none` or `container:ID`."""
     volumes: tuple[tuple[str, str, bool], ...] = ()
-    """(name of the volume, path, read only)."""
+    """(volume, or absolute path of a folder or file of the engine's host; path; read only). What is
+    mounted from the host must exist: docker creates nothing."""
     subpath: str = ""
     """The folder of the volumes that is mounted instead of their roots; it must exist. Needs engine
     and client 26 or newer."""
@@ -194,12 +195,7 @@ def _make_shared_args(
     words = ["--name", name, "--pull=never", "--network", helper.network]
     for key, value in labels.items():
         words += ["--label", f"{key}={value}"]
-    for volume, path, read_only in helper.volumes:
-        # without volume-nocopy docker fills an empty volume from the image and changes the owner of
-        # its root
-        options = ["type=volume", f"source={volume}", f"target={path}", "volume-nocopy=true"]
-        options += [f"volume-subpath={helper.subpath}"] if helper.subpath else []
-        words += ["--mount", _csv([*options, "readonly"] if read_only else options)]
+    words += _make_mount_args(helper)
     for source, path in helper.binds:
         words += ["--mount", _csv(["type=bind", f"source={source}", f"target={path}"])]
     for path in list_uncovered(helper, image_volumes):
@@ -216,6 +212,23 @@ def _make_shared_args(
         words += ["--read-only", "--security-opt", "no-new-privileges"]
     if helper.memory is not None:
         words += ["--memory", helper.memory]
+    return words
+
+
+def _make_mount_args(helper: Helper) -> list[str]:
+    words: list[str] = []
+    for source, path, read_only in helper.volumes:
+        if source.startswith(FOLDER):
+            options = ["type=bind", f"source={source}", f"target={path}"]
+        else:
+            # without volume-nocopy docker fills an empty volume from the image and changes the
+            # owner of its root
+            options = ["type=volume", f"source={source}", f"target={path}", "volume-nocopy=true"]
+            options += [f"volume-subpath={helper.subpath}"] if helper.subpath else []
+        words += ["--mount", _csv([*options, "readonly"] if read_only else options)]
+    if any(source.startswith(FOLDER) for source, _, _ in helper.volumes):
+        # SELinux lets no container read a folder of the host that is not labelled for containers
+        words += ["--security-opt", "label=disable"]
     return words
 
 

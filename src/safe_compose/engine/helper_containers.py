@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import IO, Any
 
-from safe_compose.core.observed import HELPER_LABEL, KEEPS_LABEL, PROCESS_LABEL
+from safe_compose.core.observed import (
+    FOLDER,
+    HELPER_LABEL,
+    KEEPS_LABEL,
+    PROCESS_LABEL,
+    describe_location,
+)
 from safe_compose.engine import full_disk, helper_args, values
 from safe_compose.engine.client_stream import (
     ClientRun,
@@ -420,15 +426,19 @@ class Helpers:
         return image.volumes
 
     @contextmanager
-    def parking(self, volume: str, *, read_only: bool) -> Iterator[str]:
-        """Create a container that has the volume at /volume, never start it, and yield its id.
+    def parking(self, location: str, *, read_only: bool) -> Iterator[str]:
+        """Create a container that has a volume or folder at /volume, and yield its id.
 
-        It is removed after the block.
+        It is never started, and is removed after the block.
         """
         from docker.types import Mount as MountPoint
 
-        mount = MountPoint(PARKED_AT, volume, type="volume", read_only=read_only, no_copy=True)
-        with self.creating({}, [mount], f"to reach volume {volume}") as container_id:
+        mount = (
+            MountPoint(PARKED_AT, location, type="bind", read_only=read_only)
+            if location.startswith(FOLDER)
+            else MountPoint(PARKED_AT, location, type="volume", read_only=read_only, no_copy=True)
+        )
+        with self.creating({}, [mount], f"to reach {describe_location(location)}") as container_id:
             yield container_id
 
     @contextmanager

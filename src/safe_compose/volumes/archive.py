@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, Evidence, slug
-from safe_compose.core.observed import Volume
+from safe_compose.core.observed import Location
 from safe_compose.engine import PIPE, Engine
 from safe_compose.engine.helper_image import PACKS
 from safe_compose.errors import OperationFailed, VerificationFailed
@@ -60,7 +60,7 @@ earlier releases.
 
 def archive(
     engine: Engine,
-    volume: Volume,
+    volume: Location,
     *,
     into: Path,
     progress: Callable[[int], None] = show_nothing,
@@ -115,7 +115,7 @@ def archive(
 
 def archive_others(
     engine: Engine,
-    volume: Volume,
+    volume: Location,
     hidden: Sequence[str],
     *,
     into: Path,

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from safe_compose.core.backup import Artifact, Backup, Omission, ServerStatistics, VolumeRecord
+from safe_compose.core.observed import FOLDER, LAYER
 from safe_compose.system.process import is_id
 
 LARGEST_NUMBER = 1 << 53
@@ -167,8 +168,8 @@ def _faults(backup: Backup) -> Iterator[str]:
 
 
 def _faults_of_volume(record: VolumeRecord) -> Iterator[str]:
-    if not _VOLUME.fullmatch(record.name):
-        yield f"{record.name!r:.80} is no name of a volume"
+    if not _is_location(record):
+        yield f"{record.name!r:.80} is no name of a {record.location}"
     if not _DRIVER.fullmatch(record.driver):
         yield f"volume {record.name}: {record.driver!r:.80} is no name of a driver"
     if record.tier not in _TIERS:
@@ -190,6 +191,16 @@ def _faults_of_volume(record: VolumeRecord) -> Iterator[str]:
         counts = (database.bytes, database.large_objects, *(t.rows for t in database.tables))
         if not all(0 <= count < LARGEST_NUMBER for count in counts):
             yield f"volume {record.name}: a count of database {database.name!r:.80} is impossible"
+
+
+def _is_location(record: VolumeRecord) -> bool:
+    """Return whether the name of a record is that of a volume, folder or layer, as it says."""
+    name = record.name
+    if record.location == "folder":
+        return name.startswith(FOLDER) and name != FOLDER and _is_below(name[1:])
+    if record.location == "layer":
+        return name.startswith(LAYER) and bool(_CONTAINER.fullmatch(name.removeprefix(LAYER)))
+    return record.location == "volume" and _VOLUME.fullmatch(name) is not None
 
 
 def _faults_of_omission(omission: Omission, held: Collection[str]) -> Iterator[str]:
