@@ -176,17 +176,17 @@ def may_matter(data: bytes) -> bool:
     return (
         b"prune" in lower
         or b"skip-backup" in lower
-        or _pair(lower, _VOLUMES_FLAG, _OF_VOLUMES_FLAG)
-        or _pair(lower, _YES_FLAG, _OF_YES_FLAG)
-        or _pair(lower, _VARIABLE, _DOWN)
-        or _pair(lower, _REMOVE, _VOLUME)
-        or _pair(lower, _VOLUME, _REMOVE)
+        or occur_together(lower, _VOLUMES_FLAG, _OF_VOLUMES_FLAG)
+        or occur_together(lower, _YES_FLAG, _OF_YES_FLAG)
+        or occur_together(lower, _VARIABLE, _DOWN)
+        or occur_together(lower, _REMOVE, _VOLUME)
+        or occur_together(lower, _VOLUME, _REMOVE)
         or (b"/volumes/" in lower and b"delete" in lower)
     )
 
 
-def _pair(data: bytes, later: "re.Pattern[bytes]", earlier: "re.Pattern[bytes]") -> bool:
-    """Return whether one pattern occurs shortly after another."""
+def occur_together(data: bytes, later: "re.Pattern[bytes]", earlier: "re.Pattern[bytes]") -> bool:
+    """Return whether one pattern occurs shortly after another, as the words of a command do."""
     return any(
         earlier.search(data, max(0, found.start() - _NEAR), found.start())
         for found in later.finditer(data)

@@ -41,6 +41,7 @@ DANGER = re.compile(
 )
 """Matches the words that make a block with the safe form a warning and not advice."""
 _ANONYMOUS = frozenset({"compose_rm_anon", "container_rm_anon", "compose_recreate_changed_volume"})
+_LESS = _ANONYMOUS | {"folder_change"}
 _LIKE_DOCKER = re.compile(r"docker|compose|podman|nerdctl|^dc|(^|_)dc?$", re.IGNORECASE)
 _VARIABLE = re.compile(
     r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:\[[^]]*\])?(?::?[-=](.*))?\})", re.DOTALL
@@ -77,6 +78,8 @@ class Finding(NamedTuple):
     """The place where it runs, when that is not here: `on another machine`, `in a container`."""
     block: tuple[int, int] | None = None
     """In a document, the first and last line of its block."""
+    mount: str | None = None
+    """The folder of a service whose files are lost, where no volume is."""
 
     @property
     def does(self) -> str:
@@ -87,14 +90,15 @@ class Finding(NamedTuple):
     def level(self) -> str:
         """Return `error` or `warning`.
 
-        It is `warning` for a doubt, and for a loss of only anonymous or changed volumes.
+        It is `warning` for a doubt, for a loss of only anonymous or changed volumes, and for files
+        that are changed.
         """
-        return "warning" if self.doubt or self.kind in _ANONYMOUS else "error"
+        return "warning" if self.doubt or self.kind in _LESS else "error"
 
     @property
     def sentence(self) -> str:
         """Return the effect with place and condition."""
-        where = f" {self.place}" if self.place else ""
+        where = f" {self.place}" if self.place else f" ({self.mount})" if self.mount else ""
         return f"{self.does}{where}{f', {self.doubt}' if self.doubt else ''}"
 
 
@@ -158,7 +162,7 @@ def find(path: str, text: str, found: FileSnippets, *, unattended: bool = False)
                 break
             line = snippet.at(row)
             one = _finding(path, line, destructive, snippet, unattended=unattended)
-            if not _is_allowed(lines, line) and not any(
+            if not is_allowed(lines, line) and not any(
                 _is_warning(around, destructive, one) for around in snippet.surroundings
             ):
                 seen.setdefault((one.line, one.kind, one.command), one)
@@ -419,7 +423,7 @@ def _finding(
     )
 
 
-def _is_allowed(lines: Sequence[str], line: int) -> bool:
+def is_allowed(lines: Sequence[str], line: int) -> bool:
     """Return whether a mark allows a command: on one of its lines, or alone on the line above.
 
     Lines that a backslash joins are one.

@@ -30,6 +30,8 @@ _COPIERS = frozenset({"cp", "rsync", "install"})
 PROGRAMS = _DEEP_REMOVERS | _FILE_REMOVERS | _CHANGERS | _COPIERS | {"mv", "git"}
 """The programs that are known here."""
 _NAMED = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(PROGRAMS - {'git'}))}|git\s+clean)(?![\w-])")
+_OWN_FOLDER = re.compile(r"dirname|BASH_SOURCE|\$0|\$\{0|PWD|pwd|show-toplevel|ROOT|BASE", re.ASCII)
+"""Matches what scripts name the folder by that they stand in, or one above."""
 _MOST_LINES = 500
 
 
@@ -73,8 +75,8 @@ def find_mount_loss(
     """
     if command.program not in PROGRAMS or command.via & {"container", "ssh"}:
         return None
-    folder = _folder_of(line, here)
-    if command.program == "git":
+    folder = _folder_of(command, line, here)
+    if command.program == "git" and folder:
         mount = _find_cleaned(command, folder, mounts)
         return MountLoss(mount, REMOVES) if mount is not None else None
     for reached in _find_reached(command, line):
@@ -82,7 +84,9 @@ def find_mount_loss(
         if reached.does == CHANGES:
             made = {p for word in _find_made(line) if (p := _path_of(word, folder))}
             paths = [p for p in paths if p not in made]  # a folder that is set up here
-        for mount in (find_mounts(Path(folder)) if mounts is None else mounts) if paths else ():
+        for mount in (
+            (find_mounts(Path(folder or here)) if mounts is None else mounts) if paths else ()
+        ):
             if any(_is_lost(path, mount, reached) for path in paths):
                 return MountLoss(mount, reached.does)
     return None
@@ -141,12 +145,17 @@ def _find_made(line: ShellLine) -> Iterator[Word]:
             yield from (word for word in command.words[1:] if not word.text.startswith("-"))
 
 
-def _folder_of(line: ShellLine, here: Path) -> str:
-    """Return the folder in which the line's commands run, as far as a plain `cd` says."""
+def _folder_of(command: SimpleCommand, line: ShellLine, here: Path) -> str:
+    """Return the folder in which a command of the line runs; empty when it is not known."""
     folder = str(here)
-    for command in line.commands:
-        if command.program in ("cd", "pushd") and len(command.words) == 2 and command.words[1].sure:
-            folder = posixpath.join(folder, os.path.expanduser(command.words[1].text))  # noqa: PTH111
+    for before in line.commands[: line.commands.index(command)]:
+        if before.program not in ("cd", "pushd"):
+            continue
+        words = [word for word in before.words[1:] if not word.text.startswith("-")]
+        if len(words) == 1 and words[0].sure:
+            folder = posixpath.join(folder, os.path.expanduser(words[0].text))  # noqa: PTH111
+        elif not (words and _OWN_FOLDER.search(words[0].text)):
+            return ""
     return posixpath.normpath(folder)
 
 
@@ -156,7 +165,10 @@ def _path_of(word: Word, folder: str) -> str:
     text = re.sub(r"^(?:\$HOME|\$\{HOME\})(?=/|$)", "~", text)
     if "\0" in text or (not word.sure and re.search(r"[$`]", text)):
         return ""
-    return posixpath.normpath(posixpath.join(folder, os.path.expanduser(text)))  # noqa: PTH111
+    text = os.path.expanduser(text)  # noqa: PTH111
+    if not folder and not text.startswith("/"):
+        return ""
+    return posixpath.normpath(posixpath.join(folder, text))
 
 
 def _is_lost(path: str, mount: ServiceMount, reached: _Reached) -> bool:

@@ -63,6 +63,7 @@ def to_json(
                 "does": f.does,
                 "doubt": f.doubt,
                 "place": f.place,
+                "mount": f.mount,
                 "keeps": f.keeps,
                 "guarded": f.guarded,
                 "baseline": is_old,

@@ -24,6 +24,9 @@ DOES = {
     "swarm_task_anon": "may delete anonymous volumes",
     "unsupported": "deletes data that safe-compose cannot back up",
     "deletion_lock_rm": "removes the container that keeps docker from deleting a volume",
+    "folder_rm": "removes files of a folder that a service mounts",
+    "folder_change": "overwrites files, or changes their owner or mode, in a folder that a service"
+    " mounts",
 }
 _FLAGS_TO_TURN = frozenset(
     {("compose", "down"), ("compose", "rm"), ("container", "rm"), ("system", "prune")}

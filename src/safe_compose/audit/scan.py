@@ -4,8 +4,10 @@
           --grammar--> findings
 
 `file_kinds` determines the kind of a file; `markdown`, `yaml` and `formats` are the finders,
-`snippets` their results; `findings` detects destructive commands and suggests safer forms; `report`
-prints them; `fix_markdown` writes warnings into documents. Only `walk` and this module read files.
+`snippets` their results; `findings` detects destructive commands and suggests safer forms,
+`folder_findings` those that remove or change folders of services; `report` prints them;
+`fix_markdown` writes warnings into documents. Only `walk`, `compose_mounts` and this module read
+files.
 """
 
 import os
@@ -15,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from safe_compose.audit import file_kinds, findings, shell, shell_line
+from safe_compose.audit import file_kinds, findings, folder_findings, shell, shell_line
+from safe_compose.audit.compose_mounts import ServiceMount, is_compose_file
 from safe_compose.audit.findings import Finding
 from safe_compose.audit.snippets import FileSnippets
 from safe_compose.audit.walk import FileTree, Note
@@ -55,10 +58,11 @@ def scan(paths: Sequence[str]) -> Report:
     """
     _check_installed()
     tree = FileTree(paths)
+    mounts = folder_findings.list_data_mounts(tree.list_compose_files(), paths)
     found: list[Finding] = []
     notes: list[Note] = []
-    for path, kind, data in tree.worth_reading():
-        new, faults = judge_file(path, kind, data)
+    for path, kind, data in tree.worth_reading(folder_findings.make_filter(mounts)):
+        new, faults = judge_file(path, kind, data, mounts)
         found += new
         notes += faults
     return Report(
@@ -67,7 +71,7 @@ def scan(paths: Sequence[str]) -> Report:
 
 
 def judge_file(
-    path: str, kind: file_kinds.FileKind, data: bytes
+    path: str, kind: file_kinds.FileKind, data: bytes, mounts: Sequence[ServiceMount] = ()
 ) -> tuple[list[Finding], list[Note]]:
     """Return the findings in one file's bytes, and notes on parts that could not be read."""
     text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").replace("\r\n", "\n")
@@ -87,7 +91,9 @@ def judge_file(
         listed = len(found.findings)
         words = f"{listed} findings are listed; {found.left_out} more places were not judged"
         notes.append(Note(path, 0, words))
-    return found.findings, notes
+    inside = kind.name == "dockerfile" or is_compose_file(path)  # what runs in a container
+    losses = [] if inside else folder_findings.find_folder_losses(path, text, read, mounts)
+    return sorted([*found.findings, *losses], key=lambda f: f.line), notes
 
 
 def _check_installed() -> None:

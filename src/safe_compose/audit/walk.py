@@ -6,10 +6,11 @@ Git's list counts where there is a repository (so that `.gitignore` applies), el
 import os
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from safe_compose.audit.compose_mounts import is_compose_file
 from safe_compose.audit.file_kinds import (
     LARGEST,
     FileKind,
@@ -59,6 +60,7 @@ class FileTree:
         self._paths = paths or (".",)
         self.looked_at = 0
         self.notes: list[Note] = []
+        self._listed: dict[str, list[str]] = {}
         for path in self._paths:
             if not os.path.lexists(path):
                 raise UsageError(
@@ -66,15 +68,26 @@ class FileTree:
                     next_step="safe-compose audit --help",
                 )
 
-    def worth_reading(self) -> Iterator[tuple[str, FileKind, bytes]]:
+    def list_compose_files(self) -> list[str]:
+        """Return the files that are named as compose files are."""
+        return [p for given in self._paths for p in self._list(given) if is_compose_file(p)]
+
+    def worth_reading(
+        self, may_matter: Callable[[bytes], bool] = may_matter
+    ) -> Iterator[tuple[str, FileKind, bytes]]:
         """Yield (path, kind, bytes) of every file that could hold a finding."""
         seen: set[str] = set()
         for given in self._paths:
-            for path in self._below(given):
+            for path in self._list(given):
                 shown = _show(path)
                 if shown not in seen:
                     seen.add(shown)
-                    yield from self._read(path, shown)
+                    yield from self._read(path, shown, may_matter)
+
+    def _list(self, given: str) -> list[str]:
+        if given not in self._listed:
+            self._listed[given] = list(self._below(given))
+        return self._listed[given]
 
     def _below(self, given: str) -> Iterator[str]:
         if Path(given).is_file():
@@ -136,7 +149,9 @@ class FileTree:
             )
         return None
 
-    def _read(self, path: str, shown: str) -> Iterator[tuple[str, FileKind, bytes]]:
+    def _read(
+        self, path: str, shown: str, may_matter: Callable[[bytes], bool]
+    ) -> Iterator[tuple[str, FileKind, bytes]]:
         kind = kind_of_path(shown)
         if kind is None and not may_have_shebang(shown):
             self.looked_at += 1
