@@ -37,6 +37,8 @@ OF_PYTHON = re.compile(
     r"\b(True|False|None|PosixPath|datetime|NamedTuple|dict|Traceback)\b|\[\]|\{\}|\{'|\['|\(\)|<[a-z_.]+ object"
 )
 """What no person should read."""
+FOR_PROGRAMS = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}")
+"""How JSON and a pipe write a time; people read ages, or `2026-11-30 14:05 UTC`."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def test_a_table_fits_its_terminal_and_shows_every_name_whole(
         lines = screen.emulate(written.encode(), width)
         text = "\n".join(lines)
         assert not OF_PYTHON.search(text), (width, text)
+        assert not FOR_PROGRAMS.search(text), (width, text)
         raw = [line.rstrip() for line in written.splitlines()]
         assert all(len(line) <= width or " " not in line for line in raw), (width, text)
         seen = set(re.split(r"[\s,;:()]+", text)) - whole

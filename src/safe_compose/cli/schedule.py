@@ -24,6 +24,7 @@ from safe_compose.cli.options import (
     print_json,
     unlock,
 )
+from safe_compose.core.quantities import format_stamp
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.errors import SafeComposeError, UsageError
 from safe_compose.operations.backup import omissions
@@ -177,7 +178,7 @@ def _install_schedule(
         return
     terminal.say(
         f"safe-compose: {job.project} is backed up daily at {', '.join(job.at)}; next:"
-        f" {begins or 'unknown'}"
+        f" {format_stamp(begins or 'unknown')}"
     )
     if os.geteuid() != 0:
         terminal.say(
@@ -279,7 +280,7 @@ def _print_schedules(
             Cell(shorten(r.backup) if r.backup else "none", r.backup or ""),
             moments.cell(r.trial),
             Cell(r.how),
-            Cell(nexts[r.project] or ""),
+            moments.cell(nexts[r.project], none=""),
             Cell(troubles.get(r.project, ""), style=BAD),
         ]
         for r in records

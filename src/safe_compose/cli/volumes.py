@@ -25,6 +25,7 @@ from safe_compose.cli.options import (
 from safe_compose.core import backup_set, policy
 from safe_compose.core.backup import BackupSummary
 from safe_compose.core.observed import VOLUME_LABEL, Observed, Volume
+from safe_compose.core.quantities import format_stamp
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.core.text import join_for_shell
 from safe_compose.core.tier import Tier
@@ -235,7 +236,7 @@ def unprotect(
 ) -> None:
     """Take protections and locks away, for good or for a while."""
     until = datetime.now(UTC) + _parse_duration(minutes) if minutes else None
-    how_long = f"until {until:%H:%M:%S} UTC" if until else "for good"
+    how_long = f"until {format_stamp(stamp(until))}" if until else "for good"
     protections = ProtectionStores.of(load.load(Path.cwd(), dict(os.environ)))
     workspace = _open_workspace()
     locked = deletion_lock.list_held(workspace, names) if workspace is not None else []

@@ -1,6 +1,10 @@
 """Sizes, durations and moments as text for people."""
 
+import re
 from datetime import datetime
+
+_STAMP = re.compile(r"(\d{4}-\d{2}-\d{2})T(\d{2}:\d{2}):\d{2}(?:\.\d+)?(?:Z|\+00:00)", re.ASCII)
+"""A time as our own files hold it."""
 
 
 def format_seconds(seconds: float) -> str:
@@ -16,6 +20,15 @@ def format_seconds(seconds: float) -> str:
 def format_moment(then: datetime, now: datetime) -> str:
     """Return `2026-11-25 15:41 UTC, 3 minutes ago`; both times are UTC."""
     return f"{then:%Y-%m-%d %H:%M} UTC, {format_age(then, now)}"
+
+
+def format_stamp(text: str) -> str:
+    """Return a time that our own files hold for a sentence: `2026-11-25 15:41 UTC`.
+
+    A text that is no such time is returned as it is.
+    """
+    found = _STAMP.fullmatch(text)
+    return f"{found[1]} {found[2]} UTC" if found else text
 
 
 def format_age(then: datetime, now: datetime) -> str:

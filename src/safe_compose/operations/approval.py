@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose.core.plan import Doomed, Plan
+from safe_compose.core.quantities import format_stamp
 from safe_compose.core.redaction import hide_option, hide_secrets, redact
 from safe_compose.core.text import join_for_shell
 from safe_compose.errors import Refused, SafeComposeError
@@ -381,8 +382,8 @@ def approve(root: Path, journal: Journal, code: str) -> None:
     requests.grant(request)
     entry.step("ended", outcome=f"approved once ({request.code})")
     ui_terminal.say(
-        f"safe-compose: {request.code} is approved until {_format_limit(HOLDS)}: the same command"
-        " now goes through once"
+        f"safe-compose: {request.code} is approved until"
+        f" {format_stamp(_format_limit(HOLDS))}: the same command now goes through once"
     )
 
 
@@ -394,6 +395,7 @@ def _show_request(request: ApprovalRequest) -> list[str]:
         for name, words in request.terms.items()
         if name.startswith("setting ")
     ]
+    asked = format_stamp(str(shown.get("at", "?")))
     return [
         "This command was refused for want of a person. It deletes volumes for good.",
         *(
@@ -402,5 +404,5 @@ def _show_request(request: ApprovalRequest) -> list[str]:
             if words and not name.startswith("setting ")
         ),
         f"{'settings':<8} {', '.join(settings)}",
-        f"{'asked':<8} {shown.get('at', '?')}, by process {shown.get('pid', '?')}",
+        f"{'asked':<8} {asked}, by process {shown.get('pid', '?')}",
     ]

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from safe_compose.core import retention
 from safe_compose.core.backup import Backup, BackupSummary
-from safe_compose.core.quantities import format_size
+from safe_compose.core.quantities import format_size, format_stamp
 from safe_compose.core.retention import Judgement, Policy
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, Refused, UsageError
@@ -74,8 +74,8 @@ class Forgetting:
         """
         if self.policy is not None and self.late is not None:
             raise Refused(
-                f"it is {self.now:%Y-%m-%d %H:%M:%S} UTC by this clock, and backup {self.late.id}"
-                f" was made {self.late.created}: a clock is wrong; nothing was forgotten",
+                f"it is {self.now:%Y-%m-%d %H:%M} UTC by this clock, and backup {self.late.id} was"
+                f" made {format_stamp(self.late.created)}: a clock is wrong; nothing was forgotten",
                 next_step=(
                     "set the clock; if that backup was made by a wrong one: safe-compose forget"
                     f" {self.late.id}"

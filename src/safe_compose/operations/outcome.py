@@ -11,6 +11,7 @@ from typing import Any, Literal
 from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import Volume
 from safe_compose.core.plan import Doomed
+from safe_compose.core.quantities import format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError
@@ -91,7 +92,7 @@ def list_earlier_losses(
         )
         lines.append(
             f"a part of {name} was deleted by '{run.program} {' '.join(run.command)}' of"
-            f" {run.started} before{step}"
+            f" {format_stamp(run.started)} before{step}"
         )
     return lines
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safe_compose.core.quantities import format_stamp
 from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.system.files import Access, acting_as_owner, read_regular, reporting, write_all
 from safe_compose.system.process import Process, read_clock, stamp
@@ -153,5 +154,6 @@ def _holder(path: Path) -> str:
         if isinstance(words, list) and words
         else "an unnamed command"
     )
+    since = format_stamp(str(signature.get("since", "?")))
     host = f" on {process.host}" if process.host != os.uname().nodename else ""
-    return f"process {process.pid}{host}, `{command}`, since {signature.get('since', '?')}"
+    return f"process {process.pid}{host}, `{command}`, since {since}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose.core.backup import slug
-from safe_compose.core.quantities import format_seconds
+from safe_compose.core.quantities import format_seconds, format_stamp
 from safe_compose.system import files
 from safe_compose.system.files import PRIVATE, Access, make_folders, reporting
 from safe_compose.system.process import Process, read_clock, stamp
@@ -65,15 +65,16 @@ class Schedule:
         if self.began is not None and (self.ended is None or self.ended < self.began):
             runner = Process.read(self.process) if self.process is not None else None
             if runner is None or runner.is_dead():
-                return f"the scheduled backup of {self.began} did not end"
+                return f"the scheduled backup of {format_stamp(self.began)} did not end"
         elif self.faults:
+            began = format_stamp(self.began or self.since)
             more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
-            return f"the scheduled backup of {self.began} failed: {self.faults[0]}{more}"
+            return f"the scheduled backup of {began} failed: {self.faults[0]}{more}"
         last = parse_moment(self.began or self.since)
         if last is not None and last > now + LATE:
             return (
-                f"the scheduled backup of {self.began or self.since} is dated in the future: a"
-                " clock is wrong, or was"
+                f"the scheduled backup of {format_stamp(self.began or self.since)} is dated in the"
+                " future: a clock is wrong, or was"
             )
         if last is None or now - last > find_longest_gap(self.at) + LATE:
             ago = (

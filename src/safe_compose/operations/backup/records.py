@@ -9,6 +9,7 @@ from pathlib import Path
 from safe_compose.core.backup import Artifact, VolumeRecord, describe_shrinkage, slug
 from safe_compose.core.observed import Container, Mount, Volume
 from safe_compose.core.policy import Verdict
+from safe_compose.core.quantities import format_stamp
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.operations.backup.request import BackupRequest
@@ -42,7 +43,7 @@ def note_losses(
             else None
         )
         if less and before:
-            words = f"{less}: see backup {before.id} of {before.created}"
+            words = f"{less}: see backup {before.id} of {format_stamp(before.created)}"
             terminal.say(f"safe-compose: warning: {record.name}: {words}")
             record = replace(record, notes=(*record.notes, words))
         noted.append(record)

@@ -9,7 +9,7 @@ from typing import Any
 from safe_compose.core import backup_set, predecessors
 from safe_compose.core.observed import Observed
 from safe_compose.core.policy import Rule
-from safe_compose.core.quantities import format_size
+from safe_compose.core.quantities import format_size, format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
 from safe_compose.databases.registry import DATABASES
@@ -113,8 +113,8 @@ def _examine_volumes(workspace: Workspace, observed: Observed) -> Findings:
             )
         elif newest is not None and read_clock() - datetime.fromisoformat(newest.created) > OLD:
             attention.append(
-                f"the newest verified backup of {verdict.volume} is of {newest.created[:10]}:"
-                " safe-compose backup"
+                f"the newest verified backup of {verdict.volume} is of"
+                f" {format_stamp(newest.created)}: safe-compose backup"
             )
         if locks.get(verdict.volume) == "missing":
             attention.append(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from safe_compose.core.backup import VolumeRecord
 from safe_compose.core.observed import HELPER_LABEL, Container
+from safe_compose.core.quantities import format_exactly
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError, UsageError, VerificationFailed
@@ -269,7 +270,7 @@ def _find_later_write(engine: Engine, run: RunRecord, begun: InterruptedRestore)
     if youngest is None:
         return "nobody can tell whether something was written to it since"
     return (
-        f"something was written to it since, at {youngest:%Y-%m-%d %H:%M:%S} UTC"
+        f"something was written to it since, at {format_exactly(youngest)}"
         if youngest - afterwards > last
         else None
     )

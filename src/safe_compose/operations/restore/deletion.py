@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from safe_compose.core.quantities import format_stamp
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.engine import Engine, connect
 from safe_compose.errors import EngineUnavailable, Refused, UsageError
@@ -32,7 +33,7 @@ def find_deletion(workspace: Workspace, project: str | None) -> RunRecord:
     ]
     where = f"project {project}" if project else "this folder"
     if found is None:
-        already = f"; that of {newer[0].started} was undone already" if newer else ""
+        already = f"; that of {format_stamp(newer[0].started)} was undone already" if newer else ""
         raise UsageError(
             f"the journal knows no guarded deletion in {where} that could be undone{already}",
             next_step=(
@@ -41,13 +42,13 @@ def find_deletion(workspace: Workspace, project: str | None) -> RunRecord:
         )
     if newer:
         terminal.say(
-            f"safe-compose: the deletion of {newer[0].started} in {where} was undone already; this"
-            f" is an older one, of {found.started}"
+            f"safe-compose: the deletion of {format_stamp(newer[0].started)} in {where} was"
+            f" undone already; this is an older one, of {format_stamp(found.started)}"
         )
     if found.backup is None and found.newest(Trashed) is None:
         raise Refused(
-            f"'{found.program} {' '.join(found.command)}' of {found.started} ran without a backup;"
-            " nothing can be undone",
+            f"'{found.program} {' '.join(found.command)}' of {format_stamp(found.started)}"
+            " ran without a backup; nothing can be undone",
             next_step="safe-compose list, then safe-compose restore ID for an older state",
         )
     return found
@@ -64,7 +65,7 @@ def _suggest_undo(workspace: Workspace) -> str:
         else f"(cd {shell_quote(other.cwd)} && safe-compose undo)"
     )
     command = join_for_shell((other.program, *other.command))
-    return f"{how} (it undoes '{command}' of {other.started})"
+    return f"{how} (it undoes '{command}' of {format_stamp(other.started)})"
 
 
 def list_recorded(deletion: RunRecord) -> dict[str, tuple[str, dict[str, str]]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
-from safe_compose.core.quantities import count, format_size
+from safe_compose.core.quantities import count, format_size, format_stamp
 from safe_compose.core.redaction import hide_option
 from safe_compose.core.relocation import Relocation
 from safe_compose.core.volume_reach import describe_reach_of, drop_own_labels
@@ -165,11 +165,12 @@ class RestorePlan:
         out: it is named once it is back.
         """
         if self.backup.path:
-            when = "" if brief else f" of {self.backup.created}"
+            when = "" if brief else f" of {format_stamp(self.backup.created)}"
             level = self.backup.level or "not verified yet"
             yield f"from backup {self.backup.id}{when} ({level}){'' if brief else ':'}"
         else:
-            yield f"from the trash, where it is since {self.backup.created}{'' if brief else ':'}"
+            since = format_stamp(self.backup.created)
+            yield f"from the trash, where it is since {since}{'' if brief else ':'}"
         if self.backup.engine_id != self.engine.id:
             yield (
                 f"  it was made on another engine, {self.backup.endpoint}; this one is"

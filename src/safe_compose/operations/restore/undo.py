@@ -13,6 +13,7 @@ from typing import Any
 
 from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import Observed
+from safe_compose.core.quantities import format_stamp
 from safe_compose.core.relocation import SCRATCH, list_inspection_commands, plan_relocation
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine, read_declared_mounts
@@ -128,7 +129,7 @@ def _tell_undo(workspace: Workspace, deletion: RunRecord, plan: RestorePlan) -> 
     """Report which deletion is undone, and what was lost before."""
     terminal.say(
         f"safe-compose: undo of '{deletion.program} {' '.join(deletion.command)}'"
-        f" ({deletion.started})"
+        f" ({format_stamp(deletion.started)})"
     )
     for line in list_earlier_losses(workspace.journal, plan.engine.id, deletion.taken, deletion.id):
         terminal.say(f"safe-compose: {line}")

@@ -20,6 +20,8 @@ MARK = "# Written by `safe-compose schedule install`; `safe-compose schedule rem
 _SECONDS = 60
 _LONGEST_CRON = 900
 """The longest command in bytes: cron takes 998 of a line (cron.h, MAX_COMMAND is 1000)."""
+_NEXT_RUN = re.compile(r"\w+ (\d{4}-\d{2}-\d{2}) (\d{2}:\d{2}:\d{2}) UTC", re.ASCII)
+"""A time as systemctl prints it in UTC: `Thu 2026-11-26 03:00:00 UTC`."""
 
 
 class Job(NamedTuple):
@@ -182,7 +184,9 @@ def _systemctl(*words: str) -> "subprocess.CompletedProcess[bytes]":
         )
     argv = [program, *([] if os.geteuid() == 0 else ["--user"]), "--no-pager", *words]
     try:
-        return children.run(argv, seconds=_SECONDS, largest=1 << 20)
+        return children.run(
+            argv, seconds=_SECONDS, largest=1 << 20, environ={**os.environ, "TZ": "UTC"}
+        )
     except (OSError, subprocess.TimeoutExpired, children.TooMuch) as fault:
         raise Refused(
             f"systemctl does not answer ({type(fault).__name__})",
@@ -284,12 +288,13 @@ def remove(names: Sequence[str], at: Path) -> list[str]:
 
 
 def read_next_run(name: str) -> str | None:
-    """Return when systemd will next start a timer, in its own words; None when it does not know."""
+    """Return when systemd will next start a timer, as `stamp` writes it; None for unknown."""
     try:
         asked = _systemctl("show", f"{name}.timer", "--property=NextElapseUSecRealtime", "--value")
     except Refused:
         return None
-    return _text(asked.stdout) or None
+    found = _NEXT_RUN.fullmatch(_text(asked.stdout))
+    return f"{found[1]}T{found[2]}Z" if found else None
 
 
 def _text(data: bytes) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 from safe_compose.core.backup import Artifact, Backup, VolumeRecord, folders_of_database
+from safe_compose.core.quantities import format_stamp
 from safe_compose.core.redaction import HIDDEN
 from safe_compose.core.text import escape_markdown, join_for_shell, quote_markdown, shell_quote
 from safe_compose.store.catalogue.restore_commands import (
@@ -32,7 +33,9 @@ def write_text(backup: Backup) -> str:
 def _lines(backup: Backup) -> Iterator[str]:
     yield f"# Backup {escape_markdown(backup.id)}"
     yield ""
-    made = f"made {escape_markdown(backup.created)} ({escape_markdown(backup.reason)})"
+    made = (
+        f"made {escape_markdown(format_stamp(backup.created))} ({escape_markdown(backup.reason)})"
+    )
     yield (
         f"Project {quote_markdown(backup.project)}, {made} from {quote_markdown(backup.endpoint)}."
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from safe_compose.core.backup import Artifact, Backup, DatabaseStatistics, TableCount, VolumeRecord
-from safe_compose.core.quantities import format_size
+from safe_compose.core.quantities import format_size, format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.databases import mysql
 from safe_compose.databases.mysql import dump_file
@@ -164,7 +164,7 @@ class BackupSource:
     @property
     def words(self) -> str:
         """The backup and its time, in words."""
-        return f"backup {self.backup.id} of {self.backup.created}"
+        return f"backup {self.backup.id} of {format_stamp(self.backup.created)}"
 
     @property
     def backup_id(self) -> str | None:
