@@ -3,6 +3,7 @@ backups, drills, locks.
 """
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,40 @@ def test_doctor_finds_what_a_renamed_folder_lost_and_a_database_without_a_name(
     finally:
         remove_project(renamed.name)
         docker("volume", "rm", moved)
+
+
+IN_FOLDERS = """
+services:
+  db: {image: "postgres:15", environment: {POSTGRES_PASSWORD: x}, volumes: ["./pg:/var/lib/postgresql/data"]}
+  other: {image: "busybox:latest", volumes: ["./pg:/pg", "./up:/app/uploads"]}
+"""
+
+
+@pytest.mark.engine
+def test_doctor_finds_a_database_in_a_folder_that_two_services_share_and_git_does_not_ignore(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(IN_FOLDERS)
+    subprocess.run(["git", "init", "-q", project.folder], check=True)
+    for name in ("pg", "up"):
+        (project.folder / name).mkdir()
+    project.docker("compose", "create", "--pull", "never")
+    found = doctor(safe_compose, project.folder)
+    path = str(project.folder / "pg")
+    [folder] = found["project"]["folders"]
+    assert (folder["path"], folder["kind"], folder["services"]) == (
+        path,
+        "postgres",
+        ["db", "other"],
+    )
+    said = "\n".join(found["attention"])
+    assert f"the postgres database in folder {path} is shared: db and other may all write" in said
+    assert f"Add /pg/ to {project.folder}/.gitignore" in said
+    (project.folder / ".gitignore").write_text("pg\n")
+    (project.folder / "compose.yaml").write_text(IN_FOLDERS.replace('"./pg:/pg", ', ""))
+    project.docker("compose", "create", "--pull", "never")
+    after = doctor(safe_compose, project.folder)
+    assert after["project"]["folders"][0]["problems"] == []
 
 
 @pytest.mark.engine

@@ -18,6 +18,7 @@ from safe_compose.errors import SafeComposeError
 from safe_compose.grammar import parser
 from safe_compose.operations import deletion_lock
 from safe_compose.operations.doctor.findings import Findings
+from safe_compose.operations.doctor.folders import examine_folders, is_shared_with
 from safe_compose.operations.passwords.inspect import list_drifted
 from safe_compose.operations.verdicts import judge
 from safe_compose.system.process import read_clock
@@ -43,9 +44,9 @@ _NOT_LOADED = (
 def examine_project() -> Findings:
     """Examine the project of this folder.
 
-    That is its volumes with their backups and locks, its databases in anonymous volumes, passwords
-    that differ, and volumes that look like earlier ones of the project. The facts are None when
-    there is no project, or when it cannot be inspected.
+    That is its volumes with their backups and locks, its databases in anonymous volumes and in
+    folders, passwords that differ, and volumes that look like earlier ones of the project. The
+    facts are None when there is no project, or when it cannot be inspected.
     """
     invocation = parser.parse(["compose", "down", "--volumes", "--remove-orphans"])
     if not Files(invocation, os.environ).files:
@@ -61,6 +62,8 @@ def examine_project() -> Findings:
                 found["volumes"] = _examine_volumes(workspace, observed)
                 found["passwords"] = _examine_passwords(engine, invocation)
                 found["anonymous_databases"] = _list_anonymous_databases(observed)
+                shared = is_shared_with(remote=engine.docker.remote)
+                found["folders"] = examine_folders(observed, shared=shared)
                 found["predecessors"] = _find_predecessors(workspace, observed)
             finally:
                 engine.helpers.sweep()
