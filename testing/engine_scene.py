@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from safe_compose.compose.first_query import FirstQuery
+from safe_compose.compose.single_use import SingleUseInputs
 from safe_compose.core.threat import Threat, find_threat
-from safe_compose.engine import SingleUseInputs, begin
+from safe_compose.engine import begin
 from safe_compose.grammar import parser
 from testing.projects import LAB, ComposeProject, docker, unique
 
@@ -47,8 +49,7 @@ def look_at(
             environ={**os.environ, **(environ or {})},
             run_id=unique("test"),
             compose=str(standalone) if standalone else None,
-            invocation=invocation if early else None,
-            inputs=SingleUseInputs(stdin),
+            query=FirstQuery(real, invocation if early else None, SingleUseInputs(stdin)),
         ) as engine,
     ):
         engine.open()

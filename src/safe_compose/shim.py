@@ -311,9 +311,10 @@ def guard(invocation: "Invocation") -> int:
     start()
     begun = None
     if not invocation.own.offline and invocation.kind != "none" and not invocation.is_refused:
-        from safe_compose import workspace
+        from safe_compose.compose import first_query
 
-        if invocation.kind == "compose_renew_anon" and workspace.has_single_use_inputs(invocation):
+        renews = invocation.kind == "compose_renew_anon"
+        if renews and first_query.has_single_use_inputs(invocation):
             from safe_compose.faults import say
 
             say(
@@ -322,7 +323,10 @@ def guard(invocation: "Invocation") -> int:
             )
             # It deletes nothing, so its input is left to docker.
             launch.hand_over(invocation.argv, invocation.program, judged=True)
-        begun = workspace.begin(invocation)  # they answer while the rest is imported
+        query = first_query.begin(invocation, guarded=True)  # it answers during the imports
+        from safe_compose import workspace
+
+        begun = workspace.begin(invocation, query)
     from safe_compose.operations.guard import run
 
     code = run.run(invocation, begun)

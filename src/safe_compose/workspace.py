@@ -8,20 +8,15 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from safe_compose.compose import first_query
+from safe_compose.compose.files import Files
+from safe_compose.compose.first_query import FirstQuery
 from safe_compose.core.observed import WORKING_DIR_LABEL
-from safe_compose.engine import (
-    Engine,
-    Files,
-    SingleUseInputs,
-    label_flag,
-    read_declared_mounts,
-    single_use,
-)
+from safe_compose.engine import Engine, read_declared_mounts
 from safe_compose.engine import begin as begin_engine
-from safe_compose.errors import Refused, SafeComposeError
+from safe_compose.errors import SafeComposeError
 from safe_compose.fastpath import launch
 from safe_compose.grammar.parser import Invocation
-from safe_compose.system.children import hold_standard_descriptors
 from safe_compose.system.process import make_id, read_clock
 
 # These packages are imported while docker and compose answer the first questions.
@@ -372,46 +367,36 @@ class Workspace:
         }
 
 
-def has_single_use_inputs(invocation: Invocation) -> bool:
-    """Return whether compose would read an input that can be read only once; read nothing."""
-    return invocation.verb[:1] == ("compose",) and single_use.is_any(Files(invocation, os.environ))
+def begin(invocation: Invocation, query: FirstQuery | None = None) -> StartedConnection:
+    """Ask docker the first questions without waiting for the answers.
 
-
-def begin(invocation: Invocation, *, guarded: bool = True) -> StartedConnection:
-    """Ask docker and compose the first questions without waiting for the answers.
-
-    Only a pipe that must be read is waited for; `open_workspace` waits for the rest.
+    `open_workspace` waits for them.
 
     Args:
         invocation: The command.
-        guarded: Whether it is a guarded command of docker. For a verb of safe-compose, single-use
-            inputs do not matter until it asks compose (`Commands.look`).
+        query: What compose was asked about it, dropped on any exception; by default a new one, for
+            a verb of safe-compose.
 
     Raises:
         DockerNotFound: There is no real docker.
-        Refused: Compose would read something that can be read only once, for a guarded command.
+        Refused: Compose would read something that can be read only once.
     """
-    hold_standard_descriptors()
-    docker = launch.find_runner(invocation.program)
+    query = query or first_query.begin(invocation, guarded=False)
+    docker = query.docker
     standalone = invocation.program == "docker-compose"
-    held, asked = SingleUseInputs(), True
-    if invocation.verb[:1] == ("compose",) and (standalone or not label_flag(invocation)):
-        try:
-            held = single_use.read_inputs(partial(Files, invocation, os.environ))
-        except Refused:
-            if guarded:
-                raise
-            asked = False
-    engine = begin_engine(
-        launch.find_docker("docker") if standalone or launch.LaunchContext.plugin else docker,
-        invocation.docker_globals,
-        environ=dict(os.environ),
-        run_id=make_id(read_clock()),
-        compose=docker if standalone else None,
-        invocation=invocation if asked else None,
-        inputs=held,
-    )
-    return StartedConnection(docker, engine, held.stdin)
+    try:
+        engine = begin_engine(
+            launch.find_docker("docker") if standalone or launch.LaunchContext.plugin else docker,
+            invocation.docker_globals,
+            environ=dict(os.environ),
+            run_id=make_id(read_clock()),
+            compose=docker if standalone else None,
+            query=query,
+        )
+    except BaseException:
+        query.drop()
+        raise
+    return StartedConnection(docker, engine, query.inputs.stdin)
 
 
 def open_workspace(
@@ -431,7 +416,7 @@ def open_workspace(
         ConfigError: A settings file cannot be read.
         EngineUnavailable: The daemon cannot be inspected.
     """
-    docker, engine, stdin = begun or begin(invocation, guarded=False)
+    docker, engine, stdin = begun or begin(invocation)
     try:
         from safe_compose.settings import load
         from safe_compose.store import settings_approval

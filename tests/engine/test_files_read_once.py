@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_compose.engine import Files, single_use
+from safe_compose.compose import single_use
+from safe_compose.compose.files import Files
 from safe_compose.errors import Refused
 from safe_compose.grammar import parser
 from testing.fixtures import ProjectFactory, SafeCompose

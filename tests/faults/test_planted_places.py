@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from safe_compose.compose.probe import Probe
 from safe_compose.engine.compose_document import parse_document
-from safe_compose.engine.connect import Probe
 from safe_compose.errors import OperationFailed, Refused, SafeComposeError, UsageError
 from safe_compose.install import apply
 from safe_compose.install.places import InstallPlaces

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from safe_compose.compose import single_use
+from safe_compose.compose.files import Files
 from safe_compose.core import plan, threat
 from safe_compose.core.observed import Container, Mount, Observed, Volume
 from safe_compose.core.plan import Doomed
 from safe_compose.core.policy import Verdict
 from safe_compose.core.tier import Tier
-from safe_compose.engine import Files, single_use
 from safe_compose.errors import DockerNotFound, OperationFailed
 from safe_compose.grammar import parser
 from safe_compose.operations import outcome

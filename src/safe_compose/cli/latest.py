@@ -53,7 +53,7 @@ def choose_project(id: str | None, project: str | None, catalogue: Catalogue) ->
 
     invocation = make_down(None, None)
     try:
-        begun = begin(invocation, guarded=False)
+        begun = begin(invocation)
     except DockerNotFound:
         found = None
     else:

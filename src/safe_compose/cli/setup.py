@@ -20,7 +20,7 @@ from safe_compose.cli.options import (
     make_down,
     print_json,
 )
-from safe_compose.engine import Files
+from safe_compose.compose.files import Files
 from safe_compose.operations import setup
 from safe_compose.store.schedules import Schedules
 from safe_compose.ui import pickers, tables, terminal

@@ -2,9 +2,8 @@
 
 - `connect`: the connection to the daemon, verified by its id; `http` asks it without importing
   docker-py, and `values` parses its answers
-- `compose_project`: the project that a command means (`compose_files` finds its files,
-  `compose_document` reads what compose prints of it); `compose_v1` does this for docker-compose 1.x
-- `single_use`: inputs that compose reads for a command and that can be read only once
+- `compose_project`: the project that a command means (`compose_document` reads what compose prints
+  of it); `compose_v1` does this for docker-compose 1.x
 - `docker`: the volumes, containers and images of the daemon, inspected one by one, and changes to
   them
 - `helper_containers`: our own containers (`helper_args` are their arguments); their bytes go
@@ -20,9 +19,7 @@
 """
 
 from safe_compose.engine.client_stream import HelperFailed, Stream
-from safe_compose.engine.compose_files import Files
 from safe_compose.engine.compose_project import (
-    label_flag,
     read_declared_hooks,
     read_declared_mounts,
 )
@@ -32,7 +29,6 @@ from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.engine.mount_events import MountEvents
 from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.engine.named_pipe import Ending, never_end
-from safe_compose.engine.single_use import SingleUseInputs
 from safe_compose.engine.values import Image, StartConfiguration
 from safe_compose.engine.volume_entries import Entries
 
@@ -41,18 +37,15 @@ __all__ = [
     "Ending",
     "Engine",
     "Entries",
-    "Files",
     "Helper",
     "HelperFailed",
     "Image",
     "MountEvents",
     "NoOwnImage",
-    "SingleUseInputs",
     "StartConfiguration",
     "Stream",
     "begin",
     "connect",
-    "label_flag",
     "never_end",
     "read_declared_hooks",
     "read_declared_mounts",

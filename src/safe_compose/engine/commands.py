@@ -10,6 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safe_compose.compose import single_use
+from safe_compose.compose.files import Files, label_flag
+from safe_compose.compose.first_query import FirstQuery
+from safe_compose.compose.probe import Probe
+from safe_compose.compose.single_use import SingleUseInputs
 from safe_compose.core.observed import (
     CONFIG_HASH_LABEL,
     NUMBER_LABEL,
@@ -23,14 +28,11 @@ from safe_compose.core.observed import (
     Volume,
 )
 from safe_compose.core.redaction import hide_secrets
-from safe_compose.engine import single_use, values
-from safe_compose.engine.compose_files import Files
-from safe_compose.engine.compose_project import Compose, ComposeQuery, label_flag
+from safe_compose.engine import values
+from safe_compose.engine.compose_project import Compose, ComposeQuery
 from safe_compose.engine.compose_v1 import ComposeV1Query
-from safe_compose.engine.connect import Probe
 from safe_compose.engine.errors import inspecting
 from safe_compose.engine.helper_containers import Helpers
-from safe_compose.engine.single_use import SingleUseInputs
 from safe_compose.errors import DockerNotFound, EngineUnavailable
 from safe_compose.grammar.parser import Invocation
 from safe_compose.system.files import find_real_path
@@ -62,10 +64,12 @@ class Commands:
         self._wrapper_reaches_us = False
         """The docker-compose is docker's own program, or was seen to reach this engine."""
 
-    def ask(self, invocation: Invocation, stdin: bytes | None = None) -> None:
-        """Start the queries that compose will have to answer; see `begin`."""
-        if invocation.verb[:1] == ("compose",):
-            self._early = invocation, self._question(invocation, stdin)
+    def ask(self, query: FirstQuery) -> None:
+        """Start the other queries that compose will have to answer; see `begin`."""
+        invocation = query.invocation
+        if invocation is not None and invocation.verb[:1] == ("compose",):
+            question = self._question(invocation, query.inputs.stdin, query.config)
+            self._early = invocation, question
 
     def close(self) -> None:
         """Drop queries whose answers are not needed any more."""
@@ -217,7 +221,9 @@ class Commands:
 
     # -- internal ----------------------------------------------------------------------------------
 
-    def _question(self, invocation: Invocation, stdin: bytes | None) -> ComposeQuery:
+    def _question(
+        self, invocation: Invocation, stdin: bytes | None, config: Probe | None = None
+    ) -> ComposeQuery:
         standalone = invocation.program == "docker-compose"
         if standalone or not label_flag(invocation):
             single_use.refuse(Files(invocation, self.docker.environ))
@@ -227,7 +233,9 @@ class Commands:
             self.docker.environ,
             SingleUseInputs(stdin, self._descriptors),
         )
-        return ComposeQuery(compose, invocation, self.docker.environ, standalone)
+        return ComposeQuery(
+            compose, invocation, self.docker.environ, standalone=standalone, config=config
+        )
 
     def _compose_program(self, standalone: bool) -> tuple[str, ...]:
         if not standalone:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from posixpath import normpath
 from typing import Any
 
+from safe_compose.compose.probe import Probe
 from safe_compose.core.observed import DeclaredMount, FolderMount
-from safe_compose.engine.connect import Probe
 
 TIERS = frozenset({"critical", "important", "disposable"})
 

@@ -16,6 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from safe_compose.compose.files import BY_LABEL, Files, flag, label_flag
+from safe_compose.compose.probe import Probe
+from safe_compose.compose.single_use import SingleUseInputs, is_any
 from safe_compose.core.observed import DeclaredMount, DeclaredVolume, Project
 from safe_compose.engine.compose_document import (
     host_folders,
@@ -30,15 +33,9 @@ from safe_compose.engine.compose_document import (
     service_mounts,
     volume_hash,
 )
-from safe_compose.engine.compose_files import Files, flag
-from safe_compose.engine.connect import Probe
-from safe_compose.engine.single_use import SingleUseInputs, is_any
 from safe_compose.errors import Refused
 from safe_compose.grammar.parser import Invocation, parse
 
-BY_LABEL = frozenset({"down", "kill", "rm"})
-"""Verbs of section 4 that go by labels with `-p` but without `-f`, or when the file does not load
-(`projectOrName`)."""
 _NO_NAME = "safe-compose-asks"
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 RECREATES_SINCE = (2, 32)
@@ -102,9 +99,15 @@ class ComposeQuery:
     """
 
     def __init__(
-        self, compose: Compose, invocation: Invocation, environ: Mapping[str, str], standalone: bool
+        self,
+        compose: Compose,
+        invocation: Invocation,
+        environ: Mapping[str, str],
+        *,
+        standalone: bool,
+        config: Probe | None,
     ) -> None:
-        """Start the child processes."""
+        """Start the child processes; that of `config` unless it was started already."""
         self._compose = compose
         self._invocation = invocation
         self._environ = environ
@@ -119,7 +122,7 @@ class ComposeQuery:
             self._probes["version"] = compose.start("version", "--short", globals_=())
         if self._label_flag:
             return
-        self._probes["config"] = compose.start("config", "--format", "json")
+        self._probes["config"] = config or compose.start("config", "--format", "json")
         if (
             invocation.operands
             or invocation.is_set("remove-orphans")
@@ -468,17 +471,3 @@ def _read_config(
     if is_any(Files(parse([*compose[1:], "down"], program), environ, folder=cwd)):
         return None
     return parse_document(Probe((*compose, "config", "--format", "json"), environ, cwd=cwd))
-
-
-def label_flag(invocation: Invocation) -> str:
-    """Return the project that `-p` names when compose 2 or later goes by its labels alone.
-
-    Empty when compose reads the files instead. An empty -p counts as none (`projectOrName` of
-    docker/compose).
-    """
-    verb = invocation.verb[-1] if invocation.verb else ""
-    if (verb and verb not in BY_LABEL) or any(
-        name == "file" for name, _ in invocation.compose_flags
-    ):
-        return ""
-    return flag(invocation, "project-name") or ""

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from safe_compose.compose.files import Files
+from safe_compose.compose.single_use import SingleUseInputs, read_again
 from safe_compose.core.observed import DeclaredMount, DeclaredVolume, Project
 from safe_compose.engine.compose_document import mapping, read_tiers, service_mounts
-from safe_compose.engine.compose_files import Files
 from safe_compose.engine.compose_project import Compose, Finding
-from safe_compose.engine.single_use import SingleUseInputs, read_again
 from safe_compose.errors import Refused
 from safe_compose.grammar.parser import Invocation, parse, restore_v1_words
 from safe_compose.grammar.tables import RECREATE

@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from safe_compose.compose.first_query import FirstQuery
 from safe_compose.engine.commands import Commands
 from safe_compose.engine.deletion_locks import Locks
 from safe_compose.engine.docker import Daemon
 from safe_compose.engine.helper_containers import Helpers
 from safe_compose.engine.mount_keepers import Mounted
 from safe_compose.engine.own_images import OwnImages
-from safe_compose.engine.single_use import SingleUseInputs
 from safe_compose.engine.volume_archives import Archives
 from safe_compose.errors import DockerNotFound
-from safe_compose.grammar.parser import Invocation
-
-_NO_INPUTS = SingleUseInputs()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +93,7 @@ def begin(
     environ: Mapping[str, str],
     run_id: str,
     compose: str | None = None,
-    invocation: Invocation | None = None,
-    inputs: SingleUseInputs = _NO_INPUTS,
+    query: FirstQuery | None = None,
 ) -> Engine:
     """Return an engine whose queries have been started.
 
@@ -109,9 +105,8 @@ def begin(
         environ: The command's environment.
         run_id: Id of the run, for the labels of its helpers.
         compose: Path of the standalone docker-compose, for a command of it.
-        invocation: The command. Compose is asked about it at once, so that the first
-            `Commands.look` at it finds the answer ready.
-        inputs: What compose can read only once.
+        query: What compose was asked about the command. The rest is asked at once, so that the
+            first `Commands.look` at it finds the answers ready.
 
     Raises:
         DockerNotFound: The client cannot be started.
@@ -120,7 +115,8 @@ def begin(
         compose, docker = docker, _find_docker_for(docker, environ)
     daemon = Daemon(docker, docker_globals, environ=environ)
     helpers = Helpers(daemon, OwnImages(daemon), run_id)
-    commands = Commands(helpers, compose=compose, descriptors=inputs.descriptors)
+    descriptors = query.inputs.descriptors if query is not None else ()
+    commands = Commands(helpers, compose=compose, descriptors=descriptors)
     engine = Engine(
         daemon,
         helpers.images,
@@ -131,8 +127,8 @@ def begin(
         commands,
     )
     try:
-        if invocation is not None:
-            commands.ask(invocation, inputs.stdin)
+        if query is not None:
+            commands.ask(query)
         daemon.ask()
     except BaseException:
         engine.close()

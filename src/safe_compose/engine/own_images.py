@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from safe_compose.compose.probe import Probe
 from safe_compose.engine import full_disk, helper_image
-from safe_compose.engine.connect import Probe
 from safe_compose.engine.docker import Daemon
 from safe_compose.engine.errors import changing, inspecting
 from safe_compose.engine.helper_image import BuiltImage, NoOwnImage

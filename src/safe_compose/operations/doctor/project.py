@@ -6,6 +6,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
+from safe_compose.compose.files import Files
 from safe_compose.core import backup_set, predecessors
 from safe_compose.core.observed import Observed
 from safe_compose.core.policy import Rule
@@ -13,7 +14,7 @@ from safe_compose.core.quantities import format_size, format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
 from safe_compose.databases.registry import DATABASES
-from safe_compose.engine import Engine, Files
+from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError
 from safe_compose.grammar import parser
 from safe_compose.operations import deletion_lock

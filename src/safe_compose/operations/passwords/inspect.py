@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safe_compose import credentials
+from safe_compose.compose.files import Files
 from safe_compose.core.observed import Container, Observed
 from safe_compose.core.text import shell_quote
 from safe_compose.credentials import Account, CredentialFile
 from safe_compose.databases.protocol import Role, ServerUnreachable
 from safe_compose.databases.registry import DATABASES, passwords_of
-from safe_compose.engine import Engine, Files
+from safe_compose.engine import Engine
 from safe_compose.errors import EngineUnavailable, OperationFailed, Refused
 from safe_compose.grammar.parser import Invocation
 from safe_compose.operations.passwords import project_sources

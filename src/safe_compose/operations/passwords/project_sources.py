@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose import credentials
+from safe_compose.compose.files import Files
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.credentials import CredentialFile, compose_yaml
-from safe_compose.engine import Files
 from safe_compose.grammar.parser import Invocation
 from safe_compose.system import project_files
 

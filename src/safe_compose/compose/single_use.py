@@ -35,7 +35,7 @@ _WORD = re.compile(r"[^\s,\[\]{}\"'][^,\[\]{}\"'\n]*")
 
 
 class NamedFiles(Protocol):
-    """The files that the flags, variables and folders of a command name (`compose_files.Files`)."""
+    """The files that the flags, variables and folders of a command name (`files.Files`)."""
 
     files: list[Path]
     named: list[Path]

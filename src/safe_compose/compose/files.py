@@ -5,10 +5,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from safe_compose.engine.single_use import find_descriptor, read_again
+from safe_compose.compose.single_use import find_descriptor, read_again
 from safe_compose.grammar.parser import Invocation
 from safe_compose.grammar.tables import TRUE
 
+BY_LABEL = frozenset({"down", "kill", "rm"})
+"""Verbs of section 4 that go by labels with `-p` but without `-f`, or when the file does not load
+(`projectOrName`)."""
 DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 
 
@@ -111,6 +114,20 @@ class Files:
 def flag(invocation: Invocation, name: str) -> str | None:
     """Return the last value of a compose flag, or None."""
     return next((value for key, value in reversed(invocation.compose_flags) if key == name), None)
+
+
+def label_flag(invocation: Invocation) -> str:
+    """Return the project that `-p` names when compose 2 or later goes by its labels alone.
+
+    Empty when compose reads the files instead. An empty -p counts as none (`projectOrName` of
+    docker/compose).
+    """
+    verb = invocation.verb[-1] if invocation.verb else ""
+    if (verb and verb not in BY_LABEL) or any(
+        name == "file" for name, _ in invocation.compose_flags
+    ):
+        return ""
+    return flag(invocation, "project-name") or ""
 
 
 def _is_remote(word: str) -> bool:
