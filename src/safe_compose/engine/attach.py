@@ -13,12 +13,11 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from typing import IO, Any
 
 from safe_compose.engine.client_stream import CHUNK, TAIL, HelperFailed, Stream
 from safe_compose.engine.connect import READ_TIMEOUT
-from safe_compose.engine.http import SocketConnection
 from safe_compose.errors import OperationFailed
 
 SINCE = (1, 30)
@@ -68,7 +67,7 @@ def starting_attached(
     tail = bytearray()
     try:
         with (
-            closing(SocketConnection(path, READ_TIMEOUT)) as ending,
+            closing(_SocketConnection(path, READ_TIMEOUT)) as ending,
             socket.socket(socket.AF_UNIX) as wire,
         ):
             with _translating_errors(what):
@@ -143,6 +142,21 @@ def _code(body: bytes) -> int:
     if fault := answer.get("Error"):
         raise ValueError(str(fault))
     return int(answer["StatusCode"])
+
+
+class _SocketConnection(HTTPConnection):
+    """An HTTP connection over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        """Prepare a connection to the socket at `path`; `timeout` is in seconds."""
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 class _Output(io.RawIOBase):

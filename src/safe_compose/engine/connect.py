@@ -224,7 +224,6 @@ class Opening:
             raise
 
     def _connection(self) -> Connection:
-        # `http.client` with its parser of mail takes as long as docker does for its first answer
         from safe_compose.engine.http import NoAnswer
 
         endpoint = _endpoint(*self._context.answer())
