@@ -361,6 +361,10 @@ def test_volumes_tells_tier_reason_and_last_backup_as_the_screen_would(shop: Sto
     )
     assert data["last_backup"].startswith(shop.kept["id"]) and scratch["last_backup"] is None
     assert scratch["tier"] == "disposable", "what the compose file says counts here too"
+    [lost] = shape(shop("volumes", "--json"))["losses"]
+    assert (data["elsewhere"], lost["project"], lost["elsewhere"]) == (None, name, None)
+    here = {one["name"]: one["here"] for one in lost["locations"]}
+    assert here[data["name"]] == shop.kept["created"] and scratch["name"] not in here
     assert re.search(rf"{name}_data\s+{name}\s+critical", shop("volumes").stdout)
     one = shape(shop("volumes", "--project", name, "--volume", f"{name}_data", "--json"))["volumes"]
     assert one == [data]

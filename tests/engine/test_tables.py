@@ -164,6 +164,15 @@ def test_a_table_fits_its_terminal_and_shows_every_name_whole(
     assert not OF_PYTHON.search(scene.pipe(*words))
 
 
+@pytest.mark.engine
+def test_volumes_says_first_what_would_be_lost_and_a_pipe_says_it_last(scene: Scene) -> None:
+    shown = " ".join(line.strip() for line in scene.show("volumes", width=120))
+    assert shown.startswith(f"If this machine died now: {scene.project.name} loses everything")
+    assert "whether the copy at nas is good is unknown" in shown or "copy at nas" in shown
+    names, *rows = scene.pipe("volumes").splitlines()
+    assert names.split("\t")[-1] == "off_this_machine" and len(rows) == len(scene.names)
+
+
 def names_of(scene: Scene, words: tuple[str, ...]) -> set[str]:
     """What must be seen whatever the width is."""
     first, newest = scene.backups[0], scene.backups[2]

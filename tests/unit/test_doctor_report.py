@@ -58,7 +58,9 @@ def say(*backups: BackupSummary, project: dict[str, Any] | None = SHOP) -> list[
         ),
         (
             (replace(BACKUP, volumes=("shop_db",), offsite=(READ,)), OLDER),
-            "shop loses everything: no verified copy is off this machine (newest here: 2 days ago)",
+            "shop loses everything of volume shop_up (no verified copy is off this machine; newest"
+            " here: 2 days ago); the last 3 hours of volume shop_db (copy at nas; newest here: 3"
+            " hours ago)",
         ),
         (
             (replace(BACKUP, broken="x", verified=False, level=None),),
@@ -71,6 +73,25 @@ def test_what_would_be_lost_is_never_better_than_it_is(
     backups: tuple[BackupSummary, ...], said: str
 ) -> None:
     assert say(*backups) == [said]
+
+
+def test_locations_that_differ_are_named_the_worst_first_and_not_without_end() -> None:
+    names = ["shop_db", "/srv/shop/up", "layer:shop-web-1", "shop_a", "shop_b", "shop_c"]
+    project = {"name": "shop", "volumes": [{"name": name} for name in names]}
+    db = replace(BACKUP, volumes=("shop_db",), offsite=(READ,))
+    folder = replace(OLDER, volumes=("/srv/shop/up",), offsite=(SENT,))
+    losses = list_losses((db, folder), project)
+    assert list(format_losses(losses, NOW)) == [
+        "shop loses everything of the layer of container shop-web-1, volume shop_a, volume shop_b"
+        " and 1 more (no verified copy is off this machine; not backed up); everything of folder"
+        " /srv/shop/up (whether the copy at nas is good is unknown; newest here: 2 days ago); the"
+        " last 3 hours of volume shop_db (copy at nas; newest here: 3 hours ago)"
+    ]
+    assert losses[0]["locations"][1] == {
+        "name": "/srv/shop/up", "location": "folder", "here": OLDER.created, "elsewhere": None,
+        "at": None, "unknown": ["nas"],
+    }  # fmt: skip
+    assert losses[0]["locations"][2]["location"] == "layer"
 
 
 def test_every_project_counts_this_folders_first() -> None:

@@ -18,7 +18,6 @@ _MARKS = {
     report.WARNING: report_layout.WARNING,
     report.OK: report_layout.OK,
 }
-_IF = "If this machine died now:"
 
 
 @app.command("doctor")
@@ -58,7 +57,7 @@ def _print_report(
             tables.print_fields(Cell(level), Cell(text), Cell(cure))
         return
     lines = report_layout.lay_report(
-        _IF,
+        losses.HEADING,
         answers,
         [report_layout.ReportLine(_MARKS[f.level], f.text, f.cure) for f in findings],
         width=tables.measure_width(),
@@ -94,7 +93,7 @@ def _print_tables(found: Mapping[str, Any], moments: tables.Moments) -> None:
         if name in found:
             tables.print_facts(facts(found[name]), title=name)
     if found.get("project") is not None:
-        _print_project(found["project"], moments)
+        _print_project(found["project"], found["losses"], moments)
     if found.get("backups"):
         columns = [Column("volume"), Column("created"), Column("level"), Column("backup", 1)]
         rows = [
@@ -148,12 +147,21 @@ def _list_store(store: Mapping[str, Any]) -> Facts:
     ]
 
 
-def _print_project(project: Mapping[str, Any], moments: tables.Moments) -> None:
+def _print_project(
+    project: Mapping[str, Any], lost: Sequence[Mapping[str, Any]], moments: tables.Moments
+) -> None:
     """Print the findings about the project of this folder."""
+    away = {
+        one["name"]: one["elsewhere"]
+        for loss in lost
+        if loss["project"] == project["name"]
+        for one in loss["locations"]
+    }
     columns = [
         Column("volume"),
         Column("tier", 1),
         Column("newest verified backup"),
+        Column("off this machine", 1),
         Column("restored for trial", 2),
         Column("lock", 3),
     ]
@@ -164,6 +172,7 @@ def _print_project(project: Mapping[str, Any], moments: tables.Moments) -> None:
             moments.cell(v["backup"]["created"], style=GOOD)
             if v["backup"]
             else Cell("none", "", CAREFUL),
+            moments.cell(away.get(v["name"]), none="none"),
             moments.cell(v["drill"]["created"] if v["drill"] else None),
             Cell(v["lock"] or ""),
         ]

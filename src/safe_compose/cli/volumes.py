@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -32,11 +32,12 @@ from safe_compose.core.tier import Tier
 from safe_compose.errors import DockerNotFound, EngineUnavailable, UsageError
 from safe_compose.grammar.spelling import find_near
 from safe_compose.operations import deletion_lock
+from safe_compose.operations.doctor import losses
 from safe_compose.operations.verdicts import judge
 from safe_compose.settings import load
 from safe_compose.store.protections import ProtectionStores
 from safe_compose.system.process import read_clock, stamp
-from safe_compose.ui import tables, terminal
+from safe_compose.ui import report_layout, tables, terminal
 from safe_compose.ui.table_layout import BAD, CAREFUL, GOOD, Cell, Column
 from safe_compose.workspace import Workspace, open_workspace
 
@@ -73,10 +74,14 @@ def volumes(
         for v, verdict in first
     ]
     locks = deletion_lock.read_states(workspace, observed)
+    of = None if every or observed.project is None else observed.project.name
+    copies = _find_copies(workspace, shown)
+    lost = _describe_losses(workspace, shown, of)
     if as_json:
         newest = workspace.newest_verified()
         print_json(
             {
+                "losses": lost,
                 "volumes": [
                     {
                         "name": one.volume.name,
@@ -87,14 +92,16 @@ def volumes(
                         "in_use_by": one.users,
                         "lock": locks[one.volume.name],
                         "last_backup": newest.get(one.volume.name),
+                        "elsewhere": copies[one.volume.name],
                     }
                     for one in shown
-                ]
+                ],
             }
         )
         return
-    of = None if every or observed.project is None else observed.project.name
-    _print_volumes(shown, locks, workspace, tables.Moments(read_clock(), utc), project=of)
+    moments = tables.Moments(read_clock(), utc)
+    _print_losses(lost)
+    _print_volumes(shown, locks, copies, workspace, moments, project=of)
 
 
 class _ShownVolume(NamedTuple):
@@ -127,9 +134,50 @@ def _choose_volumes(observed: Observed, names: Sequence[str], *, every: bool) ->
     return backup_set.select_volumes(observed).volumes
 
 
+def _find_copies(
+    workspace: Workspace, shown: Sequence[_ShownVolume]
+) -> Mapping[str, Mapping[str, str] | None]:
+    """Return, of each volume, the newest verified copy off this machine: `created`, `at`."""
+    verified = [
+        b
+        for b in workspace.catalogue.reader.list_summaries()
+        if b.counts and b.engine_id == workspace.engine.id
+    ]
+    known = {v.volume.name: losses.describe_copies(v.volume.name, verified) for v in shown}
+    return {
+        name: {"created": one["elsewhere"], "at": one["at"]} if one["elsewhere"] else None
+        for name, one in known.items()
+    }
+
+
+def _describe_losses(
+    workspace: Workspace, shown: Sequence[_ShownVolume], project: str | None
+) -> list[dict[str, Any]]:
+    """Return what the project loses if this machine dies; nothing where there is no project."""
+    names = [v.volume.name for v in shown if v.verdict.tier is not Tier.DISPOSABLE]
+    if project is None or not names:
+        return []
+    return [losses.describe_losses(project, names, workspace.catalogue.reader.list_summaries())]
+
+
+def _print_losses(lost: Sequence[Mapping[str, Any]]) -> None:
+    """Print what would be lost, where a person reads it."""
+    if lost and tables.is_for_people():
+        for line in report_layout.lay_report(
+            losses.HEADING,
+            list(losses.format_losses(lost, read_clock())),
+            (),
+            width=tables.measure_width(),
+            height=None,
+            more="",
+        ):
+            tables.print_line(*line)
+
+
 def _print_volumes(
     shown: Sequence[_ShownVolume],
     locks: Mapping[str, str | None],
+    copies: Mapping[str, Mapping[str, str] | None],
     workspace: Workspace,
     moments: tables.Moments,
     *,
@@ -146,6 +194,7 @@ def _print_volumes(
         Column("lock", 1),
         Column("used by", 2),
         Column("why", is_prose=True),
+        Column("off this machine", 1),
     ]
     rows = [
         [
@@ -156,6 +205,7 @@ def _print_volumes(
             _lock_cell(locks[one.volume.name]),
             tables.names_cell(one.users),
             Cell(one.verdict.why),
+            _copy_cell(copies[one.volume.name], one.verdict.tier, moments),
         ]
         for one in shown
     ]
@@ -175,6 +225,14 @@ def _newest_cell(
         return Cell("none" if missed else "-", "", CAREFUL if missed else "")
     age = moments.cell(backup.created, none="unknown").text
     return Cell(f"{age} ({shorten(backup.id)}, {backup.level})", backup.id, GOOD)
+
+
+def _copy_cell(copy: Mapping[str, str] | None, tier: Tier, moments: tables.Moments) -> Cell:
+    if copy is None:
+        missed = tier is not Tier.DISPOSABLE
+        return Cell("none" if missed else "-", "", CAREFUL if missed else "")
+    cell = moments.cell(copy["created"], style=GOOD)
+    return cell._replace(text=f"{cell.text} ({copy['at']})")
 
 
 def _lock_cell(state: str | None) -> Cell:
