@@ -14,14 +14,14 @@ ROOT = "root"
 """Stands for the names at the root of a volume, which `judge` gets as its content."""
 
 
-class _Known(NamedTuple):
+class KnownImage(NamedTuple):
     """A row of the built-in knowledge about images."""
 
     images: tuple[str, ...]
     """A plain name matches that name in any registry and namespace; `a/b` matches exactly these two
-    last parts."""
+    last parts, `a/*` each image of that publisher."""
     paths: tuple[str, ...]
-    """The paths of its data; `*` for everywhere."""
+    """The paths of its data; one that ends in `/*` only what is mounted below it."""
     tier: Tier
     kind: str
     what: str = "its data directory"
@@ -29,18 +29,20 @@ class _Known(NamedTuple):
     """For a disposable row: what could be in it all the same (`Verdict.looks`)."""
 
 
-def _row(
+def make_row(
     tier: Tier, kind: str, images: str, paths: str, what: str = "its data directory", look: str = ""
-) -> _Known:
-    return _Known(
+) -> KnownImage:
+    """Return a row of which the parts of each text are separated by spaces."""
+    return KnownImage(
         tuple(images.split()), tuple(paths.split()), tier, kind, what, tuple(look.split())
     )
 
 
 _C, _I, _D = Tier
+_row = make_row
 # Names that only raise may be plain (a private rebuild of postgres is still postgres). Names that
 # lower have a publisher: the data of another `prometheus` image is unknown.
-_IMAGES = (
+IMAGES = (
     _row(_C, "postgres",
      "postgres postgresql postgis pgvector timescaledb timescaledb-ha cloudnative-pg pgvecto-rs"
      " citus",
@@ -81,21 +83,65 @@ _IMAGES = (
      "/data /datalog /var/lib/zookeeper /bitnami/zookeeper"),
     _row(_C, "nats", "nats", "/data"),
     _row(_C, "files", "minio", "/data /export /bitnami/minio"),
+    # Of the stacks below, a comment names the file of the project's repository that says so.
+    # nextcloud/docker README.md
     _row(_C, "files", "nextcloud owncloud", "/var/www/html /mnt/data /config /data"),
+    # docker-library/docs wordpress/content.md
     _row(_C, "files", "wordpress drupal joomla mediawiki",
      "/var/www/html /bitnami/wordpress /opt/drupal"),
+    # go-gitea/gitea Dockerfile.rootless; its install-with-docker-rootless page
     _row(_C, "files", "gitea forgejo gogs", "/data /var/lib/gitea /etc/gitea"),
+    # docs.gitlab.com install/docker: "Set up the volumes location"
     _row(_C, "files", "gitlab-ce gitlab-ee", "/var/opt/gitlab /etc/gitlab"),
     _row(_C, "files", "registry distribution", "/var/lib/registry"),
+    # docker-library/docs ghost/content.md
     _row(_C, "files", "ghost", "/var/lib/ghost/content"),
-    _row(_C, "files", "n8n", "/home/node/.n8n"),
+    # n8n-io/n8n-hosting docker-compose/withPostgres/docker-compose.yml
+    _row(_C, "files", "n8n", "/home/node/.n8n /files"),
     _row(_C, "files", "jenkins", "/var/jenkins_home"),
+    # immich-app/immich docker/docker-compose.yml, docs/docs/administration/backup-and-restore.md
     _row(_C, "files", "immich-server", "/usr/src/app/upload /data"),
+    _row(_I, "files", "immich-app/immich-server",
+     "/data/thumbs /data/encoded-video /usr/src/app/upload/thumbs"
+     " /usr/src/app/upload/encoded-video",
+         "the place of its previews and converted videos"),
+    # paperless-ngx/paperless-ngx docker/compose/docker-compose.postgres.yml
     _row(_C, "files", "paperless-ngx",
      "/usr/src/paperless/data /usr/src/paperless/media /usr/src/paperless/export"),
-    _row(_C, "files", "home-assistant", "/config"),
+    _row(_I, "files", "paperless-ngx/paperless-ngx", "/usr/src/paperless/consume",
+     "the place of documents that it has yet to take in"),
+    # home-assistant/home-assistant.io source/_includes/installation/container/compose.md
+    _row(_C, "files", "home-assistant homeassistant", "/config /media"),
+    # langgenius/dify docker/docker-compose.yaml
+    _row(_C, "files", "dify-api", "/app/api/storage", "the place of its users' files"),
+    _row(_C, "files", "dify-plugin-daemon", "/app/storage", "the place of its plugins"),
+    _row(_C, "chroma", "chroma", "/chroma/chroma"),
+    _row(_C, "milvus", "milvusdb/milvus", "/var/lib/milvus"),
+    _row(_C, "oceanbase", "oceanbase-ce seekdb", "/root/ob /var/lib/oceanbase"),
+    # supabase/supabase docker/docker-compose.yml
+    _row(_C, "secrets", "supabase/postgres", "/etc/postgresql-custom",
+     "the key of its encrypted columns"),
+    _row(_C, "files", "storage-api", "/var/lib/storage"),
+    _row(_C, "files", "supabase/studio", "/app/snippets", "the place of its users' queries"),
+    # mailcow/mailcow-dockerized docker-compose.yml, helper-scripts/backup_and_restore.sh
+    _row(_C, "files", "mailcow/dovecot", "/var/vmail", "the place of its mail"),
+    _row(_C, "secrets", "mailcow/dovecot mailcow/postfix", "/mail_crypt /var/lib/zeyple",
+     "the keys that decrypt its mail"),
+    _row(_C, "files", "mailcow/postfix", "/var/spool/postfix", "its queue of mail"),
+    _row(_C, "files", "mailcow/*", "/var/lib/rspamd", "the place of what its filter learned"),
+    # goauthentik/authentik docker-compose.yml, lifecycle/container/compose.yml
+    _row(_C, "files", "goauthentik/server", "/media /data"),
+    # pi-hole/docker-pi-hole README.md
+    _row(_C, "sqlite", "pihole", "/etc/pihole"),
+    _row(_C, "secrets", "wireguard wg-easy", "/etc/wireguard", "the place of its keys"),
+    # keycloak.org server/containers: the database of development mode
+    _row(_C, "files", "keycloak", "/opt/keycloak/data"),
+    # eclipse/mosquitto docker/2.0/README.md
+    _row(_C, "files", "eclipse-mosquitto", "/mosquitto/data"),
     _row(_C, "files", "docker-mailserver", "/var/mail /var/mail-state /tmp/docker-mailserver"),
+    # dani-garcia/vaultwarden README.md
     _row(_C, "sqlite", "vaultwarden vaultwarden/server", "/data"),
+    # louislam/uptime-kuma compose.yaml
     _row(_C, "sqlite", "uptime-kuma", "/app/data"),
     _row(_C, "sqlite", "nginx-proxy-manager portainer portainer-ce portainer-ee", "/data"),
     _row(_C, "sqlite", "pocketbase", "/pb_data /pb/pb_data"),
@@ -104,6 +150,12 @@ _IMAGES = (
     # Debian's package writes zones that clients change to a path of caches.
     _row(_C, "files", "bind9", "/etc/bind /var/lib/bind /var/cache/bind"),
     _row(_C, "secrets", "vault openbao", "/vault /openbao"),
+    # docs.linuxserver.io general/running-our-containers: the programs keep everything there
+    _row(_C, "files", "linuxserver/*", "/config"),
+    # plausible/community-edition compose.yml
+    _row(_I, "certificates", "plausible/community-edition", "/var/lib/plausible",
+     "the place of its certificates"),
+    _row(_I, "certificates", "mailcow/acme", "/var/lib/acme", "the place of its certificates"),
     _row(_I, "certificates", "traefik",
      "/letsencrypt /acme /certs /etc/traefik/acme /etc/traefik/certs",
          "the place of its certificates"),
@@ -161,6 +213,17 @@ _IMAGES = (
      "grafana/promtail grafana/alloy grafana/tempo fluent/fluent-bit timberio/vector",
          "/var/log /var/tempo /var/lib/alloy /var/lib/vector /tmp",
          "the place of its logs and buffers", ROOT),
+    # Models that it downloads again (immich-app/immich docker/docker-compose.yml), and modules
+    # (supabase/supabase docker/docker-compose.yml).
+    _row(_D, "cache", "immich-app/immich-machine-learning", "/cache",
+     "the place of its models", ROOT),
+    _row(_D, "cache", "supabase/edge-runtime", "/root/.cache", "the place of its cache", ROOT),
+    # Signatures that it downloads again, and an index that it makes again of the mail
+    # (mailcow/mailcow-dockerized docker-compose.yml).
+    _row(_D, "cache", "mailcow/clamd clamav/clamav", "/var/lib/clamav",
+     "the place of its signatures", ROOT),
+    _row(_D, "cache", "mailcow/solr", "/opt/solr/server/solr/dovecot-fts/data",
+     "the place of its index", ROOT),
     # Copies of data that is fetched again on request.
     _row(_D, "cache", "memcached varnish ubuntu/squid sameersbn/squid sameersbn/apt-cacher-ng",
          "/var/lib/varnish /var/spool/squid /var/cache", "the place of its cache", ROOT),
@@ -264,6 +327,8 @@ def parse_image_name(reference: str) -> tuple[str, ...]:
 
 
 def _same_image(name: tuple[str, ...], known: str) -> bool:
+    if known.endswith("/*"):
+        return len(name) == 2 and name[0] == known[:-2]
     if "/" in known:
         return "/".join(name) == known
     if known in _OFFICIAL_ONLY:
@@ -277,34 +342,46 @@ def _within(path: str, folder: str) -> bool:
 
 def claim_of_image(use: VolumeUse) -> Claim | None:
     """Return the claim of a mount by its image, or None for an unknown image or path."""
+    return claim_of_rows(IMAGES, use)
+
+
+def claim_of_rows(rows: Iterable[KnownImage], use: VolumeUse) -> Claim | None:
+    """Return the claim of a mount by rows about its image, or None where none of them knows it.
+
+    The row of the innermost path decides, so that `/data/thumbs` may be something else than
+    `/data`; among equals the strictest.
+    """
     name, path = parse_image_name(use.image), normpath(use.destination)
-    claims = [
-        Claim(
-            row.tier,
-            row.kind,
-            f"image {use.image} mounts it at {row.what}",
-            from_image=True,
-            looks=row.looks,
-        )
-        for row in _IMAGES
-        if any(_same_image(name, known) for known in row.images) and _holds(path, row, use.pgdata)
-    ]
-    return strictest_of(claims) if claims else None
+    found: dict[int, list[Claim]] = {}
+    for row in rows:
+        depth = _depth_of(path, row, use.pgdata)
+        if depth is not None and any(_same_image(name, known) for known in row.images):
+            why = f"image {use.image} mounts it at {row.what}"
+            claim = Claim(row.tier, row.kind, why, from_image=True, looks=row.looks)
+            found.setdefault(depth, []).append(claim)
+    return strictest_of(found[max(found)]) if found else None
 
 
-def _holds(path: str, row: _Known, pgdata: str) -> bool:
-    """Return whether a mount at `path` holds data of that row.
+def _depth_of(path: str, row: KnownImage, pgdata: str) -> int | None:
+    """Return the length of the row's path that a mount is at or below, or None.
 
-    A mount above a data directory counts only for rows that raise.
+    A mount above a data directory counts, with 0, only for rows that raise.
     """
     if row.kind == "postgres" and _keeps_elsewhere(path, pgdata):
-        return False
+        return None
     places = (
         [*row.paths, normpath(pgdata)] if pgdata and row.kind == "postgres" else list(row.paths)
     )
-    if any(_within(path, place) for place in places):
-        return True
-    return row.tier is _C and path != "/" and any(_within(place, path) for place in places)
+    if depths := [len(place) for place in places if _is_at(path, place)]:
+        return max(depths)
+    above = row.tier is _C and path != "/" and any(_within(place, path) for place in places)
+    return 0 if above else None
+
+
+def _is_at(path: str, place: str) -> bool:
+    if place.endswith("/*"):
+        return path.startswith(place[:-1])
+    return _within(path, place)
 
 
 def _keeps_elsewhere(path: str, pgdata: str) -> bool:

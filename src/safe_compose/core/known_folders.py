@@ -1,0 +1,147 @@
+"""Knowledge about what services mount from the host: data, or what a person put there.
+
+Volumes are filled by services. A folder of the host may as well hold code or configuration, which
+a person wrote and keeps elsewhere, or what a tool makes again.
+
+This module is pure.
+"""
+
+import re
+from posixpath import normpath
+
+from safe_compose.core.known_images import (
+    IMAGES,
+    Claim,
+    VolumeUse,
+    claim_of_path,
+    claim_of_rows,
+    make_row,
+)
+from safe_compose.core.observed import INIT_FOLDERS
+from safe_compose.core.tier import Tier
+
+BY_HAND = frozenset({"code", "configuration"})
+"""Kinds of folders that a person writes: nothing takes them by itself."""
+_I, _D = Tier.IMPORTANT, Tier.DISPOSABLE
+# Each comment names the file of the project's repository, or the page, that says so.
+_FOLDERS = (
+    # docker-library/docs wordpress/content.md: "Include pre-installed themes / plugins"
+    make_row(_I, "code", "wordpress",
+     "/var/www/html/wp-content/themes/* /var/www/html/wp-content/plugins/*"
+     " /var/www/html/wp-content/mu-plugins/*",
+         "the place of one theme or plugin"),
+    # TryGhost/Ghost: a theme is a folder of content/themes
+    make_row(_I, "code", "ghost", "/var/lib/ghost/content/themes/*", "the place of one theme"),
+    # supabase/supabase docker/docker-compose.yml
+    make_row(_I, "code", "supabase/studio supabase/edge-runtime",
+     "/app/edge-functions /home/deno/functions",
+         "the place of functions"),
+    # apache/airflow airflow-core/docs/howto/docker-compose/docker-compose.yaml
+    make_row(_I, "code", "airflow", "/opt/airflow/dags /opt/airflow/plugins",
+     "the place of workflows and plugins"),
+    make_row(_I, "configuration", "airflow", "/opt/airflow/config", "its configuration"),
+    make_row(_D, "logs", "airflow", "/opt/airflow/logs", "the place of its logs"),
+    # keycloak.org server/importExport, server/containers
+    make_row(_I, "configuration", "keycloak", "/opt/keycloak/data/import /opt/keycloak/conf",
+     "the place of realms to import"),
+    make_row(_I, "code", "keycloak", "/opt/keycloak/themes /opt/keycloak/providers",
+     "the place of themes and providers"),
+    # docs.konghq.com: declarative configuration is a file at a path of choice, mostly these
+    make_row(_I, "configuration", "kong kong-gateway", "/home/kong /kong /opt/kong",
+     "its configuration"),
+    # goauthentik/authentik lifecycle/container/compose.yml
+    make_row(_I, "configuration", "goauthentik/server", "/templates /blueprints",
+     "the place of templates"),
+    # langgenius/dify docker/docker-compose.yaml
+    make_row(_I, "configuration", "langgenius/dify-sandbox", "/conf /dependencies",
+     "its configuration"),
+    # mailcow/mailcow-dockerized docker-compose.yml: these folders are part of its repository
+    make_row(_I, "configuration", "mailcow/*",
+     "/hooks /web /templates /tpls /opt/postfix/conf /rspamd_custom_maps /global_sieve"
+     " /init_db.inc.php",
+         "its configuration"),
+    # mailcow/mailcow-dockerized docker-compose.yml, langgenius/dify docker/docker-compose.yaml
+    make_row(_D, "cache", "mailcow/acme certbot/certbot", "/var/www",
+     "the place of answers for certificate authorities"),
+    # grafana.com docs: dashboards in files are provisioned from a path of choice, mostly this
+    make_row(_I, "configuration", "grafana grafana-oss grafana-enterprise",
+     "/var/lib/grafana/dashboards",
+         "the place of provisioned dashboards"),
+    # eclipse/mosquitto docker/2.0/README.md
+    make_row(_I, "configuration", "eclipse-mosquitto", "/mosquitto/config", "its configuration"),
+    make_row(_D, "logs", "eclipse-mosquitto", "/mosquitto/log", "the place of its logs"),
+    # elastic.co guide: docker.html of each product
+    make_row(_I, "configuration",
+     "elasticsearch kibana logstash opensearch opensearch-dashboards",
+     "/usr/share/elasticsearch/config /usr/share/kibana/config /usr/share/logstash/config"
+     " /usr/share/logstash/pipeline /usr/share/opensearch/config"
+     " /usr/share/opensearch-dashboards/config",
+         "its configuration"),
+)  # fmt: skip
+_PAGES = ("/usr/share/nginx/html", "/usr/local/apache2/htdocs")
+"""Where the images of web servers look for pages, which they never write."""
+_OF_THE_SYSTEM = ("/run", "/var/run", "/dev", "/proc", "/sys", "/lib/modules", "/boot")
+"""Sockets, devices and parts of the machine."""
+_CONFIGURATION = ("/etc", "/usr/local/etc")
+"""By the FHS: host-specific configuration. What programs write there has a row by its image."""
+_KEYS = re.compile(r"/(?:letsencrypt|acme(?:\.sh)?|certs?|certificates|ssl|tls|pki)(?:/|$)")
+_SECRETS = ("/etc/wireguard", "/etc/openvpn")
+"""Keys of which the other ends have the counterparts; programs make some of them."""
+_MADE_AGAIN = frozenset(
+    {"node_modules", "bower_components", "__pycache__", ".venv", "venv", ".tox", ".nox", ".cache",
+     ".pytest_cache", ".mypy_cache", ".ruff_cache", ".next", ".nuxt", ".svelte-kit", ".turbo",
+     ".parcel-cache", ".vite", ".angular", ".yarn", ".pnpm-store", ".npm", ".gradle", ".m2",
+     ".ivy2", ".cargo", ".nuget", ".terraform", ".jekyll-cache", "_site", "target", "dist",
+     "vendor"}
+)  # fmt: skip
+"""Names of folders that package managers and builds fill from files elsewhere."""
+_TOOL_CACHES = (
+    "/go/pkg", "/usr/local/cargo/registry", "/usr/local/bundle", "/root/.cache", "/root/.npm",
+    "/var/cache", "/tmp", "/var/tmp"
+)  # fmt: skip
+
+
+def claim_of_folder(image: str, destination: str, pgdata: str = "") -> Claim | None:
+    """Return the claim of a folder or file of the host that a service mounts, or None.
+
+    Of a kind of `BY_HAND`, and of the disposable tier, it is not data.
+
+    Args:
+        image: The service's image.
+        destination: Where it is mounted in its containers.
+        pgdata: The value of PGDATA, where the service or its image sets it.
+
+    >>> claim_of_folder("ghcr.io/immich-app/immich-server:release", "/data").kind
+    'files'
+    >>> claim_of_folder("nginx:1.27", "/etc/nginx/conf.d").kind
+    'configuration'
+    """
+    path = normpath(destination)
+    use = VolumeUse(image, path, read_only=False, pgdata=pgdata)
+    return claim_of_rows((*IMAGES, *_FOLDERS), use) or _claim_of_place(path) or claim_of_path(use)
+
+
+def _claim_of_place(path: str) -> Claim | None:
+    """Return the claim of a path that has the same meaning for every image, or None."""
+    if _is_in(path, _OF_THE_SYSTEM):
+        return Claim(_D, "system", f"mounted at {path}: a part of the machine")
+    if _is_in(path, INIT_FOLDERS):
+        return Claim(_I, "configuration", f"mounted at {path}: scripts for the first start")
+    if _is_in(path, _PAGES):
+        return Claim(_I, "code", f"mounted at {path}: pages that a web server serves")
+    if _is_in(path, _SECRETS):
+        return Claim(Tier.CRITICAL, "secrets", f"mounted at {path}: keys")
+    if _is_in(path, _CONFIGURATION):
+        if _KEYS.search(path):
+            return Claim(_I, "certificates", f"mounted at {path}: certificates")
+        return Claim(_I, "configuration", f"mounted at {path}: configuration")
+    if _is_in(path, _TOOL_CACHES):
+        return Claim(_D, "cache", f"mounted at {path}: cache")
+    parts = path.split("/")
+    if made := [part for part in parts if part in _MADE_AGAIN]:
+        return Claim(_D, "cache", f"mounted at {path}: {made[0]} is made again by its tool")
+    return None
+
+
+def _is_in(path: str, folders: tuple[str, ...]) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
