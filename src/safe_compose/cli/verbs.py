@@ -24,9 +24,9 @@ GROUPS: Mapping[str, Mapping[str, OwnVerb]] = {
         "start": OwnVerb("start", "set tiers, make a first backup, offer a schedule", "start"),
         "setup": OwnVerb("setup", "record which volumes of a project matter", "setup"),
         "volumes": OwnVerb("volumes", "show volumes with tier and last verified backup", "volumes"),
-        "protect": OwnVerb("volumes", "set the lowest tier of volumes", "protect shop_pgdata"),
+        "protect": OwnVerb("protection", "set the lowest tier of volumes", "protect shop_pgdata"),
         "unprotect": OwnVerb(
-            "volumes", "take a protection or a lock away", "unprotect --for 10m shop_pgdata"
+            "protection", "take a protection or a lock away", "unprotect --for 10m shop_pgdata"
         ),
     },
     "Back up": {
