@@ -2,7 +2,7 @@
 
 import pytest
 
-from safe_compose.core.known_folders import BY_HAND, claim_of_folder
+from safe_compose.core.known_folders import BY_HAND, claim_of_folder, is_data
 from safe_compose.core.known_images import VolumeUse, claim_of_image
 from safe_compose.core.tier import Tier
 
@@ -58,12 +58,15 @@ CRITICAL, IMPORTANT, DISPOSABLE = Tier
         ("nginx", "/etc/letsencrypt", IMPORTANT, "certificates"),
         ("traefik:v3", "/etc/traefik/acme", IMPORTANT, "certificates"),
         ("shop", "/srv/shop/uploads", CRITICAL, "files"),
+        ("shop", "/app/dist/uploads", CRITICAL, "files"),
+        ("quay.io/jupyter/scipy-notebook", "/home/jovyan/work", CRITICAL, "files"),
     ],
 )  # fmt: skip
 def test_data_of_popular_stacks_is_known(image: str, path: str, tier: Tier, kind: str) -> None:
     claim = claim_of_folder(image, path)
     assert claim is not None
     assert (claim.tier, claim.kind) == (tier, kind)
+    assert is_data(claim) == (tier is not DISPOSABLE)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,12 @@ def test_data_of_popular_stacks_is_known(image: str, path: str, tier: Tier, kind
         ("golang:1", "/go/pkg/mod", "cache"),
         ("gradle:8", "/home/gradle/.gradle", "cache"),
         ("nginx", "/var/log/nginx", "logs"),
+        ("shop", "/app/logs", "logs"),
+        ("shop", "/app/vendor", "cache"),
+        ("eclipse-temurin", "/root/.m2/repository", "cache"),
+        ("squidfunk/mkdocs-material", "/docs/docs", "code"),
+        ("hugomods/hugo", "/src/static/images", "code"),
+        ("jekyll/jekyll", "/srv/jekyll", "code"),
     ],
 )  # fmt: skip
 def test_code_configuration_and_what_is_made_again_is_no_data(
@@ -111,7 +120,7 @@ def test_code_configuration_and_what_is_made_again_is_no_data(
     claim = claim_of_folder(image, path)
     assert claim is not None
     assert claim.kind == kind
-    assert claim.kind in BY_HAND or claim.tier is DISPOSABLE
+    assert not is_data(claim)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +153,10 @@ def test_a_row_of_an_inner_path_decides_for_volumes_as_well() -> None:
         if (claim := claim_of_image(VolumeUse(image, path, read_only=False)))
     }
     assert tiers == {"/data": CRITICAL, "/data/thumbs": IMPORTANT}
+
+
+def test_a_folder_of_grafana_may_hold_what_a_person_made() -> None:
+    claim = claim_of_folder("grafana/grafana", "/var/lib/grafana")
+    assert claim is not None
+    assert claim.tier is DISPOSABLE
+    assert is_data(claim)

@@ -11,6 +11,7 @@ from posixpath import normpath
 
 from safe_compose.core.known_images import (
     IMAGES,
+    ROOT,
     Claim,
     VolumeUse,
     claim_of_path,
@@ -36,6 +37,10 @@ _FOLDERS = (
     make_row(_I, "code", "supabase/studio supabase/edge-runtime",
      "/app/edge-functions /home/deno/functions",
          "the place of functions"),
+    # squidfunk/mkdocs-material README.md, hugomods.com docs/docker, jekyll/docker README.md
+    make_row(_I, "code", "mkdocs-material", "/docs", "the place of a site's sources"),
+    make_row(_I, "code", "hugo", "/src /project", "the place of a site's sources"),
+    make_row(_I, "code", "jekyll", "/srv/jekyll", "the place of a site's sources"),
     # apache/airflow airflow-core/docs/howto/docker-compose/docker-compose.yaml
     make_row(_I, "code", "airflow", "/opt/airflow/dags /opt/airflow/plugins",
      "the place of workflows and plugins"),
@@ -88,13 +93,17 @@ _KEYS = re.compile(r"/(?:letsencrypt|acme(?:\.sh)?|certs?|certificates|ssl|tls|p
 _SECRETS = ("/etc/wireguard", "/etc/openvpn")
 """Keys of which the other ends have the counterparts; programs make some of them."""
 _MADE_AGAIN = frozenset(
-    {"node_modules", "bower_components", "__pycache__", ".venv", "venv", ".tox", ".nox", ".cache",
+    {"node_modules", "bower_components", "__pycache__", ".venv", ".tox", ".nox", ".cache",
      ".pytest_cache", ".mypy_cache", ".ruff_cache", ".next", ".nuxt", ".svelte-kit", ".turbo",
      ".parcel-cache", ".vite", ".angular", ".yarn", ".pnpm-store", ".npm", ".gradle", ".m2",
-     ".ivy2", ".cargo", ".nuget", ".terraform", ".jekyll-cache", "_site", "target", "dist",
-     "vendor"}
+     ".ivy2", ".cargo", ".nuget", ".terraform", ".jekyll-cache"}
 )  # fmt: skip
-"""Names of folders that package managers and builds fill from files elsewhere."""
+"""Names of folders that package managers and builds fill, with all below, from files elsewhere."""
+_MADE_AGAIN_AT_THE_END = frozenset(
+    {"venv", "vendor", "target", "dist", "deps", "_build", "_site", "cache"}
+)
+"""The same, of names that may stand for something else above other folders."""
+_LOGS = frozenset({"log", "logs"})
 _TOOL_CACHES = (
     "/go/pkg", "/usr/local/cargo/registry", "/usr/local/bundle", "/root/.cache", "/root/.npm",
     "/var/cache", "/tmp", "/var/tmp"
@@ -104,7 +113,7 @@ _TOOL_CACHES = (
 def claim_of_folder(image: str, destination: str, pgdata: str = "") -> Claim | None:
     """Return the claim of a folder or file of the host that a service mounts, or None.
 
-    Of a kind of `BY_HAND`, and of the disposable tier, it is not data.
+    Not each claim is one of data (`is_data`).
 
     Args:
         image: The service's image.
@@ -119,6 +128,16 @@ def claim_of_folder(image: str, destination: str, pgdata: str = "") -> Claim | N
     path = normpath(destination)
     use = VolumeUse(image, path, read_only=False, pgdata=pgdata)
     return claim_of_rows((*IMAGES, *_FOLDERS), use) or _claim_of_place(path) or claim_of_path(use)
+
+
+def is_data(claim: Claim) -> bool:
+    """Return whether a claim about a folder says that it holds data, or may hold some.
+
+    A disposable one with further checks (`Claim.looks`) may.
+    """
+    if claim.kind in BY_HAND:
+        return False
+    return claim.tier is not Tier.DISPOSABLE or bool(set(claim.looks) - {ROOT})
 
 
 def _claim_of_place(path: str) -> Claim | None:
@@ -138,8 +157,12 @@ def _claim_of_place(path: str) -> Claim | None:
     if _is_in(path, _TOOL_CACHES):
         return Claim(_D, "cache", f"mounted at {path}: cache")
     parts = path.split("/")
-    if made := [part for part in parts if part in _MADE_AGAIN]:
-        return Claim(_D, "cache", f"mounted at {path}: {made[0]} is made again by its tool")
+    made = next((part for part in parts if part in _MADE_AGAIN), None)
+    if made is not None or parts[-1] in _MADE_AGAIN_AT_THE_END:
+        why = f"mounted at {path}: {made or parts[-1]} is made again by its tool"
+        return Claim(_D, "cache", why)
+    if parts[-1] in _LOGS:
+        return Claim(_D, "logs", f"mounted at {path}: logs")
     return None
 
 

@@ -131,6 +131,11 @@ IMAGES = (
     _row(_C, "files", "mailcow/*", "/var/lib/rspamd", "the place of what its filter learned"),
     # goauthentik/authentik docker-compose.yml, lifecycle/container/compose.yml
     _row(_C, "files", "goauthentik/server", "/media /data"),
+    # jupyter/docker-stacks docs/using/common.md: notebooks are written by the service
+    _row(_C, "files",
+     "base-notebook minimal-notebook scipy-notebook datascience-notebook tensorflow-notebook"
+     " pytorch-notebook r-notebook julia-notebook pyspark-notebook all-spark-notebook",
+         "/home/jovyan", "the place of its users' notebooks"),
     # pi-hole/docker-pi-hole README.md
     _row(_C, "sqlite", "pihole", "/etc/pihole"),
     _row(_C, "secrets", "wireguard wg-easy", "/etc/wireguard", "the place of its keys"),
