@@ -237,11 +237,28 @@ def dispatch(words: "Sequence[str]", program: str, *, shim: bool) -> int:
             "--json would do nothing: this command deletes no volume; nothing was done",
             next_step="leave it out, or add --explain",
         )
-    from safe_compose.fastpath import impostors
+    hand_over_harmless(invocation, program)
+
+
+def hand_over_harmless(invocation: "Invocation", program: str) -> "NoReturn":
+    """Hand a command that deletes no volume to docker.
+
+    What it takes from the layers of containers is said before.
+
+    Raises:
+        Refused: It would reach an impostor, or the settings ask for a confirmation.
+    """
+    from safe_compose.fastpath import impostors, layers
 
     # To docker these words are harmless; to Podman under the name of docker they are not.
     if impostors.may_delete(invocation.argv):
         impostors.refuse_impostor(launch.find_docker(program))
+    if layers.may_lose_data(invocation):
+        start()
+        from safe_compose.operations.guard.layers import check
+
+        check(invocation)
+        launch.hand_over(invocation.argv, invocation.program, judged=True)
     launch.hand_over(invocation.argv, invocation.program)
 
 

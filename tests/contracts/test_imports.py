@@ -17,6 +17,8 @@ HOT: dict[str, set[str]] = {
     "fastpath/first_look.py": set(),
     "fastpath/inspect.py": {"os"},
     "fastpath/go_program.py": set(),
+    "fastpath/layer_data.py": set(),
+    "fastpath/layers.py": {"os"},
     "fastpath/queries.py": {"os"},
     "grammar/__init__.py": set(),
     "grammar/parser.py": set(),

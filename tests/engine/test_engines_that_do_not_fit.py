@@ -3,14 +3,11 @@ code, nothing deleted, and services as before.
 """
 
 import json
-import re
 import shutil
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ import pytest
 from testing.engine_proxy import ENGINE, accepting, answering
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.matrix import make_certificates
-from testing.projects import Completed, ComposeProject, docker, real_docker, require_success
+from testing.projects import Completed, ComposeProject, docker, require_success
 from testing.stacks import FILES, JOB, read_file, write_file
 
 pytestmark = [pytest.mark.engine, pytest.mark.thorough]
@@ -48,12 +45,6 @@ def require_refusal(done: Completed, project: ComposeProject) -> None:
     assert read_file(project) == "a photo"
 
 
-def docker_answers(version: str) -> bool:
-    """Whether docker itself reaches the engine with that version of the API."""
-    argv = ["env", f"DOCKER_API_VERSION={version}", real_docker(), "info"]
-    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
-
-
 def test_an_engine_that_ignores_mounts_or_a_version_that_it_does_not_speak_is_refused(
     project: ComposeProject, safe_compose: SafeCompose
 ) -> None:
@@ -68,15 +59,6 @@ def test_an_engine_that_ignores_mounts_or_a_version_that_it_does_not_speak_is_re
         done = safe_compose(*down, cwd=project.folder, env=env)
         require_refusal(done, project)
         assert "next: unset DOCKER_API_VERSION" in done.stderr, forced
-    # Docker makes it a part of its URLs: there the first has the engine choose another version, and
-    # by the second a prune takes named volumes.
-    for forced in ("../../", "1.41.0"):
-        assert docker_answers(forced)
-        for words in (down, (*JOB, "volume", "prune", "-f")):
-            env = {"DOCKER_API_VERSION": forced}
-            done = safe_compose(*words, cwd=project.folder, env=env)
-            require_refusal(done, project)
-            assert f"DOCKER_API_VERSION is '{forced}'" in done.stderr, words
     # An older version that the engine still speaks changes nothing.
     env = {"DOCKER_API_VERSION": "1.30"}
     require_success(safe_compose(*down, cwd=project.folder, env=env))
@@ -154,36 +136,3 @@ def test_an_ssh_host_that_asks_is_refused_with_the_command_to_try(
     assert "Permission denied (publickey,password)" in done.stderr
     assert "ssh -o BatchMode=yes -l root -p 2222 -- far docker info" in done.stderr
     assert docker("ps", "-q", "--filter", f"name={project.name}").stdout
-
-
-def test_an_ssh_host_that_says_nothing_is_given_up_within_a_minute(
-    project: ComposeProject, safe_compose: SafeCompose
-) -> None:
-    """One says nothing at all, and the other nothing after its version, where ssh waits for ever."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    opened: list[socket.socket] = []
-
-    def greet(near: socket.socket) -> None:
-        opened.append(near)
-        near.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
-
-    def delete(port: int) -> tuple[Completed, float]:
-        started = time.monotonic()
-        env = {"DOCKER_HOST": f"ssh://root@127.0.0.1:{port}"}
-        done = safe_compose(*JOB, "compose", "down", "-v", cwd=project.folder, env=env)
-        return done, time.monotonic() - started
-
-    greeting = socket.create_server(("127.0.0.1", 0))
-    with accepting(listener, opened.append), accepting(greeting, greet):
-        ports = [each.getsockname()[1] for each in (listener, greeting)]
-        with ThreadPoolExecutor(2) as both:
-            refused = list(both.map(delete, ports))
-    for near in opened:
-        near.close()
-    for done, seconds in refused:
-        require_refusal(done, project)
-        # ssh gives the first up after 30 s, and docker tries it twice.
-        assert re.search(r"did not answer within \d+ s;|during banner exchange", done.stderr), (
-            done.stderr
-        )
-        assert seconds < 85, done.stderr

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 
 from safe_compose.compose.single_use import duplicate
@@ -49,7 +48,6 @@ class Probe:
         """
         self.argv = tuple(argv)
         self._stdin = stdin
-        self._started = time.monotonic()
         with contextlib.ExitStack() as opened:
             try:
                 given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
@@ -79,9 +77,8 @@ class Probe:
         try:
             stdout, stderr = children.finish(self._child, self._stdin, seconds=timeout)
         except subprocess.TimeoutExpired as error:
-            waited = time.monotonic() - self._started
             raise EngineUnavailable(
-                f"docker did not answer within {waited:.0f} s; nothing was looked at",
+                f"docker did not answer within {timeout:.0f} s; nothing was looked at",
                 next_step="try `docker info` with the same flags",
             ) from error
         except children.TooMuch as error:

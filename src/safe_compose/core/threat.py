@@ -248,7 +248,7 @@ def _container_rm(invocation: Invocation, observed: Observed) -> Threat:
     force = invocation.is_set("force")
     spared: dict[str, str] = {}
     going = []
-    for container in _match_containers(invocation.operands, observed):
+    for container in match_containers(invocation.operands, observed):
         if force or not container.lively:
             going.append(container)
         else:
@@ -284,7 +284,7 @@ def _autoremove(invocation: Invocation, observed: Observed) -> Threat:
         )
         meant = tuple(c for c in theirs if not named or c.service in named)
     else:
-        meant = _match_containers(invocation.operands, observed)
+        meant = match_containers(invocation.operands, observed)
     leaving = [c for c in meant if c.auto_remove]
     spared: dict[str, str] = {}
     names = {name for c in leaving for name in _find_removed_with(c, spared)}
@@ -320,7 +320,7 @@ def _swarm(invocation: Invocation, _observed: Observed) -> Threat:
     return Threat(invocation.kind, (), warnings=(words,))
 
 
-def _match_containers(operands: Sequence[str], observed: Observed) -> tuple[Container, ...]:
+def match_containers(operands: Sequence[str], observed: Observed) -> tuple[Container, ...]:
     """Return the containers with one of these words as id, name, or prefix of the id."""
     wanted = [word.removeprefix("/") for word in operands]
     return tuple(
@@ -340,9 +340,7 @@ def _find_unlocked(invocation: Invocation, observed: Observed) -> tuple[tuple[st
     """
     if invocation.verb == ("container", "rm"):
         force = invocation.is_set("force")
-        meant = (
-            () if invocation.is_set("link") else _match_containers(invocation.operands, observed)
-        )
+        meant = () if invocation.is_set("link") else match_containers(invocation.operands, observed)
         going = [c for c in meant if force or not c.lively]
     else:
         going = [

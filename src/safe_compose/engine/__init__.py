@@ -12,6 +12,7 @@
 - `volume_archives`: the content of a volume (`volume_entries`: one entry of it); `deletion_locks`
   make docker refuse to delete it; `mount_keepers` keep it mounted while nothing else uses it;
   `mount_events` tell who mounted it in the meantime
+- `layers`: what containers changed in their own layers
 - `commands`: the effects of a command, asked of all these
 - `engine`: the Engine that other packages use: these parts for one run
 - `helper_image`: our own image with the program for volumes; `own_images` loads it into a daemon

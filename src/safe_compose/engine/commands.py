@@ -219,6 +219,22 @@ class Commands:
 
         return code, hide_secrets(" / ".join(stderr.split("\n")[-4:]).strip(" /"))[-600:]
 
+    def service_hashes(self, invocation: Invocation) -> dict[str, str] | None:
+        """Return service -> the hash by which compose sees that its definition changed, or None.
+
+        None when compose does not say it: docker-compose 1.x, files that do not load, or an input
+        that can be read only once.
+        """
+        held = SingleUseInputs(None, self._descriptors)
+        program = self._compose_program(invocation.program == "docker-compose")
+        code, out, _ = (
+            Compose(program, invocation, self.docker.environ, held)
+            .start("config", "--hash", "*")
+            .answer()
+        )
+        lines = (line.split() for line in out.decode("utf-8", "replace").splitlines())
+        return {words[0]: words[1] for words in lines if len(words) == 2} if code == 0 else None
+
     # -- internal ----------------------------------------------------------------------------------
 
     def _question(

@@ -15,7 +15,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,7 +37,6 @@ READ_TIMEOUT = 60
 """Seconds that one read of the API may take."""
 _MOUNTS_SINCE = (1, 25)
 """The API version from which on `HostConfig.Mounts` is known."""
-_API_VERSION = re.compile(r"v?[0-9]{1,4}\.[0-9]{1,4}")
 _PLAIN_SOCKET = re.compile(r"unix:///[A-Za-z0-9_./+=@,-]+")
 MISREAD = (
     LookupError,
@@ -134,17 +132,15 @@ class Bridge:
         """Return whether all connections share one login."""
         return self._session is not None
 
-    def log_in(self, address: SplitResult, seconds: float) -> bool:
+    def log_in(self, address: SplitResult) -> None:
         """Log in once at an `ssh://` address; the connections from now on share that.
 
-        Where there is no ssh, docker says so. Return False if the host did not let us in.
+        Where there is no ssh, docker says so.
         """
         session = SshSession(address, self._environ, Path(self._folder))
         with contextlib.suppress(OSError):
-            let_in = session.open(seconds)
+            session.open(PROBE_TIMEOUT)
             self._session, self._argv = session, session.make_command()
-            return let_in
-        return False
 
     def _serve(self) -> None:
         while True:
@@ -197,7 +193,6 @@ class Opening:
         self._command = (docker, *docker_globals)
         self._environ = dict(environ)
         self._bridge: Bridge | None = None
-        self._until = time.monotonic() + PROBE_TIMEOUT
         self._identity = Probe((*self._command, "info", "--format", "{{.ID}}"), environ)
         self._identified: tuple[int, bytes, str] | None = None
         try:
@@ -231,14 +226,11 @@ class Opening:
     def _connection(self) -> Connection:
         from safe_compose.engine.http import NoAnswer
 
-        _require_version(self._environ)
         endpoint = _endpoint(*self._context.answer())
         if not _PLAIN_SOCKET.fullmatch(endpoint):
             self._bridge = Bridge((*self._command, "system", "dial-stdio"), self._environ)
-            ssh = parse_address(endpoint)
-            if ssh is not None and not self._bridge.log_in(ssh, self._left):
-                # Each connection would wait anew for a host that says nothing.
-                self._require_id(endpoint)
+            if (ssh := parse_address(endpoint)) is not None:
+                self._bridge.log_in(ssh)
         try:
             address, reader, version, info = self._ask(endpoint)
             maker = str((version.get("Components") or [{}])[0].get("Name", ""))
@@ -254,7 +246,13 @@ class Opening:
                 ),
                 next_step=_next_step(self._environ, endpoint),
             ) from error
-        theirs = self._require_id(endpoint)
+        code, out, words = self._identify()
+        theirs = out.decode("utf-8", "replace").strip()
+        if code or not theirs:
+            raise EngineUnavailable(
+                words.strip() or f"`docker info` names no engine at {endpoint}",
+                next_step=_next_step(self._environ, endpoint),
+            )
         if ours != theirs:
             raise EngineUnavailable(
                 f"{endpoint} is engine {ours or 'without id'}, but docker would reach engine"
@@ -266,30 +264,10 @@ class Opening:
             reader, address, endpoint, ours, remote, kernel, self._bridge, maker, architecture
         )
 
-    @property
-    def _left(self) -> float:
-        """The seconds that docker has left to answer; at least one, to read what it said."""
-        return max(self._until - time.monotonic(), 1.0)
-
-    def _require_id(self, endpoint: str) -> str:
-        """Return the id of the engine that docker reaches.
-
-        Raises:
-            EngineUnavailable: It reaches none, in docker's own words; or it does not end.
-        """
-        code, out, words = self._identify()
-        theirs = out.decode("utf-8", "replace").strip()
-        if code or not theirs:
-            raise EngineUnavailable(
-                words.strip() or f"`docker info` names no engine at {endpoint}",
-                next_step=_next_step(self._environ, endpoint),
-            )
-        return theirs
-
     def _identify(self) -> tuple[int, bytes, str]:
         """Return docker's answer to `docker info`: its exit code, stdout and stderr."""
         if self._identified is None:
-            self._identified = self._identity.answer(self._left)
+            self._identified = self._identity.answer()
         return self._identified
 
     def _ask(self, endpoint: str) -> tuple[str, "HttpReader", dict[str, Any], dict[str, Any]]:
@@ -341,23 +319,6 @@ def _require_mounts(version: str, endpoint: str) -> None:
             f"the engine at {endpoint} is too old (API {version}): safe-compose reads and copies"
             " volumes by mounts that Docker has since 1.13 (API 1.25); nothing was looked at",
             next_step="upgrade the engine before you delete volumes on it",
-        )
-
-
-def _require_version(environ: Mapping[str, str]) -> None:
-    """Refuse a DOCKER_API_VERSION that is no version: docker makes it a part of its URLs.
-
-    `../..` has the engine choose its own version, which decides what a prune deletes.
-
-    Raises:
-        EngineUnavailable: It is none.
-    """
-    forced = environ.get("DOCKER_API_VERSION", "")
-    if forced and not _API_VERSION.fullmatch(forced):
-        raise EngineUnavailable(
-            f"DOCKER_API_VERSION is {forced!r}, which is no API version such as 1.44; nothing was"
-            " looked at",
-            next_step="unset DOCKER_API_VERSION, or set it to a version that the engine speaks",
         )
 
 

@@ -11,6 +11,7 @@ from safe_compose.engine.commands import Commands
 from safe_compose.engine.deletion_locks import Locks
 from safe_compose.engine.docker import Daemon
 from safe_compose.engine.helper_containers import Helpers
+from safe_compose.engine.layers import Layers
 from safe_compose.engine.mount_keepers import Mounted
 from safe_compose.engine.own_images import OwnImages
 from safe_compose.engine.volume_archives import Archives
@@ -35,6 +36,8 @@ class Engine:
     mounts: Mounted
     commands: Commands
     """The effects of commands on it."""
+    layers: Layers
+    """What its containers changed in their own layers."""
 
     @property
     def id(self) -> str:
@@ -125,6 +128,7 @@ def begin(
         Locks(helpers),
         Mounted(helpers),
         commands,
+        Layers(daemon),
     )
     try:
         if query is not None:

@@ -51,19 +51,16 @@ class SshSession:
         self._forwarded = folder / "d"
         self._far_socket = unquote(url.path) if path else _DEFAULT_SOCKET
 
-    def open(self, seconds: float) -> bool:
+    def open(self, seconds: float) -> None:
         """Log in, unless the user's configuration shares connections already.
 
         Where that fails or takes too long, each connection logs in by itself, as docker's do.
-
-        Returns:
-            False if the host did not let us in, or not in time.
 
         Raises:
             OSError: There is no ssh.
         """
         if self._is_shared_by_user():
-            return True
+            return
         self._master = children.start(
             self._make_command("-M", *self._make_forwarding()),
             environ=self._environ,
@@ -77,7 +74,6 @@ class SshSession:
             if time.monotonic() > until:
                 break
             time.sleep(_LOOK_SECONDS)
-        return self._socket.exists()
 
     def _make_forwarding(self) -> tuple[str, ...]:
         # In other paths ssh finds separators, or variables to expand.

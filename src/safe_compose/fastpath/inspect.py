@@ -53,14 +53,15 @@ def look(
         None for each unusual answer, and for the locks where they were not asked for.
     """
     paths = [_LOCKS] if locks else []
-    bodies = _get_all([*paths, *map(_find_path, names)])
+    answers = Queries(SOCKET).get_all([*paths, *map(find_path, names)])
+    bodies = [body if whole else b"" for body, whole in answers]
     return (
         _read_listing(bodies[0]) if locks else None,
         [_read_container(body) for body in bodies[len(paths) :]],
     )
 
 
-def _find_path(name: str) -> str | None:
+def find_path(name: str) -> str | None:
     """Return the path that describes a container, or None for a name that none has."""
     plain = name.replace("_", "").replace(".", "").replace("-", "")
     good = name.isascii() and plain.isalnum() and name[0].isalnum()
@@ -104,46 +105,78 @@ def is_dockers_choice() -> bool:
         return False
 
 
-def _get_all(paths: "Sequence[str | None]") -> list[bytes]:
-    """Return the body of the answer for each path; empty unless its status is 200."""
-    found: list[bytes] = []
-    for first in range(0, len(paths), _AT_ONCE):
-        asked = [_ask(path) for path in paths[first : first + _AT_ONCE]]
-        found += [_read_body(connection) for connection in asked]
-    return found
+class Queries:
+    """Questions to one engine, that all together may take so long and no longer."""
 
+    def __init__(self, path: str, patience: float = LONGEST, largest: int = 0) -> None:
+        """Ask the engine at a socket.
 
-def _ask(path: str | None) -> "socket | None":
-    """Send a question to the engine; return the connection, or None where there is none.
+        Args:
+            path: The socket.
+            patience: Seconds for each step; with `largest` for all answers together.
+            largest: Most bytes of an answer that are read; 0: any number.
+        """
+        self._path = path
+        self._patience = patience
+        self._largest = largest
+        self._end = 0.0
 
-    HTTP/1.0, so that the body is not chunked and ends with the connection.
-    """
-    if path is None:
-        return None
-    import _socket
+    def get_all(self, paths: "Sequence[str | None]") -> list[tuple[bytes, bool]]:
+        """Return the body of the answer for each path, and whether it did not break off.
 
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        connection.settimeout(LONGEST)
-        connection.connect(SOCKET)
-        connection.send(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
-    except OSError:
-        connection.close()
-        return None
-    return connection
+        The body is empty unless its status is 200.
+        """
+        found: list[tuple[bytes, bool]] = []
+        for first in range(0, len(paths), _AT_ONCE):
+            asked = [self._ask(path) for path in paths[first : first + _AT_ONCE]]
+            found += [self._read(connection) for connection in asked]
+        return found
 
+    def _wait(self) -> float:
+        """Return how many seconds the next step may take."""
+        if not self._largest:
+            return self._patience
+        import time
 
-def _read_body(connection: "socket | None") -> bytes:
-    """Return the body of the answer on a connection; empty unless its status is 200."""
-    if connection is None:
-        return b""
-    answer = b""
-    try:
-        while piece := connection.recv(1 << 16):
-            answer += piece
-    except OSError:
-        return b""
-    finally:
-        connection.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return body if head.split(b" ", 2)[1:2] == [b"200"] else b""
+        now = time.monotonic()
+        self._end = self._end or now + self._patience
+        return max(self._end - now, 0.001)
+
+    def _ask(self, path: str | None) -> "socket | None":
+        """Send a question; return the connection, or None where there is none.
+
+        HTTP/1.0, so that the body is not chunked and ends with the connection.
+        """
+        if path is None:
+            return None
+        import _socket
+
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            connection.settimeout(self._wait())
+            connection.connect(self._path)
+            connection.send(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+        except OSError:
+            connection.close()
+            return None
+        return connection
+
+    def _read(self, connection: "socket | None") -> tuple[bytes, bool]:
+        if connection is None:
+            return b"", True
+        pieces, size, whole = [], 0, False
+        try:
+            while not self._largest or size < self._largest:
+                connection.settimeout(self._wait())
+                piece = connection.recv(1 << 16)
+                if not piece:
+                    whole = True
+                    break
+                pieces.append(piece)
+                size += len(piece)
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
+        return (body, whole) if head.split(b" ", 2)[1:2] == [b"200"] else (b"", whole)

@@ -98,6 +98,8 @@ POLICY_FILE = Path("/etc/safe-compose/policy.toml")
 GIB = 1 << 30
 _INSIDE = ("off", "note", "ask")
 """The values of `[hook] inside`, the strictest last."""
+_LAYERS = ("off", "tell", "ask")
+"""The values of `[guard] layers`, the strictest last."""
 KEY_FOLDER = ".signing"
 """Folder in the user's own store that holds the key that signs copies."""
 LARGEST_FILE = 1 << 20
@@ -147,6 +149,8 @@ class Settings:
     """The address that gets reports of scheduled runs. It may hold a secret."""
     inside: str = "note"
     """What a coding agent is answered about data inside a database: `off`, `note` or `ask`."""
+    layers: str = "tell"
+    """What happens before data in a container's own layer goes: `off`, `tell` or `ask`."""
     files: tuple[Path, ...] = ()
     """The files that were read and are obeyed."""
     must_back_up: bool = False
@@ -223,7 +227,12 @@ def load(
         remarks=tuple(remarks),
     )
     signed = tuple(d for w in (policy, user) if w is not None for d in w.offsite if d.signed)
-    personal = replace(personal, inside=_find_strictest(user, project))
+    files = [words for words in (user, project) if words is not None]
+    personal = replace(
+        personal,
+        inside=_find_strictest(_INSIDE, "note", [words.inside for words in files]),
+        layers=_find_strictest(_LAYERS, "tell", [words.layers for words in files]),
+    )
     if project is None or not project.obeyed or folder is None:
         return _require_signatures(personal, signed, personal.store)
     return _add_project(caller, policy, user, project, folder, personal, signed)
@@ -265,16 +274,16 @@ def _add_project(
         approved_in=personal.approved_in,
         remarks=personal.remarks,
         inside=personal.inside,
+        layers=personal.layers,
         project_file=project.path,
         project_keys=project.keys,
         personal=personal if project.keys else None,
     )
 
 
-def _find_strictest(user: "FileSettings | None", project: "FileSettings | None") -> str:
-    """Return `[hook] inside`: the project's file counts unless it is below the user's."""
-    given = [words.inside for words in (user, project) if words is not None and words.inside]
-    return max(given, key=_INSIDE.index, default="note")
+def _find_strictest(order: Sequence[str], default: str, given: Sequence[str | None]) -> str:
+    """Return the strictest of some values: the project's counts unless it is below the user's."""
+    return max(filter(None, given), key=order.index, default=default)
 
 
 def _require_none(faults: Sequence[str]) -> None:

@@ -1,7 +1,5 @@
 """One settings file: its TOML, the rules for its values, and all of its errors."""
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -21,9 +19,10 @@ from pydantic import (
 
 from safe_compose.core import destination
 from safe_compose.core.policy import Rule
-from safe_compose.core.retention import Policy, parse_span
+from safe_compose.core.retention import Policy
 from safe_compose.core.tier import Tier
 from safe_compose.core.toml import parse_toml
+from safe_compose.settings import values
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,8 @@ class FileSettings:
     webhook: str | None
     inside: str | None
     """`ask`, `note` or `off`."""
+    layers: str | None
+    """`ask`, `tell` or `off`."""
     must_back_up: bool = False
     """Whether `[require] backup` is set, in the policy alone; the next field likewise."""
     must_guard: bool = False
@@ -70,94 +71,18 @@ class FileSettings:
                 "recipients": (),
                 "offsite": (),
                 "inside": self.inside if self.inside == "ask" else None,
+                "layers": self.layers if self.layers == "ask" else None,
                 "keys": (),
                 "obeyed": False,
             }
         )
 
 
-_UNITS = {"": 1, "b": 1} | {
-    f"{letter}{tail}": base**power
-    for power, letter in enumerate("kmgtp", start=1)
-    for tail, base in (("", 1000), ("b", 1000), ("ib", 1024), ("i", 1024))
-}
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _SECTIONS = ("store", "backup", "encrypt", "offsite", "schedule")
 """Those of a file besides tiers and retention."""
 _LONGEST_PATH = 4096
-_MOST_DIGITS = 30
 
-
-def _bytes(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = (
-        re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower(), re.ASCII)
-        if isinstance(value, str)
-        else None
-    )
-    if match is None or match[2] not in _UNITS or len(match[1]) > _MOST_DIGITS:
-        raise ValueError('a size is a number of bytes or a text such as "500MB" or "1.5GiB"')
-    return (
-        int(float(match[1]) * _UNITS[match[2]])
-        if "." in match[1]
-        else int(match[1]) * _UNITS[match[2]]
-    )
-
-
-def _budget(value: object) -> int:
-    if (size := _bytes(value)) == 0:
-        raise ValueError(
-            "a budget of 0 would allow no backup at all; leave the key out for no budget"
-        )
-    return size
-
-
-def _duration(value: object) -> int:
-    seconds: float | None = None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = value
-    elif isinstance(value, str) and (
-        match := re.fullmatch(r"(\d{1,9})\s*([smh]?)", value.strip().lower(), re.ASCII)
-    ):
-        seconds = int(match[1]) * _SECONDS[match[2]]
-    if seconds is None or not 0 < seconds <= 86400:  # NaN compares false
-        raise ValueError(
-            'a time is a number of seconds or a text such as "90s" or "3m", above 0 and at most'
-            " a day"
-        )
-    return math.ceil(seconds)
-
-
-def _tier(value: object) -> Tier:
-    if isinstance(value, str) and value in [t.value for t in Tier]:
-        return Tier(value)
-    raise ValueError('a tier is "critical", "important" or "disposable"')
-
-
-def _within(value: object) -> timedelta:
-    found = parse_span(value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError(
-            'an age is a text such as "48h", "14d" or "8w", above 0 and at most 100 years'
-        )
-    return found
-
-
-def _address(value: object) -> str:
-    """Return a web address; no message repeats it because it may hold a secret."""
-    if isinstance(value, str) and re.fullmatch(r"https?://[^\s/?#]+([/?][!-~]*)?", value, re.ASCII):
-        return value
-    raise ValueError("a web address begins with https:// or http:// and has no blanks")
-
-
-def _public_key(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a public key is a text")
-    return destination.parse_public_key(value)
-
-
-_Tier = Annotated[Tier, BeforeValidator(_tier)]
+_Tier = Annotated[Tier, BeforeValidator(values.parse_tier)]
 
 
 def _either(number: dict[str, object], pattern: str) -> WithJsonSchema:
@@ -170,20 +95,24 @@ def _text(pattern: str) -> WithJsonSchema:
 
 
 _SIZE = r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtTpP]([iI]?[bB]?)|[bB])?\s*$"
-_Bytes = Annotated[int, BeforeValidator(_bytes), _either({"type": "integer", "minimum": 0}, _SIZE)]
+_Bytes = Annotated[
+    int, BeforeValidator(values.parse_bytes), _either({"type": "integer", "minimum": 0}, _SIZE)
+]
 _Budget = Annotated[
-    int, BeforeValidator(_budget), _either({"type": "integer", "minimum": 1}, _SIZE)
+    int, BeforeValidator(values.parse_budget), _either({"type": "integer", "minimum": 1}, _SIZE)
 ]
 _Seconds = Annotated[
     int,
-    BeforeValidator(_duration),
+    BeforeValidator(values.parse_duration),
     _either(
         {"type": "number", "exclusiveMinimum": 0, "maximum": 86400},
         r"^\s*[0-9]{1,9}\s*[smhSMH]?\s*$",
     ),
 ]
-_Age = Annotated[timedelta, BeforeValidator(_within), _text(r"^\s*[0-9]{1,7}[hdwHDW]\s*$")]
-_WebAddress = Annotated[str, BeforeValidator(_address), _text(r"^https?://[^\s/?#]+([/?][!-~]*)?$")]
+_Age = Annotated[timedelta, BeforeValidator(values.parse_age), _text(r"^\s*[0-9]{1,7}[hdwHDW]\s*$")]
+_WebAddress = Annotated[
+    str, BeforeValidator(values.parse_address), _text(r"^https?://[^\s/?#]+([/?][!-~]*)?$")
+]
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _Name = Annotated[str, StringConstraints(min_length=1)]
 
@@ -234,7 +163,7 @@ class _Offsite(_Strict):
     endpoint: _Name | None = None
     region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
     signed: bool = False
-    verify_key: list[Annotated[str, BeforeValidator(_public_key)]] = []
+    verify_key: list[Annotated[str, BeforeValidator(values.parse_public_key)]] = []
 
 
 _OffsiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -259,6 +188,10 @@ class _Hook(_Strict):
     inside: Literal["ask", "note", "off"] | None = None
 
 
+class _Guard(_Strict):
+    layers: Literal["ask", "tell", "off"] | None = None
+
+
 class _Project(_Strict):
     tier: _Tier | None = None
 
@@ -271,6 +204,7 @@ class _Common(_Strict):
     encrypt: _Encrypt = _Encrypt()
     schedule: _Schedule = _Schedule()
     hook: _Hook = _Hook()
+    guard: _Guard = _Guard()
     offsite: dict[_OffsiteName, _Offsite] = {}
 
 
@@ -283,7 +217,7 @@ class _ProjectFile(_Common):
 
 
 def _floor(value: object) -> Tier:
-    if (tier := _tier(value)) is Tier.DISPOSABLE:
+    if (tier := values.parse_tier(value)) is Tier.DISPOSABLE:
         raise ValueError('a floor is "critical" or "important"')
     return tier
 
@@ -364,6 +298,7 @@ def parse(
         offsite=copies,
         webhook=model.schedule.webhook,
         inside=model.hook.inside,
+        layers=model.guard.layers,
         keys=tuple(key for key in _SECTIONS if table.get(key)),
     )
 

@@ -21,7 +21,7 @@ from safe_compose.grammar.parser import Invocation
 from safe_compose.operations import approval as operations_approval
 from safe_compose.operations import deletion_lock
 from safe_compose.operations.backup.store_place import require_store_outside
-from safe_compose.operations.guard import autoremove
+from safe_compose.operations.guard import autoremove, layers
 from safe_compose.operations.guard.confirm import confirm
 from safe_compose.operations.guard.docker_child import run_docker
 from safe_compose.operations.guard.explain import (
@@ -140,8 +140,10 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
     if made.verdict == "pass":
         for warning in made.warnings:
             ui_terminal.say(f"safe-compose: {warning}")
+        layers.tell(workspace, made.invocation, made.observed)
         return _hand_over(workspace, made)
     tell_unseen(workspace, made)
+    made = layers.add_warning(workspace, made)
     with _signals_unwinding():
         code = (
             autoremove.run(workspace, made, run_docker)

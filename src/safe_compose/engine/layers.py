@@ -1,0 +1,114 @@
+"""The changes of containers in their own layers, as the engine lists them.
+
+The engine walks a whole layer for its list, and holds the container's lock meanwhile (moby
+daemon/changes.go). So every question here has an end.
+"""
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from safe_compose.engine.docker import Daemon
+from safe_compose.engine.http import read_json
+from safe_compose.fastpath.inspect import Queries
+from safe_compose.fastpath.layers import read_changed
+
+LARGEST = 32 << 20
+"""Bytes of one list of changes; some 400,000 files."""
+_DELETED = 2
+_NOT_REGULAR = 0x8F280000
+"""Go's `fs.ModeType`: the bits of folders, links, pipes, sockets, devices and irregular files."""
+_SHORTEST = 0.001
+
+
+class Changes(NamedTuple):
+    """The paths that a container added or changed, folders included."""
+
+    paths: tuple[str, ...] = ()
+    whole: bool = True
+    """False: the engine did not list all of them in time, or the list is longer than is read."""
+
+
+class Layers:
+    """The layers of the containers on a daemon."""
+
+    def __init__(self, docker: Daemon) -> None:
+        """Ask this daemon."""
+        self._docker = docker
+
+    def list_changes(self, containers: Sequence[str], until: float) -> list[Changes]:
+        """Return the changes of each container; none of one that is gone or cannot be asked.
+
+        Args:
+            containers: The ids.
+            until: The `time.monotonic()` at which the answers are no longer waited for.
+        """
+        found = self._docker.connection
+        socket = found.address.removeprefix("unix://")
+        queries = Queries(socket, _remaining(until), LARGEST)
+        base = f"/v{found.reader.version}/containers"
+        answers = queries.get_all([f"{base}/{quote(one, safe='')}/changes" for one in containers])
+        return [_parse(body, whole=whole) for body, whole in answers]
+
+    def holds_file(self, container_id: str, path: str, until: float) -> bool | None:
+        """Return whether a path in a container is a file with content; None where that is unknown.
+
+        Args:
+            container_id: The container.
+            path: The absolute path.
+            until: As for `list_changes`.
+        """
+        from requests.exceptions import RequestException
+
+        api = self._docker.connection.api
+        url = f"{api.base_url}/v{api.api_version}/containers/{quote(container_id)}/archive"
+        try:
+            answer = api.head(url, params={"path": path}, timeout=_remaining(until))
+        except RequestException:
+            return None
+        if answer.status_code == 404:
+            return False
+        stat = _parse_stat(answer.headers.get("X-Docker-Container-Path-Stat", ""))
+        return None if stat is None else stat[0] & _NOT_REGULAR == 0 and stat[1] > 0
+
+
+def _remaining(until: float) -> float:
+    return max(until - time.monotonic(), _SHORTEST)
+
+
+def _parse(body: bytes, *, whole: bool) -> Changes:
+    """Return the changes that the engine lists; those before the end of a list that breaks off."""
+    if not whole:
+        return Changes(tuple(read_changed(body)), whole=False)
+    if not body:
+        return Changes()
+    try:
+        return Changes(tuple(_list_paths(read_json(body))))
+    except (ValueError, RecursionError):
+        return Changes(whole=False)
+
+
+def _list_paths(listed: Any) -> list[str]:
+    """Return the paths of a list of changes that a container can have, without deleted ones."""
+    entries = listed if isinstance(listed, list) else []
+    return [
+        entry["Path"]
+        for entry in entries
+        if isinstance(entry, dict)
+        and isinstance(entry.get("Path"), str)
+        and entry["Path"].startswith("/")
+        and entry.get("Kind") != _DELETED
+    ]
+
+
+def _parse_stat(header: str) -> tuple[int, int] | None:
+    """Return (mode, size) of a path, as the engine encodes them; None for another header."""
+    try:
+        stat = json.loads(base64.b64decode(header, validate=True))
+        return int(stat["mode"]), int(stat["size"])
+    except (binascii.Error, ValueError, LookupError, TypeError, RecursionError, OverflowError):
+        return None

@@ -1,0 +1,158 @@
+"""The data in the layers of containers that a command removes: no volume holds it.
+
+docker deletes the layer with its container. As a rule this is said in one line, and docker runs;
+`[guard] layers` makes a question of it, or silence.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from safe_compose.compose.first_query import has_single_use_inputs
+from safe_compose.core.layers import LayerLoss, describe_losses, find_recreated, find_removed
+from safe_compose.core.observed import Container, Observed
+from safe_compose.core.plan import Plan
+from safe_compose.errors import Interrupted, Refused, SafeComposeError
+from safe_compose.fastpath.layer_data import RECREATE, REMOVE, LayerData, find_data
+from safe_compose.grammar import own_flags
+from safe_compose.grammar.parser import Invocation
+from safe_compose.system.children import hold_standard_descriptors
+from safe_compose.ui import terminal
+from safe_compose.workspace import Workspace, open_workspace
+
+PATIENCE = 0.7
+"""Seconds for the engine's lists of all containers; the first look had the rest of a second."""
+MOST_CHECKED = 16
+"""Most files of a container that are looked at one by one; of more, some certainly exist."""
+
+
+def check(invocation: Invocation) -> None:
+    """Say what a command without a guard of its own takes from the layers of containers.
+
+    A fault on the way changes nothing: docker then runs as it was asked to.
+
+    Raises:
+        Refused: The settings ask for a confirmation, and there was none.
+        OperationFailed: The backup that takes its place failed.
+    """
+    hold_standard_descriptors()
+    if has_single_use_inputs(invocation):
+        return
+    invocation = invocation._replace(own=own_flags.add_environment(invocation.own, os.environ))
+    try:
+        workspace = open_workspace(invocation, guarded=True)
+    except SafeComposeError:
+        return  # docker says itself what is wrong
+    with workspace.engine:
+        try:
+            observed = workspace.engine.commands.look(invocation)
+        except SafeComposeError:
+            return
+        tell(workspace, invocation, observed)
+
+
+def tell(workspace: Workspace, invocation: Invocation, observed: Observed) -> None:
+    """Say what a command takes from the layers of containers, as the settings want it.
+
+    Raises:
+        Refused: They ask for a confirmation, and there was none.
+    """
+    mode, losses = find_losses(workspace, invocation, observed)
+    if not losses:
+        return
+    terminal.say(f"safe-compose: {describe_losses(losses)}; {advise(losses)}")
+    if mode == "ask":
+        _confirm(invocation, losses)
+
+
+def add_warning(workspace: Workspace, made: Plan) -> Plan:
+    """Return a plan that a person confirms anyway, with a warning of what the layers lose."""
+    _, losses = find_losses(workspace, made.invocation, made.observed)
+    if not losses:
+        return made
+    warning = f"{describe_losses(losses)}; {advise(losses)}"
+    return replace(made, warnings=(*made.warnings, warning))
+
+
+def find_losses(
+    workspace: Workspace, invocation: Invocation, observed: Observed
+) -> tuple[str, list[LayerLoss]]:
+    """Return the setting `[guard] layers`, and the containers with data of their own that go.
+
+    A fault of the engine is no reason to stop docker: then there are none.
+    """
+    try:
+        mode = workspace.settings_for(observed, ()).layers
+        if mode == "off" or invocation.verb not in REMOVE | RECREATE:
+            return mode, []
+        recreated = _find_recreated(workspace, invocation, observed)
+    except SafeComposeError:
+        return "off", []
+    until = time.monotonic() + PATIENCE
+    found = look_into(workspace, find_removed(invocation, observed, recreated), until)
+    return mode, [loss for loss in found if loss.unread or not loss.data.is_empty]
+
+
+def look_into(
+    workspace: Workspace, containers: Sequence[Container], until: float
+) -> Iterator[LayerLoss]:
+    """Yield what the layer of each container holds, as far as that is known until a moment."""
+    layers = workspace.engine.layers
+    listed = layers.list_changes([container.id for container in containers], until)
+    for container, changes in zip(containers, listed, strict=True):
+        found = find_data(changes.paths, [mount.destination for mount in container.mounts])
+        sqlite, files = (
+            paths
+            if len(paths) > MOST_CHECKED
+            else tuple(p for p in paths if layers.holds_file(container.id, p, until) is not False)
+            for paths in (found.sqlite, found.files)
+        )
+        data = LayerData(found.databases, sqlite, files)
+        yield LayerLoss(container, data, unread=not changes.whole)
+
+
+def _find_recreated(
+    workspace: Workspace, invocation: Invocation, observed: Observed
+) -> frozenset[str]:
+    """Return the containers that compose would replace; none for a verb that replaces none."""
+    project = observed.project
+    if invocation.verb not in RECREATE or project is None or project.old:
+        return frozenset()
+    hashes = workspace.engine.commands.service_hashes(invocation)
+    if hashes is None:
+        return frozenset()
+    references = {c.image for c in observed.containers if project.owns(c)}
+    found = {name: workspace.engine.docker.image(name) for name in references}
+    images = {name: image.id for name, image in found.items() if image is not None}
+    return find_recreated(invocation, observed, hashes, images)
+
+
+def advise(losses: list[LayerLoss]) -> str:
+    """Return what keeps the data."""
+    return f"to keep it, first: docker cp {losses[0].container.name}:PATH ."
+
+
+def _confirm(invocation: Invocation, losses: list[LayerLoss]) -> None:
+    """Have the loss confirmed by a person or by flags.
+
+    Raises:
+        Refused: It was not.
+    """
+    own = invocation.own
+    projects = {loss.container.project for loss in losses}
+    name = projects.pop() if len(projects) == 1 else None
+    phrase = name or losses[0].container.name
+    if own.confirm is not None or own.non_interactive or (ask := terminal.Terminal.open()) is None:
+        if own.confirm == phrase:
+            return
+        raise Refused(
+            "[guard] layers asks for a confirmation before data in a container's own layer goes",
+            next_step=f"{advise(losses)}; then add --confirm {phrase}",
+        )
+    try:
+        answer = ask.ask("Go on without it? [y/N] ")
+    except KeyboardInterrupt as stop:
+        raise Interrupted("interrupted; nothing was removed") from stop
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Refused("not confirmed; nothing was removed")
