@@ -123,7 +123,7 @@ NAMES_A_KIND = {
     "credentials/account.py": "which variables of an image hold an account",
     "credentials/search.py": "words that too many passwords are",
     "operations/restore/database": "one database alone is restored to PostgreSQL only",
-    "operations/setup.py": "whose password can be set without the old one",
+    "operations/setup/inspect.py": "whose password can be set without the old one",
     "store/catalogue/restore_databases.py": "what a person types for a kind",
 }
 """Files and folders outside of `databases` that name a kind of database, and for what; nothing is

@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from safe_compose.errors import ConfigError, Refused
-from safe_compose.operations import setup
+from safe_compose.operations.setup import propose
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject
 from testing.stacks import FILES
@@ -39,7 +39,7 @@ TIERS = {"data": "critical", "a b": "important"}
     ],
 )
 def test_what_stands_in_it_stays_and_only_what_is_missing_comes(text: str) -> None:
-    after = setup.add_volumes(text, TIERS, LINES, "x.toml")
+    after = propose.add_volumes(text, TIERS, LINES, "x.toml")
     before, found = (
         tomllib.loads(text.removeprefix("\ufeff")),
         tomllib.loads(after.removeprefix("\ufeff")),
@@ -50,7 +50,7 @@ def test_what_stands_in_it_stays_and_only_what_is_missing_comes(text: str) -> No
     }
     kept = iter(after.splitlines())
     assert all(line in kept for line in text.splitlines()), "every line is there, in its order"
-    assert setup.add_volumes(after, TIERS, LINES, "x.toml") == after
+    assert propose.add_volumes(after, TIERS, LINES, "x.toml") == after
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ def test_what_stands_in_it_stays_and_only_what_is_missing_comes(text: str) -> No
 )
 def test_what_cannot_be_added_to_without_guessing_is_refused_with_the_lines(text: str) -> None:
     with pytest.raises(Refused) as refused:
-        setup.add_volumes(text, TIERS, LINES, "x.toml")
+        propose.add_volumes(text, TIERS, LINES, "x.toml")
     assert 'data = "critical"' in str(refused.value.next_step)
 
 
 def test_a_file_that_does_not_read_is_78() -> None:
     with pytest.raises(ConfigError, match="nothing was written"):
-        setup.add_volumes("[volumes\n", TIERS, LINES, "x.toml")
+        propose.add_volumes("[volumes\n", TIERS, LINES, "x.toml")
 
 
 def test_the_guide_for_ci_shows_exactly_this_job() -> None:
-    assert f"```yaml\n{setup.make_deploy_job(['db'])}```\n" in (DOCS / "ci.md").read_text("utf-8")
+    assert f"```yaml\n{propose.make_deploy_job(['db'])}```\n" in (DOCS / "ci.md").read_text("utf-8")
 
 
 # -- a project -------------------------------------------------------------------------------------

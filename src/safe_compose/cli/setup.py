@@ -21,7 +21,8 @@ from safe_compose.cli.options import (
     print_json,
 )
 from safe_compose.compose.files import Files
-from safe_compose.operations import setup
+from safe_compose.operations.setup import files as setup_files
+from safe_compose.operations.setup import inspect, propose
 from safe_compose.store.schedules import Schedules
 from safe_compose.ui import pickers, tables, terminal
 from safe_compose.ui.table_layout import Cell, Column
@@ -50,11 +51,11 @@ def set_up(
     invocation = make_down(project, files)
     workspace = open_workspace(invocation)
     with closing(workspace.engine):
-        found = setup.inspect(workspace, invocation)
+        found = inspect.inspect(workspace, invocation)
         may_ask = not (yes or non_interactive or dry_run or as_json)
         tiers = _choose_tiers(found, may_ask=may_ask, as_json=as_json)
-        written = setup.propose(found, found.select_lasting(tiers), deploy=deploy)
-        setup.refuse_unless_possible(written)
+        written = propose.propose(found, found.select_lasting(tiers), deploy=deploy)
+        setup_files.refuse_unless_possible(written)
         act = bool(written) and not dry_run and (yes or not as_json)
         if not as_json:
             for file in written:
@@ -63,18 +64,20 @@ def set_up(
         if act:
             question = f"Write {'these' if len(written) > 1 else 'this'}?"
             ask_yes(question, yes=yes, ask=not non_interactive, nothing="nothing was written")
-            setup.apply(written)
+            setup_files.apply(written)
         if as_json:
-            print_json({"setup": setup.to_json(found, written, done=act or not written)})
+            print_json({"setup": inspect.to_json(found, written, done=act or not written)})
             return
         if not written:
             terminal.say("safe-compose: everything is in place, nothing was written")
         scheduled = Schedules(workspace.catalogue.root).of(found.project.name) is not None
-        for step in setup.list_next_steps(found, scheduled=scheduled):
+        for step in inspect.list_next_steps(found, scheduled=scheduled):
             terminal.say(f"safe-compose: {step}")
 
 
-def _choose_tiers(found: setup.SetupFindings, *, may_ask: bool, as_json: bool) -> Mapping[str, str]:
+def _choose_tiers(
+    found: inspect.SetupFindings, *, may_ask: bool, as_json: bool
+) -> Mapping[str, str]:
     """Return the tier of each volume, as a person at the terminal chooses it or as proposed."""
     rows = [(r.key, r.tier, r.why) for r in found.rows]
     if rows and may_ask and sys.stdin.isatty() and sys.stderr.isatty():

@@ -17,7 +17,8 @@ from safe_compose.cli.options import (
     print_json,
 )
 from safe_compose.core.text import join_for_shell
-from safe_compose.operations import setup
+from safe_compose.operations.setup import files as setup_files
+from safe_compose.operations.setup import inspect, propose
 from safe_compose.store.schedules import Schedules
 from safe_compose.ui import tables, terminal
 from safe_compose.ui.table_layout import Cell, Column
@@ -37,14 +38,14 @@ def start(
     invocation = make_down(project, files)
     workspace = open_workspace(invocation)
     with closing(workspace.engine):
-        found = setup.inspect(workspace, invocation)
-        edits = setup.propose(
+        found = inspect.inspect(workspace, invocation)
+        edits = propose.propose(
             found, found.select_lasting({r.key: r.tier for r in found.rows}), deploy=False
         )
-        setup.refuse_unless_possible(edits)
+        setup_files.refuse_unless_possible(edits)
         scheduled = Schedules(workspace.catalogue.root).of(found.project.name) is not None
     if as_json and (not yes or dry_run or not found.rows):
-        print_json({"setup": setup.to_json(found, edits, done=False)})
+        print_json({"setup": inspect.to_json(found, edits, done=False)})
         return
     if not as_json:
         _tell_plan(found, edits)
@@ -54,7 +55,7 @@ def start(
         f"Protect {found.project.name}?", yes=yes, ask=not non_interactive,
         nothing="nothing was written and no backup was made",
     )  # fmt: skip
-    setup.apply(edits)
+    setup_files.apply(edits)
     make_backup(project=project, files=files, as_json=as_json)
     if not scheduled:
         words = ["--project", project] if project else []
@@ -64,7 +65,7 @@ def start(
     terminal.say("safe-compose: whatever `docker compose down -v` deletes: safe-compose undo")
 
 
-def _tell_plan(found: setup.SetupFindings, files: Sequence[setup.SetupFile]) -> None:
+def _tell_plan(found: inspect.SetupFindings, files: Sequence[setup_files.SetupFile]) -> None:
     """Print the volumes with their tiers, and what a yes does."""
     columns = [Column("volume"), Column("tier"), Column("why", is_prose=True)]
     cells = [[Cell(text) for text in (r.key, r.tier, r.why)] for r in found.rows]
