@@ -128,9 +128,11 @@ class PrivateEngine:
 
 
 @contextmanager
-def private_engine(images: Sequence[str], data: Path | None = None) -> Iterator[PrivateEngine]:
+def private_engine(
+    images: Sequence[str], data: Path | None = None, options: Sequence[str] = ()
+) -> Iterator[PrivateEngine]:
     """Start it with these images of the first engine, and stop it with all that it holds. data:
-    where it keeps that, a folder on another disk for one.
+    where it keeps that, a folder on another disk for one. options: more of its dockerd.
 
     Needs root, as the first one does. Its log is shown when it does not start.
     """
@@ -146,6 +148,7 @@ def private_engine(images: Sequence[str], data: Path | None = None) -> Iterator[
         dockerd, "--data-root", str(data or folder / "data"), "--exec-root", str(folder / "exec"),
         "--pidfile", str(folder / "pid"), "--host", f"unix://{folder / 'docker.sock'}",
         "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
+        *options,
     ]  # fmt: skip
     engine = PrivateEngine(folder, argv)
     try:

@@ -113,6 +113,14 @@ def _seal(patch: pytest.MonkeyPatch, home: Path) -> None:
             link.symlink_to(plugin)
 
 
+def _let_pass(folder: Path) -> None:
+    """Let an engine of another user reach what tests have it mount, by its path."""
+    for each in (folder, *folder.parents):
+        if (mode := each.stat().st_mode) & 0o001:
+            return
+        each.chmod(mode | 0o011)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _sealed_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fixtures that outlive one test run sealed as well."""
@@ -130,6 +138,8 @@ def sealed_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     home = tmp_path / "home"
     _seal(monkeypatch, home)
+    if chosen().rootless:
+        _let_pass(tmp_path)
     return home
 
 
