@@ -192,6 +192,10 @@ def test_doctor_finds_a_database_in_a_folder_that_two_services_share_and_git_doe
     said = "\n".join(found["attention"])
     assert f"the postgres database in folder {path} is shared: db and other may all write" in said
     assert f"Add /pg/ to {project.folder}/.gitignore" in said
+    tables = safe_compose("doctor", "--verbose", cwd=project.folder).stdout
+    assert (
+        "# databases in folders of the host" in tables and f"{path}\tpostgres\tdb,other" in tables
+    )
     (project.folder / ".gitignore").write_text("pg\n")
     (project.folder / "compose.yaml").write_text(IN_FOLDERS.replace('"./pg:/pg", ', ""))
     project.docker("compose", "create", "--pull", "never")

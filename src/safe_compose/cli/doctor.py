@@ -179,28 +179,59 @@ def _print_project(
         for v in project["volumes"]
     ]
     tables.print_table(columns, rows, title=f"project {project['name']}", empty="no volumes")
+    if project["folders"]:
+        _print_folders(project["folders"])
     if project["passwords"]:
-        words = {
-            True: Cell("the one of the files", style=GOOD),
-            False: Cell("ANOTHER ONE", style=BAD),
-            None: Cell("unknown", style=CAREFUL),
-        }
-        columns = [Column("service"), Column("role"), Column("the database has")]
-        rows = [
-            [Cell(p["service"]), Cell(p["role"] or ""), words[p["agrees"]], Cell(p["why"] or "")]
-            for p in project["passwords"]
-        ]
-        columns.append(Column("why", is_prose=True))
-        tables.print_table(columns, rows, title="passwords of its databases")
+        _print_passwords(project["passwords"])
     if project["predecessors"]:
-        columns = [
-            Column("volume"),
-            Column("size", 1, is_number=True),
-            Column("may be an earlier"),
-            Column("why", is_prose=True),
+        _print_predecessors(project["predecessors"])
+
+
+def _print_passwords(passwords: Sequence[Mapping[str, Any]]) -> None:
+    words = {
+        True: Cell("the one of the files", style=GOOD),
+        False: Cell("ANOTHER ONE", style=BAD),
+        None: Cell("unknown", style=CAREFUL),
+    }
+    columns = [Column("service"), Column("role"), Column("the database has")]
+    rows = [
+        [Cell(p["service"]), Cell(p["role"] or ""), words[p["agrees"]], Cell(p["why"] or "")]
+        for p in passwords
+    ]
+    columns.append(Column("why", is_prose=True))
+    tables.print_table(columns, rows, title="passwords of its databases")
+
+
+def _print_predecessors(predecessors: Sequence[Mapping[str, Any]]) -> None:
+    columns = [
+        Column("volume"),
+        Column("size", 1, is_number=True),
+        Column("may be an earlier"),
+        Column("why", is_prose=True),
+    ]
+    rows = [
+        [Cell(p["volume"]), tables.size_cell(p["bytes"]), Cell(p["of"]), Cell(p["why"])]
+        for p in predecessors
+    ]
+    tables.print_table(columns, rows, title="volumes that look like its own")
+
+
+def _print_folders(folders: Sequence[Mapping[str, Any]]) -> None:
+    columns = [
+        Column("folder"),
+        Column("database"),
+        Column("services", 1),
+        Column("file system", 2),
+        Column("problems", is_prose=True),
+    ]
+    rows = [
+        [
+            Cell(f["path"]),
+            Cell(f["kind"]),
+            tables.names_cell(f["services"]),
+            Cell(f["file_system"] or "unknown", f["file_system"] or ""),
+            Cell("; ".join(f["problems"]), style=BAD),
         ]
-        rows = [
-            [Cell(p["volume"]), tables.size_cell(p["bytes"]), Cell(p["of"]), Cell(p["why"])]
-            for p in project["predecessors"]
-        ]
-        tables.print_table(columns, rows, title="volumes that look like its own")
+        for f in folders
+    ]
+    tables.print_table(columns, rows, title="databases in folders of the host")

@@ -51,42 +51,15 @@ def volumes(
     rules = workspace.rules(observed)
     observed = workspace.trusting(observed)
     chosen = _choose_volumes(observed, names or (), every=every)
-    first = [(v, policy.judge(v, observed, rules, None)) for v in chosen]
-    inspected = judge(workspace, [v for v, verdict in first if verdict.looks], observed, rules)
-    verdicts = {verdict.volume: verdict for verdict in inspected}
-    shown = [
-        _ShownVolume(v, verdicts.get(v.name, verdict), [c.name for c in observed.users(v.name)])
-        for v, verdict in first
-    ]
-    locks = deletion_lock.read_states(workspace, observed)
+    shown = _inspect(workspace, observed, rules, chosen)
     of = None if every or observed.project is None else observed.project.name
-    copies = _find_copies(workspace, shown)
     lost = _describe_losses(workspace, shown, of)
     if as_json:
         newest = workspace.newest_verified()
-        print_json(
-            {
-                "losses": lost,
-                "volumes": [
-                    {
-                        "name": one.volume.name,
-                        "project": one.volume.project,
-                        "tier": one.verdict.tier.value,
-                        "why": one.verdict.why,
-                        "kind": one.verdict.kind,
-                        "in_use_by": one.users,
-                        "lock": locks[one.volume.name],
-                        "last_backup": newest.get(one.volume.name),
-                        "elsewhere": copies[one.volume.name],
-                    }
-                    for one in shown
-                ],
-            }
-        )
+        print_json({"losses": lost, "volumes": [_to_json(one, newest) for one in shown]})
         return
-    moments = tables.Moments(read_clock(), utc)
     _print_losses(lost)
-    _print_volumes(shown, locks, copies, workspace, moments, project=of)
+    _print_volumes(shown, workspace, tables.Moments(read_clock(), utc), project=of)
 
 
 class _ShownVolume(NamedTuple):
@@ -95,6 +68,44 @@ class _ShownVolume(NamedTuple):
     volume: Volume
     verdict: policy.Verdict
     users: list[str]
+    lock: str | None
+    """The state of its lock, as in `deletion_lock.read_states`."""
+    elsewhere: Mapping[str, str] | None
+    """Its newest verified copy off this machine: `created`, `at`."""
+
+
+def _inspect(
+    workspace: Workspace, observed: Observed, rules: Sequence[policy.Rule], chosen: Sequence[Volume]
+) -> list[_ShownVolume]:
+    first = [(v, policy.judge(v, observed, rules, None)) for v in chosen]
+    inspected = judge(workspace, [v for v, verdict in first if verdict.looks], observed, rules)
+    verdicts = {verdict.volume: verdict for verdict in inspected}
+    locks = deletion_lock.read_states(workspace, observed)
+    copies = _find_copies(workspace, [v.name for v in chosen])
+    return [
+        _ShownVolume(
+            v,
+            verdicts.get(v.name, verdict),
+            [c.name for c in observed.users(v.name)],
+            locks.get(v.name),
+            copies[v.name],
+        )
+        for v, verdict in first
+    ]
+
+
+def _to_json(one: _ShownVolume, newest: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "name": one.volume.name,
+        "project": one.volume.project,
+        "tier": one.verdict.tier.value,
+        "why": one.verdict.why,
+        "kind": one.verdict.kind,
+        "in_use_by": one.users,
+        "lock": one.lock,
+        "last_backup": newest.get(one.volume.name),
+        "elsewhere": one.elsewhere,
+    }
 
 
 def _choose_volumes(observed: Observed, names: Sequence[str], *, every: bool) -> Sequence[Volume]:
@@ -120,15 +131,15 @@ def _choose_volumes(observed: Observed, names: Sequence[str], *, every: bool) ->
 
 
 def _find_copies(
-    workspace: Workspace, shown: Sequence[_ShownVolume]
+    workspace: Workspace, names: Sequence[str]
 ) -> Mapping[str, Mapping[str, str] | None]:
-    """Return, of each volume, the newest verified copy off this machine: `created`, `at`."""
+    """Return, of each volume, the newest verified copy off this machine."""
     verified = [
         b
         for b in workspace.catalogue.reader.list_summaries()
         if b.counts and b.engine_id == workspace.engine.id
     ]
-    known = {v.volume.name: losses.describe_copies(v.volume.name, verified) for v in shown}
+    known = {name: losses.describe_copies(name, verified) for name in names}
     return {
         name: {"created": one["elsewhere"], "at": one["at"]} if one["elsewhere"] else None
         for name, one in known.items()
@@ -161,8 +172,6 @@ def _print_losses(lost: Sequence[Mapping[str, Any]]) -> None:
 
 def _print_volumes(
     shown: Sequence[_ShownVolume],
-    locks: Mapping[str, str | None],
-    copies: Mapping[str, Mapping[str, str] | None],
     workspace: Workspace,
     moments: tables.Moments,
     *,
@@ -187,10 +196,10 @@ def _print_volumes(
             Cell("" if project else one.volume.project or "", one.volume.project or ""),
             Cell(one.verdict.tier.value),
             _newest_cell(newest.get(one.volume.name), one.verdict.tier, shorten, moments),
-            _lock_cell(locks[one.volume.name]),
+            _lock_cell(one.lock),
             tables.names_cell(one.users),
             Cell(one.verdict.why),
-            _copy_cell(copies[one.volume.name], one.verdict.tier, moments),
+            _copy_cell(one.elsewhere, one.verdict.tier, moments),
         ]
         for one in shown
     ]
