@@ -22,7 +22,7 @@ from safe_compose.system.process import make_id, read_clock
 # These packages are imported while docker and compose answer the first questions.
 if TYPE_CHECKING:
     from safe_compose.core.backup import BackupSummary
-    from safe_compose.core.observed import Observed, Volume
+    from safe_compose.core.observed import Location, Observed
     from safe_compose.core.policy import Rule
     from safe_compose.settings.foreign_settings import ForeignSetting
     from safe_compose.settings.load import Settings
@@ -233,7 +233,7 @@ class Workspace:
             for name, folder in new:
                 records.note(self.engine.id, name, folder)
 
-    def settings_for(self, observed: "Observed", volumes: "Sequence[Volume]") -> "Settings":
+    def settings_for(self, observed: "Observed", volumes: "Sequence[Location]") -> "Settings":
         """Return the settings that apply to these volumes, approved by a person or not.
 
         The redirections, encryption and retention of a project's file apply only when every volume
@@ -256,7 +256,7 @@ class Workspace:
         )
         return settings.personal
 
-    def list_not_own(self, observed: "Observed", volumes: "Sequence[Volume]") -> frozenset[str]:
+    def list_not_own(self, observed: "Observed", volumes: "Sequence[Location]") -> frozenset[str]:
         """Return the volumes to which the user's own settings apply instead of the project's file.
 
         Returns:
@@ -268,7 +268,7 @@ class Workspace:
         return frozenset(self._list_not_own(observed, volumes))
 
     def for_volumes(
-        self, observed: "Observed", volumes: "Sequence[Volume]", doing: str
+        self, observed: "Observed", volumes: "Sequence[Location]", doing: str
     ) -> "Workspace":
         """Return this workspace with the settings of these volumes and the store they name.
 
@@ -299,7 +299,7 @@ class Workspace:
             journal=Journal(settings.store, settings.access),
         )
 
-    def _list_not_own(self, observed: "Observed", volumes: "Sequence[Volume]") -> list[str]:
+    def _list_not_own(self, observed: "Observed", volumes: "Sequence[Location]") -> list[str]:
         """Return the volumes that are not the project's: without its label, or used by others.
 
         An anonymous volume has no label. It is the project's if only the project's containers use

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from safe_compose.core import backup_set
+from safe_compose.core import backup_set, folders
 from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import (
     HELPER_LABEL,
@@ -116,7 +116,7 @@ def test_volumes_count_by_declaration_by_label_and_by_any_container_of_the_proje
     )
 
 
-def test_what_is_not_there_and_what_the_host_holds_are_named_with_the_reason() -> None:
+def test_what_is_not_there_is_named_with_the_reason() -> None:
     observed = Observed(
         "unix:///x",
         "E",
@@ -130,31 +130,28 @@ def test_what_is_not_there_and_what_the_host_holds_are_named_with_the_reason() -
                 DeclaredMount("later", "app", "shop_a", "/a"),
                 DeclaredMount("later", "app", "b", "/b"),
             ),
-            folders=(
-                FolderMount("/srv/photos", "web", "/data"),
-                FolderMount("/srv/conf", "proxy", "/conf", read_only=True),
-            ),
         ),
     )
     found = {(o.name, o.kind): o for o in backup_set.select_volumes(observed).omitted}
     assert set(found) == {
         ("shop_a", "volume"),
         ("b", "volume"),
-        ("/srv/photos", "folder"),
-        ("/srv/conf", "folder"),
     }
     assert found["shop_a", "volume"].reason == "not created yet (service later)"
     assert found["b", "volume"].reason == "external, and it is not there"
-    assert "web:/data" in found["/srv/photos", "folder"].reason
-    assert "proxy:/conf, read-only" in found["/srv/conf", "folder"].reason
     assert not any(o.lacking for o in found.values())
 
 
 def test_whatever_a_compose_file_calls_its_things_the_backup_stays_readable() -> None:
-    folders = tuple(FolderMount("/srv/x" * 900, f"web{n}", "/data") for n in range(300))
+    mounts = tuple(FolderMount("/srv/x" * 900, f"web{n}", "/data") for n in range(300))
     strange = (DeclaredVolume("a", "no name of a volume\n"), DeclaredVolume("b", "b" * 9000))
-    project = Project("shop", "folder", "config", volumes=strange, folders=folders)
-    omitted = backup_set.select_volumes(Observed("unix:///x", "E", project=project)).omitted
+    project = Project("shop", "folder", "config", volumes=strange, folders=mounts)
+    observed = Observed("unix:///x", "E", project=project)
+    [mounted] = folders.list_mounted(observed)
+    omitted = (
+        *backup_set.select_volumes(observed).omitted,
+        backup_set.omit_folder(mounted.name, mounted.where),
+    )
     record = VolumeRecord("shop_data", "local", {}, {}, "", "critical", "files", False, "cold")
     when = "2026-11-22T07:27:00Z"
     kept = Backup(
@@ -171,7 +168,7 @@ def test_whatever_a_compose_file_calls_its_things_the_backup_stays_readable() ->
         omitted=omitted,
     )
     assert len(omitted) == 3 and checks.find_fault(kept) is None
-    assert "; web4:/data and 295 more: copy it yourself" in omitted[-1].reason
+    assert "; web4:/data and 295 more" in omitted[-1].reason
 
 
 # -- against a real engine -------------------------------------------------------------------------

@@ -7,7 +7,6 @@ external volumes, locked ones and those of containers that it leaves alone, but 
 all the same.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,29 +15,18 @@ from safe_compose.core.observed import (
     HELPER_LABEL,
     SCRATCH_LABEL,
     TRASH_LABEL,
-    Container,
-    FolderMount,
+    Location,
     Observed,
     Project,
     Volume,
+    describe_location,
+    location_of,
 )
 from safe_compose.core.policy import Verdict
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.core.tier import Tier
 
 _OURS = frozenset({HELPER_LABEL, SCRATCH_LABEL, TRASH_LABEL})
-_OF_THE_MACHINE = (
-    "/proc",
-    "/sys",
-    "/dev",
-    "/etc/localtime",
-    "/etc/timezone",
-    "/var/run/docker.sock",
-    "/run/docker.sock",
-)
-"""Paths that many containers mount from the host and that hold no user data."""
-_PLACES = 5
-"""Most mount points of a folder that are named."""
 _LONGEST = 2000
 """Largest number of characters of one text."""
 
@@ -49,12 +37,13 @@ class BackupSet(NamedTuple):
     volumes: tuple[Volume, ...]
     """Every existing volume that its services mount, by name."""
     omitted: tuple[Omission, ...]
-    """Objects that they mount and no backup can hold: volumes that do not exist, folders of the
-    host."""
+    """Volumes that they mount and that do not exist."""
 
 
 def select_volumes(observed: Observed) -> BackupSet:
-    """Return the volumes and folders that the services of the observed project mount.
+    """Return the volumes that the services of the observed project mount.
+
+    Folders of the host: `core.folders`.
 
     The set is empty where no project was found. It holds volumes that the compose file declares,
     also for inactive profiles and whether external or not; volumes with the project's label; and
@@ -76,7 +65,7 @@ def select_volumes(observed: Observed) -> BackupSet:
     volumes = tuple(sorted((v for v in observed.volumes if v.name in wanted), key=lambda v: v.name))
     absent = sorted(wanted - {v.name for v in volumes})
     missing = (_omission(name, "volume", declared.get(name, "it is not there")) for name in absent)
-    return BackupSet(volumes, (*missing, *_folders(project, containers)))
+    return BackupSet(volumes, tuple(missing))
 
 
 def add_idle_mounts(observed: Observed) -> Observed:
@@ -102,31 +91,6 @@ def _list_declared(project: Project) -> dict[str, str]:
     return found
 
 
-def _folders(project: Project, containers: Iterable[Container]) -> Iterator[Omission]:
-    """Yield each folder or file of the host once, with its mount points."""
-    mounted = (
-        FolderMount(
-            mount.source, container.service or container.name, mount.destination, mount.read_only
-        )
-        for container in containers
-        for mount in container.mounts
-        if mount.type == "bind" and mount.source
-    )
-    places: dict[str, dict[str, None]] = {}
-    for folder in (*project.folders, *mounted):
-        if not any(
-            folder.path == place or folder.path.startswith(f"{place}/") for place in _OF_THE_MACHINE
-        ):
-            place = f"{folder.user}:{folder.destination}{', read-only' if folder.read_only else ''}"
-            places.setdefault(folder.path, {})[place] = None
-    for path in sorted(places):
-        more = len(places[path]) - _PLACES
-        where = "; ".join(list(places[path])[:_PLACES]) + (f" and {more} more" if more > 0 else "")
-        yield _omission(
-            path, "folder", f"a folder or file of the host, mounted at {where}: copy it yourself"
-        )
-
-
 def _omission(name: str, kind: str, reason: str, tier: str = "") -> Omission:
     """Return an omission that fits into a manifest, whatever names a compose file uses."""
     return Omission(
@@ -134,7 +98,7 @@ def _omission(name: str, kind: str, reason: str, tier: str = "") -> Omission:
     )
 
 
-def explain_omission(volume: Volume, verdict: Verdict, observed: Observed) -> Omission | None:
+def explain_omission(volume: Location, verdict: Verdict, observed: Observed) -> Omission | None:
     """Return why an existing volume does not belong in a backup; None for one that does."""
     if verdict.tier is Tier.DISPOSABLE:
         return omit_disposable(verdict)
@@ -147,9 +111,15 @@ def explain_omission(volume: Volume, verdict: Verdict, observed: Observed) -> Om
     return None
 
 
+def omit_folder(path: str, reason: str, tier: str = "") -> Omission:
+    """Return the omission of a folder of the host."""
+    return _omission(path, "folder", reason, tier)
+
+
 def omit_disposable(verdict: Verdict) -> Omission:
-    """Return the omission of a disposable volume."""
-    return _omission(verdict.volume, "volume", f"disposable: {verdict.why}", Tier.DISPOSABLE.value)
+    """Return the omission of a disposable location."""
+    kind = location_of(verdict.volume)
+    return _omission(verdict.volume, kind, f"disposable: {verdict.why}", Tier.DISPOSABLE.value)
 
 
 def omit_closed(record: VolumeRecord) -> list[Omission]:
@@ -162,7 +132,7 @@ def omit_closed(record: VolumeRecord) -> list[Omission]:
     return [
         replace(
             _omission(
-                f"database {name} of volume {record.name}",
+                f"database {name} of {describe_location(record.name)}",
                 "database",
                 "it accepts no connections, so nobody can dump it",
                 record.tier,
@@ -178,9 +148,9 @@ def omit_closed(record: VolumeRecord) -> list[Omission]:
 
 
 def omit_failed(name: str, tier: str, reason: str, next_step: str | None) -> Omission:
-    """Return the omission of a volume that belongs in a backup and could not be backed up."""
+    """Return the omission of a location that belongs in a backup and could not be backed up."""
     return replace(
-        _omission(name, "volume", hide_secrets(reason), tier),
+        _omission(name, location_of(name), hide_secrets(reason), tier),
         lacking=True,
         next_step=hide_secrets(next_step or "")[:_LONGEST],
     )

@@ -329,6 +329,10 @@ class FolderMount:
     """The service, or the container where it has none."""
     destination: str
     read_only: bool = False
+    image: str = ""
+    """The reference of its user's image."""
+    pgdata: str = ""
+    """PGDATA as its user sets it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from posixpath import normpath
 from typing import Any
 
+from safe_compose.core.known_folders import claim_of_folder
 from safe_compose.core.known_images import (
     ROOT,
     Claim,
@@ -23,8 +24,8 @@ from safe_compose.core.observed import (
     VOLUME_LABEL,
     WORKING_DIR_LABEL,
     Container,
+    Location,
     Observed,
-    Volume,
 )
 from safe_compose.core.tier import Tier
 
@@ -53,9 +54,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The value of one volume."""
+    """The value of one location."""
 
     volume: str
+    """The name of the location: a volume's, or see `observed.Location`."""
     tier: Tier
     why: str
     """A description for the confirmation screen and for `--explain`."""
@@ -70,7 +72,7 @@ class Verdict:
 
 
 def judge(
-    volume: Volume,
+    volume: Location,
     observed: Observed,
     rules: Sequence[Rule],
     content: Sequence[str] | None,
@@ -109,7 +111,7 @@ def judge(
     return Verdict(volume.name, tier, why, known.kind, explicit, () if explicit else known.looks)
 
 
-def is_protected(volume: Volume, observed: Observed, rules: Sequence[Rule]) -> bool:
+def is_protected(volume: Location, observed: Observed, rules: Sequence[Rule]) -> bool:
     """Return whether a rule that nothing lowers requires a backup of the volume."""
     return any(
         rule.floor and rule.tier is not Tier.DISPOSABLE and _matches(rule, volume, observed)
@@ -117,7 +119,7 @@ def is_protected(volume: Volume, observed: Observed, rules: Sequence[Rule]) -> b
     )
 
 
-def find_other_project(volume: Volume, observed: Observed) -> str | None:
+def find_other_project(volume: Location, observed: Observed) -> str | None:
     """Return the other project that a volume belongs to, or None.
 
     The volume's label decides, then the labels of the containers that use it, and, for a project of
@@ -144,7 +146,7 @@ def _describe_rule(rule: Rule) -> str:
     return f"protected ({rule.source})" if rule.floor else f"{rule.source} says {rule.tier.value}"
 
 
-def _belongs(volume: Volume, observed: Observed) -> bool:
+def _belongs(volume: Location, observed: Observed) -> bool:
     """Return whether a volume is of the command's project: by declaration, label or containers."""
     project = observed.project
     return project is not None and (
@@ -154,7 +156,7 @@ def _belongs(volume: Volume, observed: Observed) -> bool:
     )
 
 
-def is_own(volume: Volume, observed: Observed, project: str) -> bool:
+def is_own(volume: Location, observed: Observed, project: str) -> bool:
     """Return whether a volume belongs to a project and to no other.
 
     It has the project's label, no container of another project, or of the same name in another
@@ -178,11 +180,11 @@ def _is_elsewhere(project: str, observed: Observed) -> bool:
     )
 
 
-def _only_reads(user: Container, volume: Volume) -> bool:
-    return all(m.read_only for m in user.mounts if m.type == "volume" and m.name == volume.name)
+def _only_reads(user: Container, volume: Location) -> bool:
+    return all(m.read_only for m in user.mounts if m.location == volume.name)
 
 
-def add_label_of_users(volume: Volume, observed: Observed) -> Volume:
+def add_label_of_users(volume: Location, observed: Observed) -> Location:
     """Return an anonymous volume with the label of the one project whose containers alone use it.
 
     Any other volume is returned unchanged.
@@ -193,7 +195,7 @@ def add_label_of_users(volume: Volume, observed: Observed) -> Volume:
     return replace(volume, labels={**volume.labels, PROJECT_LABEL: str(next(iter(owners)))})
 
 
-def _may_lower(rule: Rule, volume: Volume, observed: Observed) -> bool:
+def _may_lower(rule: Rule, volume: Location, observed: Observed) -> bool:
     """Return whether a rule may lower a volume's tier.
 
     A rule of a project's own files can lower only that project's volumes; it can raise all others.
@@ -203,7 +205,7 @@ def _may_lower(rule: Rule, volume: Volume, observed: Observed) -> bool:
     return not rule.own or (rule.project is not None and is_own(volume, observed, rule.project))
 
 
-def list_ignored(volume: Volume, observed: Observed, rules: Sequence[Rule]) -> list[str]:
+def list_ignored(volume: Location, observed: Observed, rules: Sequence[Rule]) -> list[str]:
     """Return the sources of rules that would lower a volume but do not count.
 
     They do not count because the volume is not the project's own.
@@ -213,7 +215,7 @@ def list_ignored(volume: Volume, observed: Observed, rules: Sequence[Rule]) -> l
     return [r.source for r in lowering if not _may_lower(r, volume, observed)]
 
 
-def _matches(rule: Rule, volume: Volume, observed: Observed) -> bool:
+def _matches(rule: Rule, volume: Location, observed: Observed) -> bool:
     if rule.of_project:
         # Only a volume that belongs to one project alone may be lowered as part of it.
         owners = {volume.project} if volume.project else set()
@@ -223,6 +225,9 @@ def _matches(rule: Rule, volume: Volume, observed: Observed) -> bool:
         matching = [o for o in owners if o is not None and fnmatchcase(o, rule.pattern)]
         raises = rule.floor or rule.only_raises or rule.tier is Tier.CRITICAL
         return bool(matching) if raises else len(matching) == len(owners) > 0
+    if volume.location != "volume":
+        # the names of volumes have patterns of their own: "*" under [volumes] means no folder
+        return rule.pattern.startswith(volume.name[:1]) and fnmatchcase(volume.name, rule.pattern)
     names = {volume.name}
     if (
         rule.project is not None
@@ -237,7 +242,7 @@ def _matches(rule: Rule, volume: Volume, observed: Observed) -> bool:
     return any(fnmatchcase(name, rule.pattern) for name in names)
 
 
-def _compose_words(volume: Volume, observed: Observed) -> list[Rule]:
+def _compose_words(volume: Location, observed: Observed) -> list[Rule]:
     """Return the rules of `x-safe-compose` for the volume and for the whole project.
 
     A word that is no tier counts as critical.
@@ -268,7 +273,9 @@ def _compose_tier(word: str, source: str) -> tuple[Tier, str]:
         return Tier.CRITICAL, f"{source} (its word {word!r} is no tier)"
 
 
-def _claim_by_knowledge(volume: Volume, observed: Observed, content: Sequence[str] | None) -> Claim:
+def _claim_by_knowledge(
+    volume: Location, observed: Observed, content: Sequence[str] | None
+) -> Claim:
     """Return the claim of built-in knowledge: image and path, then content, else critical.
 
     Content counts for volumes that no image rule knows. An image's name is a word in a compose
@@ -280,7 +287,7 @@ def _claim_by_knowledge(volume: Volume, observed: Observed, content: Sequence[st
     uses = _uses(volume, observed)
     claims = [
         (use, claim if claim is None or use.own or claim.tier is Tier.CRITICAL else None)
-        for use, claim in _claims(uses)
+        for use, claim in _claims(volume, uses)
     ]
     known = [claim for _, claim in claims if claim is not None]
     strangers = [use for use, claim in claims if claim is None and not use.read_only]
@@ -307,18 +314,15 @@ def _claim_by_knowledge(volume: Volume, observed: Observed, content: Sequence[st
     if found is not None:
         return strictest_of([found, *known])
     if strangers or not known:
-        if (
-            content is not None
-            and len(content) == 0
-            and not any(c.tier is Tier.CRITICAL for c in known)
-        ):
+        empty = content is not None and len(content) == 0
+        if empty and not any(c.tier is Tier.CRITICAL for c in known):
             return Claim(Tier.DISPOSABLE, "unknown", "empty")
         where = (
             f"image {strangers[0].image} at {strangers[0].destination}"
             if strangers
             else "no container uses it"
         )
-        if strangers and any(claim is not None for _, claim in _claims(strangers)):
+        if strangers and any(claim is not None for _, claim in _claims(volume, strangers)):
             where += ", but it lacks the label of that container's project"
         known.append(Claim(Tier.CRITICAL, "unknown", f"nobody here knows what is in it ({where})"))
     return _merge_looks(known)
@@ -335,12 +339,17 @@ def _merge_looks(claims: Sequence[Claim]) -> Claim:
     return strictest._replace(looks=tuple(sorted(looks)))
 
 
-def _claims(uses: Iterable[VolumeUse]) -> list[tuple[VolumeUse, Claim | None]]:
+def _claims(location: Location, uses: Iterable[VolumeUse]) -> list[tuple[VolumeUse, Claim | None]]:
     """Return the claim of each use.
 
     A use of one folder of the volume lowers nothing.
     """
-    found = ((use, claim_of_image(use) or claim_of_path(use)) for use in uses)
+    found = (
+        (use, claim_of_folder(use.image, use.destination, use.pgdata))
+        if location.location == "folder"
+        else (use, claim_of_image(use) or claim_of_path(use))
+        for use in uses
+    )
     return [
         (
             use,
@@ -354,7 +363,7 @@ def _claims(uses: Iterable[VolumeUse]) -> list[tuple[VolumeUse, Claim | None]]:
     ]
 
 
-def _uses(volume: Volume, observed: Observed) -> list[VolumeUse]:
+def _uses(volume: Location, observed: Observed) -> list[VolumeUse]:
     """Return every mount of a volume.
 
     Mounts of existing containers come first, then those of declared services without a container.
@@ -372,17 +381,23 @@ def _uses(volume: Volume, observed: Observed) -> list[VolumeUse]:
         )
         for user in observed.users(volume.name)
         for mount in user.mounts
-        if mount.type == "volume" and mount.name == volume.name
+        if mount.location == volume.name
     ]
-    declared = observed.project.mounts if observed.project else ()
-    own = (
-        observed.project is not None
-        and observed.project.name == volume.project
-        and observed.project.elsewhere is None
-    )
+    project = observed.project
+    if project is None:
+        return uses
+    own = project.name == volume.project and project.elsewhere is None
     seen = {(use.image, normpath(use.destination), use.subpath) for use in uses}
-    return uses + [
+    declared = [
         VolumeUse(m.image, m.destination, False, own=own, subpath=m.subpath)
-        for m in declared
-        if m.volume == volume.name and (m.image, normpath(m.destination), m.subpath) not in seen
+        for m in project.mounts
+        if m.volume == volume.name
+    ]
+    declared += [
+        VolumeUse(m.image, m.destination, m.read_only, m.pgdata, own=own)
+        for m in project.folders
+        if m.path == volume.name
+    ]
+    return uses + [
+        use for use in declared if (use.image, normpath(use.destination), use.subpath) not in seen
     ]

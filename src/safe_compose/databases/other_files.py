@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact
-from safe_compose.core.observed import Volume
+from safe_compose.core.observed import Location
 from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.databases.protocol import OwnFiles
 from safe_compose.engine import Engine, HelperFailed, NoOwnImage
@@ -22,7 +22,7 @@ _LEFT_BY_FILE_SYSTEMS = "lost+found"
 
 def keep(
     engine: Engine,
-    volume: Volume,
+    volume: Location,
     owned: OwnFiles,
     into: Path,
     progress: Callable[[int], None] = show_nothing,
@@ -79,7 +79,7 @@ def keep(
 
 
 def _tell_foreign(
-    engine: Engine, volume: Volume, owned: OwnFiles, copied: Collection[str]
+    engine: Engine, volume: Location, owned: OwnFiles, copied: Collection[str]
 ) -> tuple[str, ...]:
     """Return a note about the files in a data directory that no server creates, if there are any.
 
@@ -116,7 +116,7 @@ def _can_be_covered(path: str) -> bool:
     return not set(path) & set(':,\n"')
 
 
-def _find_others(engine: Engine, volume: Volume, owned: OwnFiles) -> Iterator[str]:
+def _find_others(engine: Engine, volume: Location, owned: OwnFiles) -> Iterator[str]:
     """Yield some paths that are neither the database's nor a folder above it.
 
     Raises:
@@ -137,7 +137,7 @@ def _find_others(engine: Engine, volume: Volume, owned: OwnFiles) -> Iterator[st
     yield from found
 
 
-def _members(engine: Engine, volume: Volume, covers: tuple[str, ...] = ()) -> Iterator[Member]:
+def _members(engine: Engine, volume: Location, covers: tuple[str, ...] = ()) -> Iterator[Member]:
     """Yield the entries of a volume, which may change meanwhile.
 
     Raises:

@@ -6,7 +6,7 @@ Image and mounts identify them if these leave no doubt; otherwise the servers ar
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from safe_compose.core.observed import ONEOFF_LABEL, Container, Observed
+from safe_compose.core.observed import ONEOFF_LABEL, Container, Observed, location_of
 from safe_compose.databases.protocol import Database
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
@@ -41,7 +41,7 @@ def find_servers(
     if (
         found == list(expected)
         and len(found) <= 1
-        and not any(_has_several(s.container) for s in found)
+        and not any(_has_several(s.container, volume) for s in found)
     ):
         return expected
     asked = [(s, _volume_of(engine, s)) for s in found]
@@ -66,8 +66,9 @@ def _is_oneoff(serving: RunningServer) -> bool:
     return serving.container.labels.get(ONEOFF_LABEL, "").lower() == "true"
 
 
-def _has_several(container: Container) -> bool:
-    return sum(1 for m in container.mounts if m.type == "volume" and not m.read_only) > 1
+def _has_several(container: Container, location: str) -> bool:
+    kinds = ("volume",) if location_of(location) == "volume" else ("volume", "bind")
+    return sum(1 for m in container.mounts if m.type in kinds and not m.read_only) > 1
 
 
 def _volume_of(engine: Engine, serving: RunningServer) -> str | None:

@@ -165,11 +165,16 @@ def host_folders(documents: Iterable[Mapping[str, Any]]) -> tuple[FolderMount, .
     """
     found: dict[FolderMount, None] = {}
     for document_ in documents:
+        name = str(document_.get("name", ""))
         for service, body in mapping(document_, "services").items():
             for mount in (body.get("volumes") or ()) if isinstance(body, dict) else ():
                 if isinstance(mount, dict) and mount.get("type") == "bind" and mount.get("source"):
                     target, read_only = str(mount.get("target", "")), mount.get("read_only") is True
-                    found[FolderMount(str(mount["source"]), service, target, read_only)] = None
+                    image = str(body.get("image") or f"{name}-{service}")
+                    pgdata = str(mapping(body, "environment").get("PGDATA") or "")
+                    found[
+                        FolderMount(str(mount["source"]), service, target, read_only, image, pgdata)
+                    ] = None
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from safe_compose.core.observed import Container, Volume
+from safe_compose.core.observed import Container, Volume, location_of
 from safe_compose.core.text import join_for_shell
 from safe_compose.engine import full_disk, values
 from safe_compose.engine.connect import MISREAD, READ_TIMEOUT, Connection, Opening
@@ -357,14 +357,14 @@ class Daemon:
             listing = self.connection.reader.get("/volumes", filters=json.dumps({"label": [label]}))
             return tuple(map(values.read_volume, listing.get("Volumes") or ()))
 
-    def users(self, volume: str) -> tuple[Container, ...]:
-        """Return every container that references a volume now, except our lock, fully inspected."""
+    def users(self, location: str) -> tuple[Container, ...]:
+        """Return every container that has a location now, except our lock, fully inspected."""
+        named = location_of(location) == "volume"  # the engine finds no container by a folder
+        filters = {"filters": json.dumps({"volume": [location]})} if named else {}
         with inspecting():
-            bodies = self.connection.reader.get(
-                "/containers/json", all="1", filters=json.dumps({"volume": [volume]})
-            )
+            bodies = self.connection.reader.get("/containers/json", all="1", **filters)
             found = [c for body in bodies if (c := self.container(str(body["Id"]))) is not None]
-        return tuple(c for c in found if volume in c.volume_names() and not c.locks(volume))
+        return tuple(c for c in found if c.uses(location) and not c.locks(location))
 
     # -- changing ----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from safe_compose.core.observed import FOLDER, HELPER_LABEL, PROCESS_LABEL
 from safe_compose.engine.named_pipe import AT, Ending, Pipe, never_end
@@ -146,6 +147,18 @@ def make_exec_args(
     for key in environment:
         words += ["--env", key]
     return [*words, container_id, *argv]
+
+
+def make_mount(location: str, at: str, *, read_only: bool) -> Any:
+    """Return the mount of a volume or folder for a container that is created by the API.
+
+    A folder that is not there is not created: the engine refuses the container.
+    """
+    from docker.types import Mount as MountPoint
+
+    if location.startswith(FOLDER):
+        return MountPoint(at, location, type="bind", read_only=read_only)
+    return MountPoint(at, location, type="volume", read_only=read_only, no_copy=True)
 
 
 def list_uncovered(helper: Helper, image_volumes: Sequence[str]) -> list[str]:

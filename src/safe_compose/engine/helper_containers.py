@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import IO, Any
 
 from safe_compose.core.observed import (
-    FOLDER,
     HELPER_LABEL,
     KEEPS_LABEL,
     PROCESS_LABEL,
@@ -29,7 +28,7 @@ from safe_compose.engine.client_stream import (
 )
 from safe_compose.engine.docker import Daemon
 from safe_compose.engine.errors import changing, inspecting
-from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.helper_args import Helper, make_mount
 from safe_compose.engine.helper_image import PROGRAM
 from safe_compose.engine.named_pipe import NeverOpened, Pipe
 from safe_compose.engine.own_images import OwnImages, with_image
@@ -431,13 +430,7 @@ class Helpers:
 
         It is never started, and is removed after the block.
         """
-        from docker.types import Mount as MountPoint
-
-        mount = (
-            MountPoint(PARKED_AT, location, type="bind", read_only=read_only)
-            if location.startswith(FOLDER)
-            else MountPoint(PARKED_AT, location, type="volume", read_only=read_only, no_copy=True)
-        )
+        mount = make_mount(location, PARKED_AT, read_only=read_only)
         with self.creating({}, [mount], f"to reach {describe_location(location)}") as container_id:
             yield container_id
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from safe_compose.core.observed import Container, Volume
+from safe_compose.core.observed import FOLDER, Container, Volume, describe_location
 from safe_compose.engine import full_disk, tar_top
 from safe_compose.engine.errors import changing, inspecting, read_message
+from safe_compose.engine.helper_args import make_mount
 from safe_compose.engine.helper_containers import PARKED_AT, Helpers
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.engine.volume_entries import STAT, Chunks, Entries, is_folder, read_chunks
@@ -113,7 +114,7 @@ class Archives:
         MiB of its archive are read). None also when the engine does not take our image.
         """
         try:
-            if self.docker.volume(volume) is None:
+            if not self._is_there(volume):
                 return None
             with self._reaching(volume) as (container_id, path):
                 names, whole = self._names_below(container_id, 1, path)
@@ -145,22 +146,22 @@ class Archives:
                 left = unseen + left
         return found
 
+    def _is_there(self, location: str) -> bool:
+        # a folder that is not there is refused when it is mounted; a volume would be created
+        return location.startswith(FOLDER) or self.docker.volume(location) is not None
+
     def _roots(self, volumes: Sequence[str]) -> dict[str, list[str] | None]:
         """Return the roots that precede the limit in one archive of all volumes.
 
         They are empty when there is no archive.
         """
-        from docker.types import Mount as MountPoint
-
         try:
-            gone = {name: None for name in volumes if self.docker.volume(name) is None}
+            gone = {name: None for name in volumes if not self._is_there(name)}
             there = [name for name in volumes if name not in gone]
             if not there:
                 return dict(gone)
             mounts = [
-                MountPoint(
-                    f"{PARKED_AT}/{number:03}", name, type="volume", read_only=True, no_copy=True
-                )
+                make_mount(name, f"{PARKED_AT}/{number:03}", read_only=True)
                 for number, name in enumerate(there)
             ]
             with self.helpers.creating(
@@ -272,12 +273,10 @@ class Archives:
 
         What should be mounted there does not count.
         """
-        from docker.types import Mount as MountPoint
-
         try:
             if volume.mountpoint != f"{self.docker.volumes_folder()}/{volume.name}/_data":
                 return False
-            mount = MountPoint(PARKED_AT, volume.mountpoint, type="bind", read_only=True)
+            mount = make_mount(volume.mountpoint, PARKED_AT, read_only=True)
             with self.helpers.creating(
                 {}, [mount], f"to look into {volume.mountpoint}"
             ) as container_id:
@@ -298,18 +297,13 @@ class Archives:
             NoOwnImage: The engine does not take our image.
             OperationFailed: A volume cannot be reached.
         """
-        from docker.types import Mount as MountPoint
-
         until = time.monotonic() + seconds
         with ExitStack() as stack:
             if len(volumes) == 1 or self.docker.disk_is_full:
                 places = {name: stack.enter_context(self._reaching(name)) for name in volumes}
             else:
                 mounted = {name: f"{PARKED_AT}/{number:03}" for number, name in enumerate(volumes)}
-                mounts = [
-                    MountPoint(at, name, type="volume", read_only=True, no_copy=True)
-                    for name, at in mounted.items()
-                ]
+                mounts = [make_mount(name, at, read_only=True) for name, at in mounted.items()]
                 made = stack.enter_context(
                     self.helpers.creating({}, mounts, f"to reach {len(mounted)} volumes")
                 )
@@ -343,8 +337,8 @@ class Archives:
                         raise
             elif (found := self._existing(volume)) is None:
                 raise OperationFailed(
-                    f"volume {volume} cannot be read: {full_disk.FULL}, so no container can be made"
-                    " for it, and none that exists has it",
+                    f"{describe_location(volume)} cannot be read: {full_disk.FULL}, so no container"
+                    " can be made for it, and none that exists has it",
                     next_step=self.docker.advise_on_full_disk(),
                 )
             yield found
@@ -354,7 +348,7 @@ class Archives:
 
         Nothing else is mounted below the path.
         """
-        now = self.docker.volume(volume)
+        now = None if volume.startswith(FOLDER) else self.docker.volume(volume)
         if now is None:
             return None
         found = ((user.id, find_whole_mount(user, now)) for user in self.docker.users(volume))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from safe_compose.core import policy
 from safe_compose.core.known_images import ROOT
-from safe_compose.core.observed import Observed, Volume
+from safe_compose.core.observed import Location, Observed, Volume
 from safe_compose.core.policy import Rule, Verdict
 from safe_compose.core.tier import Tier
 from safe_compose.core.volume_reach import explain_no_loss, is_only_a_definition
@@ -17,7 +17,7 @@ MOUNT_SECONDS = 5.0
 
 def judge(
     workspace: Workspace,
-    volumes: Sequence[Volume],
+    volumes: Sequence[Location],
     observed: Observed,
     rules: Sequence[Rule],
     *,
@@ -47,7 +47,7 @@ def judge(
         [v.volume for v in there if not v.explicit and (v.kind == "unknown" or ROOT in v.looks)]
     )
 
-    def decide(volume: Volume, verdict: Verdict) -> Verdict:
+    def decide(volume: Location, verdict: Verdict) -> Verdict:
         if volume.name in nowhere:
             return nowhere[volume.name]
         if volume.name in contents:
@@ -91,7 +91,10 @@ def _find_irreplaceable(
 
 
 def _find_pointing_nowhere(
-    workspace: Workspace, volumes: Sequence[Volume], verdicts: Sequence[Verdict], observed: Observed
+    workspace: Workspace,
+    volumes: Sequence[Location],
+    verdicts: Sequence[Verdict],
+    observed: Observed,
 ) -> dict[str, Verdict]:
     """Return disposable verdicts for volumes without a target and without own content.
 
@@ -101,7 +104,7 @@ def _find_pointing_nowhere(
     """
     by_name = {verdict.volume: verdict for verdict in verdicts}
     found = {}
-    for volume in volumes:
+    for volume in (v for v in volumes if isinstance(v, Volume)):
         verdict = by_name[volume.name]
         settled = verdict.explicit or (verdict.tier is Tier.DISPOSABLE and not verdict.looks)
         if (

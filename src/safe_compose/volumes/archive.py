@@ -7,7 +7,7 @@ What such an archive loses was found by running it, and is recorded with the arc
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -356,7 +356,7 @@ def archive_and_list(artifacts: Sequence[Artifact]) -> tuple[Artifact, Artifact]
     return tar, listing
 
 
-def read_entries(engine: Engine, volume: str) -> Iterator[Member]:
+def read_entries(engine: Engine, volume: str) -> Generator[Member]:
     """Read the entries that a volume holds now; hard links count as the files that they are.
 
     Raises:

@@ -134,7 +134,7 @@ def serves(container: Container, volume_name: str) -> bool:
     if not is_server(container):
         return False
     mount = data_mount(container)
-    return mount is not None and mount.type == "volume" and mount.name == volume_name
+    return mount is not None and mount.location == volume_name
 
 
 def server(engine: Engine, container: Container) -> PostgresServer:

@@ -21,6 +21,7 @@ from safe_compose.core.backup import (
     ServerStatistics,
     slug,
 )
+from safe_compose.core.observed import location_of
 from safe_compose.core.owners import FILES
 from safe_compose.core.quantities import count
 from safe_compose.databases import owners, server_files
@@ -177,7 +178,8 @@ def owners_of(server: PostgresServer) -> dict[str, str]:
 
     The result is empty if they are unknown.
     """
-    volume = None if server.in_folder else server.volume
+    elsewhere = server.in_folder and location_of(server.volume) == "volume"
+    volume = None if elsewhere else server.volume
     return owners.record(
         server.engine,
         server.container.id,

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from safe_compose.core.backup import DatabaseStatistics, ServerStatistics
 from safe_compose.core.observed import Container, Mount
 from safe_compose.core.text import shell_quote
-from safe_compose.databases.protocol import OwnFiles, ServerUnreachable
+from safe_compose.databases.protocol import OwnFiles, ServerUnreachable, require_persistent
 from safe_compose.databases.redis.client import ERROR, ErrorAnswer, RedisClient, asking
 from safe_compose.databases.redis.info import (
     facts_of,
@@ -23,7 +23,7 @@ from safe_compose.databases.redis.info import (
 )
 from safe_compose.databases.redis.login import log_in
 from safe_compose.engine import Engine, HelperFailed, StartConfiguration
-from safe_compose.errors import OperationFailed, SafeComposeError
+from safe_compose.errors import SafeComposeError
 from safe_compose.volumes.helper_program import read_last_words
 
 _SERVES = re.compile(r"redis|valkey|keydb")
@@ -112,7 +112,7 @@ def serves(container: Container, volume_name: str) -> bool:
     """Return whether image and mounts are those of a server with its data in that volume."""
     if not is_server(container):
         return False
-    mounts = [m for m in container.mounts if m.type == "volume" and m.name == volume_name]
+    mounts = [m for m in container.mounts if m.location == volume_name]
     return any(
         _holds(m.destination, place) or _holds(place, m.destination)
         for m in mounts
@@ -149,16 +149,11 @@ def server(engine: Engine, container: Container) -> RedisServer:
             next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
         )
     mount = _mount(container, settings["dir"])
-    if mount is None or mount.type != "volume" or mount.name is None:
-        raise OperationFailed(
-            f"container {container.name}: its data directory {settings['dir']} lies in no volume;"
-            " nothing was dumped",
-            next_step=f"docker inspect {shell_quote(container.name)}",
-        )
+    mount = require_persistent(container, mount, settings["dir"])
     return RedisServer(
         container=container,
         client=client,
-        volume=mount.name,
+        volume=mount.location,
         folder=mount.inside(settings["dir"]),
         product=product_of(facts),
         version=version_of(facts),

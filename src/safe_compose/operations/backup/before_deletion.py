@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safe_compose.core.backup import Backup, VolumeRecord
-from safe_compose.core.observed import Container, Volume
+from safe_compose.core.observed import Container, Location
 from safe_compose.core.text import join_for_shell
 from safe_compose.databases.protocol import Dump
 from safe_compose.databases.registry import stopped_dump
@@ -328,7 +328,7 @@ def _keeping_dumps(
         raise
 
 
-def _notes_of_kill(volume: Volume, stopped_containers: StoppedContainers) -> Iterator[str]:
+def _notes_of_kill(volume: Location, stopped_containers: StoppedContainers) -> Iterator[str]:
     for killed in stopped_containers.killed:
         if volume.name in killed.volumes:
             yield (

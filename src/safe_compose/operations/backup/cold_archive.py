@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from safe_compose.core.backup import Artifact, VolumeRecord
-from safe_compose.core.observed import Volume
+from safe_compose.core.observed import Location
 from safe_compose.databases.protocol import Database, Dump, ShutdownState, Stopped
 from safe_compose.databases.registry import DATABASES, stopped_dump
 from safe_compose.engine import Engine
@@ -115,7 +115,7 @@ def _inspect_shutdown(
         return ShutdownState(f"how it was left cannot be told: {fault.message}", clean=False)
 
 
-def tell_losses(volume: Volume, artifacts: Sequence[Artifact]) -> list[str]:
+def tell_losses(volume: Location, artifacts: Sequence[Artifact]) -> list[str]:
     """Report what an archive could not preserve, and return it as notes."""
     notes = [
         f"lost in its archive: {a.detail['lost']}"

@@ -64,7 +64,7 @@ def choose_fitting(
         raise OperationFailed(
             f"no space for the backup: {short}; no backup was made", next_step=_FREE_SPACE
         )
-    sizes = engine.docker.sizes([v.name for v, _ in request.volumes])
+    sizes = {**request.sizes, **engine.docker.sizes([v.name for v, _ in request.volumes])}
     by_worth = sorted(
         request.volumes, key=lambda judged: (judged[1].tier.rank, sizes.get(judged[0].name, 0))
     )

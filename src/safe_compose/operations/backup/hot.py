@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from safe_compose.core.backup import Artifact, VolumeRecord
-from safe_compose.core.observed import HELPER_LABEL, Container, Volume
+from safe_compose.core.observed import HELPER_LABEL, Container, Location
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.databases import other_files, server_files, sqlite
 from safe_compose.databases.protocol import CopyRefused, Database, ServerUnreachable
@@ -91,7 +91,7 @@ def _is_ours(copy: VolumeCopy, container: Container) -> bool:
     the volume. That label alone proves nothing: a service, or its image, may have it.
     """
     run = container.labels.get(HELPER_LABEL)
-    only_reads = all(mount.read_only for mount in container.mounts if mount.name == copy.name)
+    only_reads = all(mount.read_only for mount in container.mounts if mount.location == copy.name)
     return (
         run == copy.engine.helpers.run_id
         or container.locks(copy.name)
@@ -102,9 +102,7 @@ def _is_ours(copy: VolumeCopy, container: Container) -> bool:
 def _replace_users(copy: VolumeCopy, users: Iterable[Container]) -> VolumeCopy:
     """Return the copy with these containers as the users of the volume."""
     observed = copy.request.observed
-    others = (
-        c for c in observed.containers if copy.name not in c.volume_names() or _is_ours(copy, c)
-    )
+    others = (c for c in observed.containers if not c.uses(copy.name) or _is_ours(copy, c))
     observed = replace(observed, containers=(*others, *users))
     return replace(copy, request=replace(copy.request, observed=observed))
 
@@ -121,8 +119,7 @@ def _require_nobody_ran(copy: VolumeCopy) -> None:
             now.started_at != known.get(now.id) and not now.started_at.startswith("0001-")
         ):
             raise OperationFailed(
-                f"container {now.name} was started on volume {copy.name} while that was archived"
-                " at rest"
+                f"container {now.name} was started on {copy.title} while that was archived at rest"
             )
 
 
@@ -147,7 +144,7 @@ def copy_running(copy: VolumeCopy) -> VolumeRecord:
         return _archive_between_restarts(copy, serving)
     if copy.volume.in_memory and not observed.is_mounted(copy.name):
         raise OperationFailed(
-            f"volume {copy.name} keeps its content in memory, and no container runs on it: there"
+            f"{copy.title} keeps its content in memory, and no container runs on it: there"
             " is nothing to back up",
             next_step="start the service that uses it, then repeat the command",
         )
@@ -178,7 +175,7 @@ def _refuse_in_use(copy: VolumeCopy, lively: Sequence[Container]) -> OperationFa
         else f"a running {kind} is not archived ({names}): a copy of its files"
     )
     return OperationFailed(
-        f"volume {copy.name}: {what} would be silently wrong",
+        f"{copy.title}: {what} would be silently wrong",
         next_step=(f"stop it for the backup: docker stop {join_for_shell(u.name for u in lively)}"),
     )
 
@@ -207,7 +204,7 @@ def _require_not_paused(copy: VolumeCopy, lively: Sequence[Container]) -> None:
     for user in lively:
         if user.state == "paused":
             raise OperationFailed(
-                f"volume {copy.name}: container {user.name} is paused: what it holds in memory"
+                f"{copy.title}: container {user.name} is paused: what it holds in memory"
                 " cannot be backed up, and a copy of its files alone may lack it",
                 next_step=f"let it go on: docker unpause {shell_quote(user.name)}, then repeat the"
                 " command",
@@ -294,7 +291,7 @@ def _copy_physically(
 
 
 @contextmanager
-def _suggesting_stop(server: Container, volume: Volume) -> Iterator[None]:
+def _suggesting_stop(server: Container, volume: Location) -> Iterator[None]:
     """Add a next step to a fault of a hot dump, for data that is itself damaged.
 
     The volume of a stopped server is archived as it is.
@@ -335,7 +332,7 @@ def _archive_between_restarts(copy: VolumeCopy, users: Sequence[Container]) -> V
             remove_half(copy.into, copy.name)
         time.sleep(1)  # docker waits longer with each restart; the number of attempts is limited
     raise OperationFailed(
-        f"volume {copy.name}: container {users[0].name} is started again and again, and ran"
+        f"{copy.title}: container {users[0].name} is started again and again, and ran"
         " during each attempt to archive it",
         next_step=f"stop it for the backup: docker stop {shell_quote(users[0].name)}",
     )

@@ -163,7 +163,7 @@ def _make_each(
             EngineUnavailable,
         ) as fault:
             if isinstance(fault, EngineUnavailable):
-                engine.docker.volume(job.volume)  # raises too if the daemon does not answer
+                engine.docker.clock()  # raises too if the daemon does not answer
             again = fault.next_step or f"safe-compose backup --volume {shell_quote(job.volume)}"
             made.lacking.append(backup_set.omit_failed(job.volume, job.tier, fault.message, again))
             made.faults.append(fault)

@@ -1,6 +1,6 @@
 """The backups of `safe-compose backup`: nothing is stopped, databases are dumped while they run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safe_compose.core import backup_set
 from safe_compose.core.backup import Backup, Omission, VolumeRecord
-from safe_compose.core.observed import Container, Observed, Volume
+from safe_compose.core.observed import Container, Location, Observed, Volume, location_of
 from safe_compose.core.policy import Verdict
 from safe_compose.core.tier import Tier
 from safe_compose.databases.registry import DATABASES
 from safe_compose.errors import OperationFailed, SafeComposeError, StateChanged, VerificationFailed
 from safe_compose.grammar.parser import Invocation
+from safe_compose.operations import folders
 from safe_compose.operations.backup.hot import copy_as_used_now
 from safe_compose.operations.backup.jobs import VolumeJob, make_manual
 from safe_compose.operations.backup.omissions import tell_omitted
@@ -42,22 +43,28 @@ def find_project(
     return invocations[-1]
 
 
-def _choose_volumes(
-    workspace: "Workspace", observed: Observed, names: Sequence[str]
-) -> tuple[tuple[tuple[Volume, Verdict], ...], tuple[Omission, ...]]:
-    """Return the volumes of a manual backup with their verdicts, and the omitted ones.
+class _Chosen(NamedTuple):
+    """The scope of a manual backup."""
+
+    volumes: tuple[tuple[Location, Verdict], ...]
+    omitted: tuple[Omission, ...]
+    sizes: Mapping[str, int]
+    """The bytes of folders of the host."""
+
+
+def _choose_volumes(workspace: "Workspace", observed: Observed, names: Sequence[str]) -> _Chosen:
+    """Return the volumes and folders of a manual backup with their verdicts, and the omitted ones.
 
     Raises:
         OperationFailed: There is no such volume, no project, or nothing that needs a backup.
     """
     found = backup_set.select_volumes(observed)
+    host = folders.find_data(
+        workspace, observed, [n for n in names if location_of(n) == "folder"] if names else None
+    )
     if names:
         found = backup_set.BackupSet(tuple(v for v in observed.volumes if v.name in names), ())
-        if missing := sorted(set(names) - {v.name for v in found.volumes}):
-            raise OperationFailed(
-                f"no such volume: {', '.join(missing)}; no backup was made",
-                next_step="docker volume ls",
-            )
+        _require_found(names, [*(v.name for v in found.volumes), *(f.name for f, _ in host.data)])
     elif observed.project is None:
         raise OperationFailed(
             "there is no compose project here that compose can load; no backup was made",
@@ -66,26 +73,47 @@ def _choose_volumes(
                 " backup --project NAME"
             ),
         )
-    judged = list(
+    judged: list[tuple[Location, Verdict]] = list(
         zip(
             found.volumes,
             judge(workspace, found.volumes, observed, workspace.rules(observed)),
             strict=True,
         )
     )
+    judged += host.data
     passed = {
         v.name: why
         for v, verdict in judged
         if not names and (why := backup_set.explain_omission(v, verdict, observed)) is not None
     }
     chosen = tuple((v, verdict) for v, verdict in judged if v.name not in passed)
-    omitted = (*passed.values(), *_note_backups_of_absent(workspace, found.omitted))
+    omitted = (
+        *passed.values(),
+        *_note_backups_of_absent(workspace, found.omitted),
+        *host.omitted,
+    )
     if not chosen:
         tell_omitted(omitted)
         raise OperationFailed(
-            "there is no volume here that would need a backup", next_step="safe-compose volumes"
+            "there is no volume or folder here that would need a backup",
+            next_step="safe-compose volumes",
         )
-    return chosen, omitted
+    return _Chosen(chosen, omitted, host.sizes)
+
+
+def _require_found(names: Iterable[str], found: Iterable[str]) -> None:
+    """Check that each named volume and folder was found.
+
+    Raises:
+        OperationFailed: One was not.
+    """
+    if missing := sorted(set(names) - set(found)):
+        of_host = location_of(missing[0]) == "folder"
+        what = "service of this project mounts" if of_host else "such volume:"
+        raise OperationFailed(
+            f"no {what} {', '.join(missing)}; no backup was made",
+            next_step="safe-compose volumes" if of_host else "docker volume ls",
+        )
 
 
 def _note_backups_of_absent(workspace: "Workspace", omitted: Sequence[Omission]) -> list[Omission]:
@@ -164,7 +192,7 @@ def back_up_all(
     """
     observed = backup_set.add_idle_mounts(workspace.engine.commands.look(invocation))
     workspace.note_folders(observed)
-    chosen, omitted = _choose_volumes(workspace, observed, names)
+    chosen, omitted, sizes = _choose_volumes(workspace, observed, names)
     # Before the first backup is made, because a person may have to approve settings.
     groups = _group_by_settings(workspace, observed, chosen)
     owners = (
@@ -178,9 +206,8 @@ def back_up_all(
     apart: list[Omission] = []
     for number, (within, group) in enumerate(groups, start=1):
         last = number == len(groups)
-        request = BackupRequest(
-            project, reason, (), observed, group, omitted=(*apart, *omitted) if last else ()
-        )
+        left_out = (*apart, *omitted) if last else ()
+        request = BackupRequest(project, reason, (), observed, group, sizes=sizes, omitted=left_out)
         try:
             made.append(ManualBackup(within, _back_up_group(within, request, wait)))
             apart += _list_partial(made[-1].backup)
@@ -201,8 +228,8 @@ def back_up_all(
 
 
 def _group_by_settings(
-    workspace: "Workspace", observed: Observed, chosen: Sequence[tuple[Volume, Verdict]]
-) -> list[tuple["Workspace", tuple[tuple[Volume, Verdict], ...]]]:
+    workspace: "Workspace", observed: Observed, chosen: Sequence[tuple[Location, Verdict]]
+) -> list[tuple["Workspace", tuple[tuple[Location, Verdict], ...]]]:
     """Return the volumes of others, then the project's own, each with their settings.
 
     Raises:

@@ -7,7 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, VolumeRecord, describe_shrinkage, slug
-from safe_compose.core.observed import Container, Mount, Volume
+from safe_compose.core.observed import (
+    Container,
+    Location,
+    Mount,
+    Volume,
+    describe_location,
+)
 from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_stamp
 from safe_compose.databases.registry import DATABASES
@@ -52,7 +58,7 @@ def note_losses(
 
 def make_record(
     request: BackupRequest,
-    volume: Volume,
+    volume: Location,
     verdict: Verdict,
     method: str,
     artifacts: tuple[Artifact, ...],
@@ -72,10 +78,10 @@ def make_record(
         )
     return VolumeRecord(
         name=volume.name,
-        driver=volume.driver,
-        options=volume.options,
+        driver=volume.driver if isinstance(volume, Volume) else "local",
+        options=volume.options if isinstance(volume, Volume) else {},
         labels={name: value for name, value in volume.labels.items() if is_pair(name, value)},
-        created_at=volume.created_at,
+        created_at=volume.created_at if isinstance(volume, Volume) else "",
         tier=verdict.tier.value,
         data_kind=verdict.kind,
         anonymous=volume.anonymous,
@@ -84,13 +90,14 @@ def make_record(
             describe_user(user, mount)
             for user in users
             for mount in user.mounts
-            if mount.name == volume.name
+            if mount.location == volume.name
         ),
         artifacts=artifacts,
+        location=volume.location,
     )
 
 
-def tell_labels_left_out(volume: Volume) -> list[str]:
+def tell_labels_left_out(volume: Location) -> list[str]:
     """Report which labels a record cannot hold, and return that as notes.
 
     A manifest with such a label could not be read.
@@ -128,5 +135,8 @@ def remove_half(into: Path, volume: str) -> None:
     Raises:
         OperationFailed: It cannot be removed.
     """
-    with reporting(f"remove what was made of volume {volume}"), suppress(FileNotFoundError):
+    with (
+        reporting(f"remove what was made of {describe_location(volume)}"),
+        suppress(FileNotFoundError),
+    ):
         shutil.rmtree(into / slug(volume))

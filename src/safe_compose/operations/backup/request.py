@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from safe_compose.core.backup import Omission
-from safe_compose.core.observed import Container, Observed, Volume
+from safe_compose.core.observed import Container, Location, Observed
 from safe_compose.core.policy import Verdict
 from safe_compose.engine import Engine
 from safe_compose.store.catalogue.catalogue import Catalogue, Draft
@@ -20,7 +20,7 @@ class BackupRequest:
     """`pre-delete`, `pre-restore`, `pre-rotate`, `schedule` or `manual`."""
     command: tuple[str, ...]
     observed: Observed
-    volumes: tuple[tuple[Volume, Verdict], ...]
+    volumes: tuple[tuple[Location, Verdict], ...]
     may_stop: tuple[Container, ...] = ()
     """The containers that the command itself stops or removes; nothing else is ever stopped."""
     sizes: Mapping[str, int] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from safe_compose.core.observed import Container, Volume
+from safe_compose.core.observed import Container, Location
 from safe_compose.core.text import join_for_shell
 from safe_compose.databases.protocol import Database, ServerUnreachable
 from safe_compose.databases.servers import RunningServer, find_servers
@@ -78,7 +78,7 @@ def find_first_answering(
     raise silent
 
 
-def require_one(volume: Volume, servers: Sequence[RunningServer]) -> None:
+def require_one(volume: Location, servers: Sequence[RunningServer]) -> None:
     """Check that at most one server says that its data is in the volume.
 
     Raises:

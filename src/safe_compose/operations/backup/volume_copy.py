@@ -1,10 +1,10 @@
-"""One volume of a backup, with everything that is needed to copy it."""
+"""One location of a backup, with everything that is needed to copy it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, VolumeRecord
-from safe_compose.core.observed import Container, Volume
+from safe_compose.core.observed import Container, Location, describe_location
 from safe_compose.core.policy import Verdict
 from safe_compose.engine import Engine
 from safe_compose.operations.backup.records import make_record
@@ -13,12 +13,12 @@ from safe_compose.operations.backup.request import BackupRequest
 
 @dataclass(frozen=True, slots=True)
 class VolumeCopy:
-    """A copy of one volume that is to be made."""
+    """A copy of one location that is to be made."""
 
     engine: Engine
     request: BackupRequest
     """The backup that it is part of."""
-    volume: Volume
+    volume: Location
     verdict: Verdict
     into: Path
     """The folder of the backup."""
@@ -29,6 +29,11 @@ class VolumeCopy:
     def name(self) -> str:
         """The name of the volume."""
         return self.volume.name
+
+    @property
+    def title(self) -> str:
+        """The location as messages name it: `volume shop_data`."""
+        return describe_location(self.volume.name)
 
     @property
     def size(self) -> int | None:

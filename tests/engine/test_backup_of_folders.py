@@ -1,0 +1,167 @@
+"""A backup takes the folders of the host that hold a project's data, and no code."""
+
+import json
+from typing import Any
+
+import pytest
+
+from safe_compose.core.folders import Look, explain_by_content, explain_by_path, list_mounted
+from safe_compose.core.observed import FolderMount, Observed, Project
+from testing.fixtures import ProjectFactory, SafeCompose
+from testing.projects import ComposeProject, docker, require_success
+
+BOX = 'image: "busybox:latest", init: true, command: [sleep, "100000"]'
+
+
+# -- what counts, without an engine ----------------------------------------------------------------
+
+
+def decide(path: str, destination: str, image: str, look: Look, *, read_only: bool = False) -> str:
+    """Why a folder of a project in /home/me/shop is not backed up; empty where it is."""
+    project = Project(
+        "shop",
+        "folder",
+        "config",
+        working_dir="/home/me/shop",
+        config_files=("/home/me/shop/compose.yaml",),
+        folders=(FolderMount(path, "web", destination, read_only, image),),
+    )
+    found = list_mounted(Observed("unix:///x", "E", project=project))
+    if not found:
+        return "of the machine"
+    [mounted] = found
+    why = explain_by_path(mounted, project)
+    return why if why is not None else explain_by_content(mounted, look, project) or ""
+
+
+FILES = Look("folder", ("a.jpg", "b"), ("a.jpg", "b/c.pdf"), 10, counted=True)
+CODE = Look("folder", ("src", "lib"), ("src/main.py", "src/view.py"), 10, counted=True)
+APP = Look("folder", ("package.json", "img"), ("package.json", "img/a.jpg"), 10, counted=True)
+DATABASE = Look("folder", ("PG_VERSION", "base"), ("PG_VERSION",), 10, counted=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "destination", "image", "look"),
+    [
+        ("/home/me/shop/postgres", "/var/lib/postgresql/data", "postgres:16", DATABASE),
+        ("/srv/pg", "/somewhere", "unknown", DATABASE),
+        ("/home/me/shop/uploads", "/app/uploads", "shop-web", FILES),
+        ("/home/me/shop/things", "/things", "shop-web", FILES),
+        ("/srv/shop", "/data", "shop-web", FILES),
+        ("/srv/next", "/var/www/html", "nextcloud:29", CODE),
+    ],
+)
+def test_data_is_backed_up(path: str, destination: str, image: str, look: Look) -> None:
+    assert decide(path, destination, image, look) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "destination", "image", "look"),
+    [
+        ("/home/me/shop", "/app", "node", APP),
+        ("/home/me", "/host", "node", APP),
+        ("/home/me/shop/web", "/app", "node", APP),
+        ("/home/me/shop/src", "/app/src", "python", CODE),
+        ("/home/me/shop/src", "/data/src", "python", CODE),
+        ("/home/me/shop/web", "/files", "node", APP),
+        ("/home/me/shop/node_modules", "/app/node_modules", "node", FILES),
+        ("/home/me/shop/conf", "/etc/nginx/conf.d", "nginx", FILES),
+        ("/home/me/shop/init", "/docker-entrypoint-initdb.d", "postgres", FILES),
+        ("/home/me/shop/uploads", "/uploads", "x", Look("folder", ("a",), ("a",), tracked=True)),
+        ("/home/me/shop/nginx.conf", "/nginx.conf", "nginx", Look("file")),
+        ("/home/me/pictures", "/pics-of-me", "x", FILES),
+        ("/var/run/docker.sock", "/var/run/docker.sock", "x", FILES),
+        ("/etc", "/host/etc", "x", FILES),
+        ("/", "/host", "x", FILES),
+        ("/run/x.sock", "/x.sock", "x", FILES),
+        ("C:\\data", "/data", "x", FILES),
+        ("/host_mnt/c/data", "/data", "x", FILES),
+        ("/home/me/shop/../data", "/data", "x", FILES),
+        ("/home/me/shop/gone", "/data", "x", Look("absent")),
+    ],
+)
+def test_code_configuration_and_the_machine_are_not(
+    path: str, destination: str, image: str, look: Look
+) -> None:
+    assert decide(path, destination, image, look) != ""
+
+
+def test_what_no_service_writes_to_is_not() -> None:
+    assert "no service writes" in decide(
+        "/home/me/shop/uploads", "/uploads", "x", FILES, read_only=True
+    )
+
+
+# -- against a real engine -------------------------------------------------------------------------
+
+
+def backup(
+    safe_compose: SafeCompose, project: ComposeProject, *argv: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a backup holds by its short name, and why it does not hold the rest."""
+    require_success(safe_compose("backup", *argv, cwd=project.folder))
+    shown = require_success(safe_compose("show", "latest", "--json", cwd=project.folder))
+    made = json.loads(shown.stdout)["details"]
+    short = str(project.folder) + "/"
+    return (
+        {v["name"].removeprefix(short): v for v in made["volumes"]},
+        {o["name"].removeprefix(short): o["reason"] for o in made["omitted"]},
+    )
+
+
+WEB = f"""
+services:
+  web:
+    {{{BOX}, volumes: ["./uploads:/app/uploads", "./src:/app/src", "./conf:/conf:ro"]}}
+"""
+
+
+@pytest.mark.engine
+def test_the_folders_with_data_are_taken_and_it_is_said_why_not_the_others(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    files = {"uploads/a.jpg": "a photo", "src/main.py": "x = 1", "conf/a": "1"}
+    project = compose_project(WEB, files=files)
+    project.up()
+    taken, left = backup(safe_compose, project)
+    assert taken.keys() == {"uploads"} and left.keys() == {"src", "conf"}, (taken, left)
+    assert taken["uploads"]["method"] == "live" and taken["uploads"]["location"] == "folder"
+    assert "main.py" in left["src"] and "no service writes to it" in left["conf"]
+    taken, _ = backup(safe_compose, project, "--volume", str(project.folder / "src"))
+    assert taken.keys() == {"src"}
+
+
+IN_FOLDERS = """
+services:
+  db:
+    image: postgres:15
+    environment: {POSTGRES_PASSWORD: geheim}
+    volumes: ["./postgres:/var/lib/postgresql/data"]
+    healthcheck: {test: [CMD, pg_isready, -q, -h, 127.0.0.1], interval: 1s, retries: 60}
+"""
+
+
+@pytest.mark.engine
+def test_a_database_in_a_folder_is_dumped_while_it_runs_and_test_restored(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(IN_FOLDERS)
+    try:
+        project.up()
+        sql = "CREATE TABLE orders AS SELECT g FROM generate_series(1, 500) g"
+        project.exec("db", "psql", "-qU", "postgres", "-c", sql)
+        taken, _ = backup(safe_compose, project)
+        assert taken.keys() == {"postgres"} and taken["postgres"]["method"] == "dump"
+        [tables] = [d["tables"] for d in taken["postgres"]["statistics"]["databases"]]
+        assert [t["rows"] for t in tables] == [500]
+        done = require_success(safe_compose("verify", "latest", cwd=project.folder))
+        assert "L4" in done.stdout + done.stderr
+        project.docker("compose", "stop")
+        taken, _ = backup(safe_compose, project)
+        assert taken["postgres"]["method"] == "cold"
+    finally:
+        project.docker("compose", "down", "--timeout", "1")
+        docker(
+            *("run", "--rm", "-v", f"{project.folder}:/p", "busybox:latest"),
+            *("rm", "-rf", "/p/postgres"),
+        )
