@@ -130,11 +130,20 @@ def report_bug(*, about_docker: bool) -> int:
 
 
 def say(text: str) -> None:
-    """Print one line on stderr, with control characters made visible."""
+    """Print one line on stderr, with control characters made visible.
+
+    On a terminal no word of it goes over two rows.
+    """
     if len(text) > 20_000 or not (text.isascii() and text.isprintable()):
         from safe_compose.core.text import make_visible
 
         text = make_visible(text)
+    from safe_compose.system.terminal_columns import read_columns
+
+    if columns := read_columns(2):
+        from safe_compose.core.line_wrap import wrap_line
+
+        text = wrap_line(text, columns)
     try:
         os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
     except OSError:

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.cells import cell_len, set_cell_size
 
+from safe_compose.core.line_wrap import wrap_line
 from safe_compose.core.quantities import format_seconds, format_size
 from safe_compose.core.text import (
     make_lines_visible,
@@ -23,7 +24,8 @@ from safe_compose.core.text import (
     shell_quote_always,
 )
 from safe_compose.errors import Interrupted, Refused, SafeComposeError
-from safe_compose.ui.lines import fill, fold_question, make_span, read_plain
+from safe_compose.system.terminal_columns import read_columns
+from safe_compose.ui.lines import fold_question
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,6 +65,11 @@ class _Stderr(io.TextIOBase):
     def isatty(self) -> bool:
         """Return whether it is a terminal."""
         return self._stream is not None and self._stream.isatty()
+
+    @property
+    def columns(self) -> int:
+        """The columns of the terminal that it is; 0 for none."""
+        return read_columns(2) if self.isatty() else 0
 
     def fileno(self) -> int:
         """Return 2."""
@@ -112,24 +119,18 @@ def read_size(out: "Console") -> os.terminal_size:
 
 
 def say(text: str) -> None:
-    """Print one plain line on stderr."""
-    print(make_visible(text), file=_Stderr(), flush=True)
-
-
-def say_folded(text: str) -> None:
-    """Print a list of names on stderr; on a terminal none of them goes on on another line."""
-    out = open_console()
-    if not is_live(out):
-        say(text)
-        return
-    words = [make_span(word) for word in text.split(" ")]
-    for line in fill(words, read_size(out).columns, separator=" "):
-        say(read_plain(line))
+    """Print one plain line on stderr; on a terminal no word of it goes over two rows."""
+    stderr = _Stderr()
+    print(wrap_line(make_visible(text), stderr.columns), file=stderr, flush=True)
 
 
 def tell(text: str) -> None:
-    """Print one plain line of a command's result on stdout."""
-    print(_make_encodable(make_visible(text), sys.stdout.encoding))
+    """Print one plain line of a command's result on stdout, wrapped like those on stderr."""
+    _tell_exactly(wrap_line(make_visible(text), read_columns(1)))
+
+
+def _tell_exactly(text: str) -> None:
+    print(_make_encodable(text, sys.stdout.encoding))
 
 
 def tell_fields(fields: Sequence[str]) -> None:
@@ -143,7 +144,7 @@ def tell_fields(fields: Sequence[str]) -> None:
 def tell_lines(text: str, *, indent: str = "") -> None:
     """Print a text of several lines on stdout: a diff, or a file that is about to be written."""
     for line in make_lines_visible(text):
-        tell(indent + line)
+        _tell_exactly(indent + line)
 
 
 def tell_json(shape: Mapping[str, Any]) -> None:

@@ -162,9 +162,7 @@ def back_up_before_deletion(
         stopped_containers.can_fill(
             record.name, RefillSource(backup.id, partial(_fill, engine, Path(backup.path), record))
         )
-    terminal.say_folded(
-        f"safe-compose: backup {backup.id} is verified ({backup.level}): {backup.path}"
-    )
+    terminal.say(f"safe-compose: backup {backup.id} is verified ({backup.level}): {backup.path}")
     return ColdBackup(backup, started_at, created_at, mounts)
 
 

@@ -54,12 +54,12 @@ def report(
     )
     ended = f"exited with {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
     if survived:
-        ui_terminal.say_folded(f"safe-compose: docker {ended}; still there: {_list(survived)}")
+        ui_terminal.say(f"safe-compose: docker {ended}; still there: {_list(survived)}")
     for part in found.parts:
         ui_terminal.say(f"safe-compose: docker {ended}; {part.words()}")
     stored = backup.backup if backup else None
     for line in list_deleted(made, gone, stored, trashed):
-        ui_terminal.say_folded(f"safe-compose: {line}")
+        ui_terminal.say(f"safe-compose: {line}")
     if found.parts and stored and not gone:
         ui_terminal.say(f"safe-compose: all of it is in backup {stored.id}")
     if (gone or found.parts) and (stored or trashed):

@@ -29,7 +29,7 @@ def require_confirmation(workspace: Workspace, plan: RestorePlan, answer: GivenA
         VerificationFailed: The backup is damaged.
     """
     for line in plan.lines(brief=not plan.needs_phrase):
-        terminal.say_folded(f"safe-compose: {line}")
+        terminal.say(f"safe-compose: {line}")
     require_possible(plan)
     _read_whole(workspace, plan)
     if plan.needs_phrase:

@@ -130,7 +130,7 @@ def restore(
         recover(workspace.engine, workspace.catalogue, workspace.journal, own_run=workspace.run_id)
     plan = _make_plan(workspace, backup, record, words)
     for line in plan.lines():
-        terminal.say_folded(f"safe-compose: {line}")
+        terminal.say(f"safe-compose: {line}")
     if answer.dry_run:
         return {**plan.shape(), "dry_run": True, "plan": list(plan.lines())}
     if plan.needs_phrase:

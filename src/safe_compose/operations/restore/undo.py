@@ -151,7 +151,7 @@ def _list_lost(deletion: RunRecord, backup: Backup) -> list[dict[str, str]]:
 def _tell_lost(lost: Sequence[Mapping[str, str]]) -> None:
     for why in (_DISPOSABLE, _EMPTIED):
         if names := [one["name"] for one in lost if one["why"] == why]:
-            terminal.say_folded(f"safe-compose: {why}: {', '.join(names)}")
+            terminal.say(f"safe-compose: {why}: {', '.join(names)}")
 
 
 def _examine(restore_run: RestoreRun, lost: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _examine(restore_run: RestoreRun, lost: Sequence[Mapping[str, str]] = ()) ->
         with terminal.reporting_only():
             words = summarize(restore_run, statistics, lost=len(lost))
             _tell_lost(lost)
-            terminal.say_folded(f"safe-compose: {words}")
+            terminal.say(f"safe-compose: {words}")
     return {"statistics": statistics, "logins": logins}
 
 

@@ -79,7 +79,7 @@ def restore(
         )
     found = make_plan(workspace, source, dump, server, name, workspace.run_id[-6:])
     for line in found.lines():
-        terminal.say_folded(f"safe-compose: {line}")
+        terminal.say(f"safe-compose: {line}")
     require_possible(found)
     if answer.dry_run:
         return {**found.shape(), "dry_run": True, "plan": list(found.lines())}
