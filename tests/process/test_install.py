@@ -953,7 +953,7 @@ def test_doctor_needs_a_person_when_nothing_is_caught_and_none_when_all_is(
 ) -> None:
     bare = run_doctor(tmp_path / "bare home")
     assert bare["installed"] == []
-    assert "no way to docker passes by safe-compose" in str(bare["attention"])
+    assert "no way to docker goes through safe-compose" in str(bare["attention"])
     whole = run_doctor(tmp_path / "whole home", "shims", "plugin", "rc")
     assert (whole["installed"], whole["attention"]) == (["shims", "plugin", "rc"], [])
 

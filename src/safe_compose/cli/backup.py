@@ -16,6 +16,7 @@ from safe_compose.cli.options import (
 )
 from safe_compose.core.backup import Backup
 from safe_compose.core.quantities import format_size
+from safe_compose.core.short_id import find_end
 from safe_compose.operations.backup import manual, omissions
 from safe_compose.operations.backup.free_space import explain_over_budget
 from safe_compose.ui import tables, terminal
@@ -80,4 +81,11 @@ def _tell_backup(backup: Backup) -> None:
     lacks = (
         f", PARTIAL: lacks {', '.join(o.name for o in backup.lacking)}" if backup.lacking else ""
     )
+    if tables.is_for_people():
+        terminal.tell(
+            f"backup {find_end(backup.id)}: {format_size(backup.bytes)}, verified"
+            f" {backup.level}{lacks}, in"
+        )
+        terminal.tell(f"  {backup.path}")
+        return
     terminal.tell(f"{backup.path}  {format_size(backup.bytes)}  verified {backup.level}{lacks}")

@@ -22,7 +22,7 @@ from safe_compose.cli.options import (
     make_down,
     print_json,
 )
-from safe_compose.core.quantities import count, format_size
+from safe_compose.core.quantities import count, format_size, rewrite_stamps
 from safe_compose.core.retention import Policy, parse_span
 from safe_compose.core.short_id import shorten_ids, shorten_in
 from safe_compose.errors import DockerNotFound, EngineUnavailable, UsageError
@@ -188,7 +188,7 @@ def _tell_forgetting(
             moments.cell(j.backup.created, none="unknown"),
             tables.size_cell(j.backup.bytes),
             Cell("stays", style=GOOD) if j.stays else Cell("GOES", style=BAD),
-            _why_cell("; ".join((*j.why, *j.held)), shorten, moments),
+            _why_cell("; ".join((*j.why, *j.held)), shorten),
         ]
         for j in forgetting.judged
     ]
@@ -200,8 +200,8 @@ def _tell_forgetting(
         tables.print_summary(f"{rules}{go} ({format_size(forgetting.bytes)})")
 
 
-def _why_cell(why: str, shorten: Callable[[str], str], moments: tables.Moments) -> Cell:
-    return Cell(moments.rewrite(shorten_in(why, shorten)), why)
+def _why_cell(why: str, shorten: Callable[[str], str]) -> Cell:
+    return Cell(rewrite_stamps(shorten_in(why, shorten)), why)
 
 
 def _name_doomed(doomed: int) -> str:

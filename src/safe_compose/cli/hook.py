@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +53,11 @@ def answer_hook(
 ) -> None:
     """Answer a coding agent's hook, in JSON: may this shell line delete volumes?"""
     if not install and not uninstall:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            terminal.say(
+                "safe-compose: waiting for the request of a coding agent; to put this into one:"
+                " safe-compose hook --install AGENT"
+            )
         words = [] if agent is None else ["--agent", agent]
         if (code := agent_hook.main([*words, *(["--strict"] if strict else [])])) != 0:
             raise typer.Exit(code)

@@ -117,8 +117,8 @@ def _tell_changes(changes: Sequence[InstallChange], *, whole: bool) -> None:
 
 _HOW = {
     "file": "write",
-    "head": "begin with",
-    "tail": "end with",
+    "head": "add at the beginning of",
+    "tail": "add at the end of",
     "link": "link",
     "aside": "rename",
 }

@@ -312,7 +312,10 @@ def _print_copies(
         ]
         for b, c in copies
     ]
-    empty = "no copies elsewhere; set [offsite.NAME] url, then: safe-compose offsite push --all"
+    empty = (
+        "no copies elsewhere; put [offsite.nas] and url = 'sftp://me@nas/copies' into"
+        " ~/.config/safe-compose/config.toml, then: safe-compose offsite push --all"
+    )
     tables.print_table(columns, cells, empty=empty)
 
 

@@ -118,10 +118,8 @@ def unprotect(
         protections.unprotect(name, until=until)
         if workspace is not None and name in locked:
             workspace.engine.locks.unlock(name)
-        terminal.say(
-            f"safe-compose: {name} is no longer {'locked and ' if name in locked else ''}protected"
-            f" {how_long}"
-        )
+        gone = "protection and the lock" if name in locked else "protection"
+        terminal.say(f"safe-compose: took the {gone} of {name} away {how_long}")
     if locked and until:
         terminal.say(
             "safe-compose: the first safe-compose command after that locks it again; at once:"

@@ -257,7 +257,7 @@ def _restore_path(
 ) -> dict[str, Any]:
     if arguments.into is not None or arguments.database is not None:
         raise UsageError(
-            "--path goes into the living volume: give it without --into and --database"
+            "--path goes into the volume itself: give it without --into and --database"
         )
     restore_undo.require_usable(workspace, backup, elsewhere=arguments.source is not None)
     return restore_path.restore(

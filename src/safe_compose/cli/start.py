@@ -17,6 +17,8 @@ from safe_compose.cli.options import (
     print_json,
 )
 from safe_compose.core.text import join_for_shell
+from safe_compose.install.places import InstallPlaces
+from safe_compose.install.record import read_record
 from safe_compose.operations.setup import files as setup_files
 from safe_compose.operations.setup import inspect, propose
 from safe_compose.store.schedules import Schedules
@@ -62,7 +64,9 @@ def start(
         words += [word for name in files or () for word in ("--file", name)]
         step = join_for_shell(["safe-compose", "schedule", "install", *words])
         terminal.say(f"safe-compose: back it up every day: {step}")
-    terminal.say("safe-compose: whatever `docker compose down -v` deletes: safe-compose undo")
+    if not read_record(InstallPlaces.here()):
+        terminal.say("safe-compose: guard what you type as docker: safe-compose shell --install rc")
+    terminal.say("safe-compose: to bring back what a guarded command deleted: safe-compose undo")
 
 
 def _tell_plan(found: inspect.SetupFindings, files: Sequence[setup_files.SetupFile]) -> None:
@@ -73,5 +77,5 @@ def _tell_plan(found: inspect.SetupFindings, files: Sequence[setup_files.SetupFi
     if found.rows:
         for file in files:
             terminal.tell(f"write {file.path}")
-        terminal.tell("make a backup of every volume, and verify it")
+        terminal.tell("make a backup of every volume that is not disposable, and verify it")
     terminal.flush()

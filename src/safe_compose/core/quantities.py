@@ -27,8 +27,12 @@ def format_stamp(text: str) -> str:
 
     A text that is no such time is returned as it is.
     """
-    found = _STAMP.fullmatch(text)
-    return f"{found[1]} {found[2]} UTC" if found else text
+    return rewrite_stamps(text) if _STAMP.fullmatch(text) else text
+
+
+def rewrite_stamps(sentence: str) -> str:
+    """Return a sentence of our own files with each of its times as `format_stamp` writes it."""
+    return _STAMP.sub(r"\1 \2 UTC", sentence)
 
 
 def format_age(then: datetime, now: datetime) -> str:

@@ -66,11 +66,16 @@ def _plain(error: Exception) -> str:
 
     The exceptions that requests and urllib3 wrap around it are left out.
     """
+    from requests.exceptions import Timeout
+    from urllib3.exceptions import TimeoutError as NoAnswerInTime
+
     inner: BaseException | None = error
     seen = 0
     while inner is not None and seen < 10:
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
+        if isinstance(inner, Timeout | NoAnswerInTime):
+            return "it did not answer in time"
         packed = [
             a for a in (*inner.args, getattr(inner, "reason", None)) if isinstance(a, BaseException)
         ]

@@ -6,7 +6,6 @@ NO_COLOR leaves colours out; FORCE_COLOR puts them into a pipe as well, and chan
 """
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +27,6 @@ from safe_compose.ui.table_layout import (
     wrap,
 )
 
-_TIME = re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
 _FORCED = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
 """Variables by which rich may take a pipe for a terminal."""
 NARROWEST = 40
@@ -189,10 +187,6 @@ class Moments(NamedTuple):
     now: datetime
     is_utc: bool = False
     """Whether a person asked for absolute times (`--utc`)."""
-
-    def rewrite(self, text: str) -> str:
-        """Return a sentence of ours with its times as people read them."""
-        return _TIME.sub(lambda found: self.cell(found[0]).text, text)
 
     def cell(self, text: str | None, *, none: str = "never", style: str = "") -> Cell:
         """Return a time that our own files hold as a cell; what is no time in UTC is unknown."""

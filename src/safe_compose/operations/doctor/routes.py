@@ -26,8 +26,8 @@ def examine_routes(on_each: Callable[[], object]) -> Findings:
     tried = probe.probe_all(os.environ, on_each)
     if not any(t.verdict == "caught" for t in tried):
         attention.append(
-            "no way to docker passes by safe-compose: safe-compose shell --install shims --install"
-            " plugin --install rc"
+            "no way to docker goes through safe-compose: safe-compose shell --install shims"
+            " --install plugin --install rc"
         )
     missed = [t for t in tried if t.verdict == "missed" and set(t.by) & set(installed)]
     if missed:

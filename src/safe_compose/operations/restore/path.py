@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import PROJECT_LABEL
-from safe_compose.core.quantities import format_stamp
+from safe_compose.core.quantities import count, format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.core.volume_reach import describe_reach_of
 from safe_compose.databases.registry import DATABASES, is_restored_alone
@@ -71,7 +71,7 @@ class PathRestorePlan:
         backup = self.backup
         yield (
             f"from backup {backup.id} of {format_stamp(backup.created)}: {self.piece.path}"
-            f" ({self.entries} files and folders)"
+            f" ({count(self.entries, 'file or folder', 'files and folders')})"
         )
         yield f"  into volume {self.record.name}, while what uses it goes on"
         yield (

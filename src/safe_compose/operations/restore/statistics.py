@@ -102,7 +102,9 @@ def _describe_files(restore_run: RestoreRun) -> str:
             else:
                 files += archive.count_files(Path(restore_run.plan.backup.path), artifacts)
     words = [count(files, "file")] if files else []
-    return ", ".join([*words, *([f"{entries:,} files and folders"] if entries else [])])
+    return ", ".join(
+        [*words, *([count(entries, "file or folder", "files and folders")] if entries else [])]
+    )
 
 
 def count_entries(artifacts: Iterable[Artifact]) -> int:

@@ -133,7 +133,7 @@ class DatabaseRestorePlan:
             else ""
         )
         return (
-            f"  the living one ({counts}{format_size(self.target.bytes)}) stays on the server as"
+            f"  the current one ({counts}{format_size(self.target.bytes)}) stays on the server as"
             f" {self.old_name}, with its last writes"
         )
 

@@ -124,7 +124,7 @@ def _confirm(found: DatabaseRestorePlan, answer: GivenAnswer) -> None:
         Refused: It does not match, or nobody may be asked.
     """
     why = f"database {found.database} would be replaced"
-    question = "To put it in the place of the living one"
+    question = "To put it in the place of the current one"
     terminal.ask_phrase(
         question,
         found.database,
