@@ -204,6 +204,29 @@ def test_doctor_finds_a_database_in_a_folder_that_two_services_share_and_git_doe
 
 
 @pytest.mark.engine
+def test_doctor_finds_databases_in_the_layer_of_a_container(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    project = compose_project('services: {app: {image: "busybox:latest", volumes: ["./up:/up"]}}')
+    project.docker("compose", "create", "--pull", "never")
+    container = f"{project.name}-app-1"
+    made = tmp_path / "made"
+    (made / "app").mkdir(parents=True)
+    (made / "app/shop.db").write_bytes(b"SQLite format 3\0" + bytes(84))
+    (made / "var/lib/pg/global").mkdir(parents=True)
+    (made / "var/lib/pg/global/pg_control").write_bytes(bytes(8192))
+    docker("cp", f"{made}/.", f"{container}:/")
+    found = doctor(safe_compose, project.folder)
+    assert sorted(one["path"] for one in found["project"]["layer_databases"]) == [
+        "/app/shop.db",
+        "/var/lib/pg",
+    ]
+    said = "\n".join(found["attention"])
+    assert f"{container} keeps the SQLite database /app/shop.db in its own layer" in said
+    assert "mount a volume at /app" in said and "mount a volume at /var/lib/pg" in said
+
+
+@pytest.mark.engine
 def test_doctor_says_once_what_keeps_it_from_looking(
     tmp_path: Path, safe_compose: SafeCompose
 ) -> None:

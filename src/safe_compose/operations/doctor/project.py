@@ -20,6 +20,7 @@ from safe_compose.grammar import parser
 from safe_compose.operations import deletion_lock
 from safe_compose.operations.doctor.findings import Findings
 from safe_compose.operations.doctor.folders import examine_folders, is_shared_with
+from safe_compose.operations.doctor.layers import examine_layers
 from safe_compose.operations.passwords.inspect import list_drifted
 from safe_compose.operations.verdicts import judge
 from safe_compose.system.process import read_clock
@@ -45,9 +46,9 @@ _NOT_LOADED = (
 def examine_project() -> Findings:
     """Examine the project of this folder.
 
-    That is its volumes with their backups and locks, its databases in anonymous volumes and in
-    folders, passwords that differ, and volumes that look like earlier ones of the project. The
-    facts are None when there is no project, or when it cannot be inspected.
+    That is its volumes with their backups and locks, its databases in anonymous volumes, folders
+    and layers of containers, passwords that differ, and volumes that look like earlier ones of the
+    project. The facts are None when there is no project, or when it cannot be inspected.
     """
     invocation = parser.parse(["compose", "down", "--volumes", "--remove-orphans"])
     if not Files(invocation, os.environ).files:
@@ -65,6 +66,7 @@ def examine_project() -> Findings:
                 found["anonymous_databases"] = _list_anonymous_databases(observed)
                 shared = is_shared_with(remote=engine.docker.remote)
                 found["folders"] = examine_folders(observed, shared=shared)
+                found["layer_databases"] = examine_layers(engine, observed)
                 found["predecessors"] = _find_predecessors(workspace, observed)
             finally:
                 engine.helpers.sweep()
