@@ -66,6 +66,24 @@ def answering(answers: Mapping[str, Any]) -> Iterator[str]:
 
 
 @contextmanager
+def holding(path: str, seconds: float) -> Iterator[str]:
+    """Keep the first request with this in its path for so long; yields the address."""
+    held = threading.Event()
+
+    def ask(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65536):
+                if path.encode() in chunk.split(b"\r\n", 1)[0] and not held.is_set():
+                    held.set()
+                    threading.Event().wait(seconds)
+                target.sendall(chunk)
+            target.shutdown(socket.SHUT_WR)
+
+    with serving(partial(relay, asked=ask, answered=copy)) as address:
+        yield address
+
+
+@contextmanager
 def cutting(after: int) -> Iterator[str]:
     """Hang up on whoever has got so many bytes over one connection; yields the address."""
 

@@ -11,6 +11,8 @@ import pytest
 
 from safe_compose.core.observed import Volume
 from safe_compose.core.volume_reach import NO_ANSWER, explain_no_loss, is_only_a_definition
+from safe_compose.operations.verdicts import MOUNT_SECONDS
+from testing.engine_proxy import holding
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import docker, require_success, unique, volume_exists
 from testing.stacks import JOB
@@ -73,6 +75,20 @@ def test_definitions_that_point_nowhere_go_with_one_line_each_and_take_nothing_a
             next(line for line in refused.stderr.splitlines() if line.startswith("{"))
         )["next"], refused.stderr
     assert (own / "written-by-hand").exists()
+
+
+@pytest.mark.thorough
+@pytest.mark.engine
+def test_docker_deletes_one_when_the_engine_has_given_up_mounting_it(
+    loose: Loose, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    """Until then our container refers to it, and docker would refuse."""
+    gone = loose(type="none", o="bind", device=str(tmp_path / "gone"))
+    with holding("/archive", MOUNT_SECONDS + 3) as host:
+        deleted = safe_compose("volume", "rm", gone, env={"DOCKER_HOST": host})
+    require_success(deleted)
+    assert "cannot be mounted (it does not answer)" in deleted.stderr
+    assert not volume_exists(gone)
 
 
 @pytest.mark.matrix

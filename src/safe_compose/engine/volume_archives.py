@@ -22,7 +22,7 @@ from safe_compose.engine.helper_args import make_mount
 from safe_compose.engine.helper_containers import PARKED_AT, Helpers
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.engine.volume_entries import STAT, Chunks, Entries, is_folder, read_chunks
-from safe_compose.errors import OperationFailed, SafeComposeError
+from safe_compose.errors import OperationFailed, SafeComposeError, StateChanged
 
 ROOTS_AT_ONCE = 64
 """Most volumes that one container is created for when the roots of many are listed."""
@@ -30,6 +30,9 @@ ROOT_LISTING_LIMIT = 8 * 1024 * 1024
 """Most bytes of a volume's archive that are read to list its root."""
 _ENTRY_SECONDS = 60.0
 """Seconds that the engine may take for one file, or for one look at an entry."""
+
+_RELEASE_SECONDS = 30.0
+"""Seconds that a mount may still take before docker deletes the volume."""
 
 
 class Archives:
@@ -39,6 +42,8 @@ class Archives:
         """Use the daemon of `helpers`."""
         self.docker = helpers.docker
         self.helpers = helpers
+        self._mounting: dict[str, threading.Thread] = {}
+        """Volume -> what still waits for the engine to mount it."""
 
     def why_unseen(self) -> str | None:
         """Explain why no volume can be examined here; None where that is possible."""
@@ -245,8 +250,8 @@ class Archives:
         Returns:
             None where it can, or is not asked.
 
-        A mount of a dead server takes minutes, and nothing can end it: after `seconds` it is
-        abandoned. `sweep` removes our leftovers.
+        A mount of a dead server takes minutes, and nothing can end it: after `seconds` it is left
+        to itself. `require_released` waits for it.
         """
         from safe_compose.core.volume_reach import NO_ANSWER
 
@@ -263,10 +268,34 @@ class Archives:
                 with api.get(url, params={"path": PARKED_AT}, stream=True, timeout=60) as answer:
                     found.append(None if answer.ok else read_message(answer))
 
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(seconds)
+        if (asking := self._mounting.pop(volume, None)) is not None:
+            asking.join(seconds)
+        if asking is None or not asking.is_alive():
+            asking = threading.Thread(target=ask, daemon=True)
+            asking.start()
+            asking.join(seconds)
+        if asking.is_alive():
+            self._mounting[volume] = asking
         return found[0] if found else NO_ANSWER if asking.is_alive() else None
+
+    def require_released(self) -> None:
+        """Wait until none of our containers holds a volume that the engine could not mount in time.
+
+        docker deletes no volume that a container refers to.
+
+        Raises:
+            StateChanged: One still does after half a minute.
+        """
+        until = time.monotonic() + _RELEASE_SECONDS
+        for volume, asking in self._mounting.items():
+            asking.join(max(until - time.monotonic(), 0))
+            if asking.is_alive():
+                raise StateChanged(
+                    f"the engine still tries to mount volume {volume}, and deletes it only after"
+                    " that; nothing was deleted",
+                    next_step="run the command again in a few minutes",
+                )
+        self._mounting.clear()
 
     def keeps_nothing_itself(self, volume: Volume) -> bool:
         """Return whether the engine's own folder of a local volume is certainly empty.

@@ -53,6 +53,7 @@ def take_last_look(
         StateChanged: One of this is not so.
         OperationFailed: A volume in memory has lost its content.
     """
+    workspace.engine.archives.require_released()
     if workspace.engine.mounts.list_mounted():
         workspace.engine.helpers.sweep(keepers=False)
         stopped_containers.require_kept()
@@ -75,6 +76,7 @@ def _require_unchanged(workspace: Workspace, made: Plan, backup: ColdBackup | No
     """
     again = look(workspace, made.invocation, made)
     require_same(made, again)
+    workspace.engine.archives.require_released()
     if backup is None:
         return again
     backup.require_unwritten()

@@ -195,8 +195,12 @@ def _hand_over(workspace: Workspace, made: Plan) -> int:
 
     With a compose file read from stdin, docker runs as a child and reads it again; with `--json`
     as a child whose work is told afterwards.
+
+    Raises:
+        StateChanged: The engine still tries to mount one of the volumes.
     """
     invocation = made.invocation
+    workspace.engine.archives.require_released()
     if invocation.own.json:
         code = run_docker(workspace, invocation)
         _report_as_json(workspace, made, code)
