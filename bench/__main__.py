@@ -11,6 +11,7 @@ from functools import partial
 
 import audit
 import confirmation
+import folders
 import guarded
 import launcher
 import store
@@ -20,7 +21,17 @@ import verbs
 import volume_copies
 from stage import Stage, docker, stage
 
-PARTS = ("launcher", "verbs", "confirmation", "store", "audit", "copies", "guarded", "trash")
+PARTS = (
+    "launcher",
+    "verbs",
+    "confirmation",
+    "store",
+    "audit",
+    "copies",
+    "folders",
+    "guarded",
+    "trash",
+)
 
 
 def main() -> None:
@@ -56,6 +67,13 @@ def main() -> None:
         metavar="GB",
         help="size of the big volume of part trash (default: %(default)s)",
     )
+    parser.add_argument(
+        "--folder",
+        type=int,
+        default=2,
+        metavar="GB",
+        help="size of the folder of part folders (default: %(default)s)",
+    )
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -77,6 +95,11 @@ def main() -> None:
         "copies": (
             "ways of copying the database's data",
             volume_copies.rows,
+            asked.long_rounds,
+        ),
+        "folders": (
+            "ways of copying a folder of the host",
+            partial(folders.rows, gigabytes=asked.folder),
             asked.long_rounds,
         ),
         "guarded": ("delete and undo, end to end", guarded.rows, asked.long_rounds),

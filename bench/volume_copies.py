@@ -16,6 +16,7 @@ from pairs import Pairs, by_turns
 from stage import Stage, docker, high_mark, real_docker, shell
 
 from safe_compose.core.backup import Artifact
+from safe_compose.core.observed import Location
 from safe_compose.databases import postgres
 from safe_compose.engine import PIPE, Engine, Helper, connect
 from safe_compose.volumes import archive, extraction, gzip_stream
@@ -62,10 +63,17 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         os.sync()
 
     with connect(real_docker(), (), environ=stage.environ, run_id=unique("bench")) as engine:
-        dump, pack = partial(_dump, stage, engine, proofs), partial(_archive, stage, engine, proofs)
+        source = engine.docker.volume(stage.volume)
+        assert source is not None
+        dump = partial(_dump, stage, engine, proofs)
         ways = [
-            _after(os.sync, way)
-            for way in (partial(here, gzip), partial(here, nowhere), dump, _far(engine, dump))
+            after(os.sync, way)
+            for way in (
+                partial(here, gzip),
+                partial(here, nowhere),
+                dump,
+                through_the_daemon(engine, dump),
+            )
         ]
         naive, floor, piped, far = by_turns(ways, rounds)
         found = [
@@ -79,9 +87,12 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
         proofs.clear()
         stage.project.docker("compose", "stop", "db")
         sizes: dict[str, int] = {}
-        pack = partial(pack, sizes)
+        pack = partial(archive_once, stage, engine, source, proofs, sizes)
         old = partial(_archive_by_gnu_tar, stage, engine, sizes)
-        ways = [_after(os.sync, way) for way in (partial(here, tar), old, pack, _far(engine, pack))]
+        ways = [
+            after(os.sync, way)
+            for way in (partial(here, tar), old, pack, through_the_daemon(engine, pack))
+        ]
         naive, gnu, piped, far = by_turns(ways, rounds)
         found += [
             table.pair(Pairs("cold archive / docker run tar czf", naive, piped), speed=True),
@@ -99,15 +110,16 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
             table.single("  the archive verified, L2", proofs[1:]),
         ]
         with _fresh(stage) as kept:
-            source = engine.docker.volume(stage.volume)
-            assert source is not None
             made = archive.archive(engine, source, into=kept)
             fill, tarred = (
                 partial(_extract, engine, kept, made),
                 partial(_extract_by_gnu_tar, engine, kept, made),
             )
             stage.project.up("db")
-            ways = [_after(unloaded, way) for way in (load, tarred, fill, _far(engine, fill))]
+            ways = [
+                after(unloaded, way)
+                for way in (load, tarred, fill, through_the_daemon(engine, fill))
+            ]
             naive, gnu, piped, far = by_turns(ways, rounds, warm=False)
         found += [
             table.pair(Pairs("archive put back / zcat | psql", naive, piped), speed=True),
@@ -129,7 +141,7 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
     return found
 
 
-def _far(engine: Engine, way: Callable[[], float]) -> Callable[[], float]:
+def through_the_daemon(engine: Engine, way: Callable[[], float]) -> Callable[[], float]:
     """The same way with all bytes passing the daemon."""
 
     def run() -> float:
@@ -142,7 +154,7 @@ def _far(engine: Engine, way: Callable[[], float]) -> Callable[[], float]:
     return run
 
 
-def _after(settled: Callable[[], None], way: Callable[[], float]) -> Callable[[], float]:
+def after(settled: Callable[[], None], way: Callable[[], float]) -> Callable[[], float]:
     """The same way, once what the one before it has left to do (pages to write, tables to vacuum)
     is done.
     """
@@ -169,13 +181,13 @@ def _dump(stage: Stage, engine: Engine, proofs: list[float]) -> float:
         return took
 
 
-def _archive(stage: Stage, engine: Engine, proofs: list[float], sizes: dict[str, int]) -> float:
+def archive_once(
+    stage: Stage, engine: Engine, location: Location, proofs: list[float], sizes: dict[str, int]
+) -> float:
     """The archive with its list; how long the proof takes is added to `proofs`."""
     with _fresh(stage) as into:
-        volume = engine.docker.volume(stage.volume)
-        assert volume is not None
         begun = time.perf_counter()
-        artifacts = archive.archive(engine, volume, into=into)
+        artifacts = archive.archive(engine, location, into=into)
         took = time.perf_counter() - begun
         sizes["helper"] = artifacts[0].bytes
         archive.verify(into, artifacts)
