@@ -106,6 +106,7 @@ def _keys(
     for name, body in part.get("properties", {}).items():
         yield f"{prefix}{name}", body
         yield f"{prefix}{name}.NAME", body
+        yield f"{prefix}{name}.PATH", body
         patterns = body.get("patternProperties", {})
         inner = [(f"{name}.NAME.", kind) for kind in patterns.values()]
         if "$ref" in body:

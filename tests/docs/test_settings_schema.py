@@ -64,6 +64,7 @@ def test_every_yaml_snippet_of_the_documents_is_valid(block: str) -> None:
 
 KEYS = {
     "volumes": ["x = 'critical'", "x = 'precious'", "x = 1", "'' = 'critical'"],
+    "folders": ["'./data' = 'critical'", "'/x*' = 'disposable'", "x = 'precious'", "'' = 'critical'"],
     "project": ["tier = 'important'", "tier = ''", "name = 'x'"],
     "store": [
         "path = '~/x'", "path = ''", "max_size = '50GiB'", "max_size = ' 1.5 tb '", "max_size = 10",
@@ -72,6 +73,7 @@ KEYS = {
     ],
     "backup": [
         "trial_limit = 0", "trial_limit = '4GiB'", "trial_limit = '4XB'", "trial_limit = 1.5",
+        "max_folder = '1TB'", "max_folder = 'much'",
         "stop_timeout = 1.5", "stop_timeout = '5m'", "stop_timeout = '5 d'", "stop_timeout = 0",
         "stop_timeout = 86401", "stop_timeout = true", "safety = 'trash'", "safety = 'hope'",
         "method = 'physical'", "method = 1",

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from safe_compose.core.folders import Look, explain_by_content, explain_by_path, list_mounted
+from safe_compose.core.folders import (
+    Look,
+    explain_by_content,
+    explain_by_path,
+    explain_impossible,
+    list_mounted,
+)
 from safe_compose.core.observed import FolderMount, Observed, Project
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, docker, require_success
@@ -30,8 +36,12 @@ def decide(path: str, destination: str, image: str, look: Look, *, read_only: bo
     if not found:
         return "of the machine"
     [mounted] = found
-    why = explain_by_path(mounted, project)
-    return why if why is not None else explain_by_content(mounted, look, project) or ""
+    return (
+        explain_impossible(mounted)
+        or explain_by_path(mounted, project)
+        or explain_by_content(mounted, look, project)
+        or ""
+    )
 
 
 FILES = Look("folder", ("a.jpg", "b"), ("a.jpg", "b/c.pdf"), 10, counted=True)
@@ -129,6 +139,34 @@ def test_the_folders_with_data_are_taken_and_it_is_said_why_not_the_others(
     assert "main.py" in left["src"] and "no service writes to it" in left["conf"]
     taken, _ = backup(safe_compose, project, "--volume", str(project.folder / "src"))
     assert taken.keys() == {"src"}
+
+
+@pytest.mark.engine
+def test_settings_decide_otherwise_by_path_and_a_large_folder_is_named(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    settings = """
+[folders]
+"./conf" = "important"
+"./src" = "critical"
+"./cache*" = "disposable"
+[backup]
+max_folder = "1KB"
+"""
+    files = {
+        "uploads/a.jpg": "a photo" * 200,
+        "src/main.py": "x = 1",
+        "conf/a": "1",
+        "caches/x": "1",
+    }
+    text = WEB.replace('"./conf:/conf:ro"', '"./conf:/conf:ro", "./caches:/data"')
+    project = compose_project(text, files={**files, "safe-compose.toml": settings})
+    project.up()
+    taken, left = backup(safe_compose, project)
+    assert taken.keys() == {"conf", "src"}, (taken, left)
+    assert (taken["conf"]["tier"], taken["src"]["tier"]) == ("important", "critical")
+    assert "its files take more than max_folder (1000 B)" in left["uploads"], left
+    assert 'safe-compose.toml: folders."./cache*" says disposable' in left["caches"], left
 
 
 IN_FOLDERS = """

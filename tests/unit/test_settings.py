@@ -83,6 +83,9 @@ def test_every_key_of_both_files_is_read(environ: dict[str, str], project: Path)
         tier = "important"
         [store]
         path = "backups"
+        [folders]
+        "./data/*" = "disposable"
+        "/srv/pictures" = "critical"
         [backup]
         stop_timeout = 30
         """,
@@ -91,6 +94,12 @@ def test_every_key_of_both_files_is_read(environ: dict[str, str], project: Path)
     assert settings.rules == (
         Rule("db", Tier.CRITICAL, "safe-compose.toml: volumes.db", own=True),
         Rule("*", Tier.IMPORTANT, "safe-compose.toml: project.tier", of_project=True, own=True),
+        Rule(
+            f"{project}/data/*", Tier.DISPOSABLE, 'safe-compose.toml: folders."./data/*"', own=True
+        ),
+        Rule(
+            "/srv/pictures", Tier.CRITICAL, 'safe-compose.toml: folders."/srv/pictures"', own=True
+        ),
         Rule("*_cache", Tier.DISPOSABLE, f"{user}: volumes.*_cache"),
         Rule("ci-*", Tier.DISPOSABLE, f"{user}: projects.ci-*", of_project=True),
     )

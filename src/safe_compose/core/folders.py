@@ -165,8 +165,8 @@ def _mounts_of_containers(observed: Observed, project: Project) -> Iterator[Fold
                     )
 
 
-def explain_by_path(mounted: MountedFolder, project: Project) -> str | None:
-    """Return why a folder is no data of the project by its path and mounts alone, or None."""
+def explain_impossible(mounted: MountedFolder) -> str | None:
+    """Return why nobody can have a folder backed up, by its path alone, or None."""
     path = mounted.name
     if not path.startswith("/"):
         return "a path of another kind of host"
@@ -174,10 +174,16 @@ def explain_by_path(mounted: MountedFolder, project: Project) -> str | None:
         return "its path is not in its normal form"
     if _is_within(path, _DESKTOP):
         return "Docker Desktop shows it under this path, and the host has it under another"
-    if not mounted.writers:
-        return "no service writes to it"
     if path.endswith(".sock") or any(m.destination.endswith(".sock") for m in mounted.mounts):
         return "a socket"
+    return "it is the whole machine" if path == "/" else None
+
+
+def explain_by_path(mounted: MountedFolder, project: Project) -> str | None:
+    """Return why a folder is no data of the project by its path and mounts, or None."""
+    path = mounted.name
+    if not mounted.writers:
+        return "no service writes to it"
     if _holds_project(path, project):
         return "it holds the project itself, with its compose file"
     strange = not _is_in_project(path, project) and not mounted.claims

@@ -20,6 +20,8 @@ from safe_compose.core.known_images import (
     strictest_of,
 )
 from safe_compose.core.observed import (
+    FOLDER,
+    LAYER,
     PROJECT_LABEL,
     VOLUME_LABEL,
     WORKING_DIR_LABEL,
@@ -115,6 +117,16 @@ def is_protected(volume: Location, observed: Observed, rules: Sequence[Rule]) ->
     """Return whether a rule that nothing lowers requires a backup of the volume."""
     return any(
         rule.floor and rule.tier is not Tier.DISPOSABLE and _matches(rule, volume, observed)
+        for rule in rules
+    )
+
+
+def is_wanted(location: Location, observed: Observed, rules: Sequence[Rule]) -> bool:
+    """Return whether a rule about this location, not about its project, asks for a backup of it."""
+    return any(
+        not rule.of_project
+        and rule.tier is not Tier.DISPOSABLE
+        and _matches(rule, location, observed)
         for rule in rules
     )
 
@@ -227,7 +239,8 @@ def _matches(rule: Rule, volume: Location, observed: Observed) -> bool:
         return bool(matching) if raises else len(matching) == len(owners) > 0
     if volume.location != "volume":
         # the names of volumes have patterns of their own: "*" under [volumes] means no folder
-        return rule.pattern.startswith(volume.name[:1]) and fnmatchcase(volume.name, rule.pattern)
+        kind = LAYER if volume.name.startswith(LAYER) else FOLDER
+        return rule.pattern.startswith(kind) and fnmatchcase(volume.name, rule.pattern)
     names = {volume.name}
     if (
         rule.project is not None

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from safe_compose.core import backup_set, folders
+from safe_compose.core import backup_set, folders, policy
 from safe_compose.core.backup import Omission
 from safe_compose.core.folders import Look, MountedFolder
 from safe_compose.core.observed import HostFolder, Observed
@@ -19,8 +19,6 @@ from safe_compose.volumes import archive
 from safe_compose.volumes.tar import BadTar
 from safe_compose.workspace import Workspace
 
-MAX_FOLDER = 5 << 30
-"""The bytes of a folder up to which it is backed up by itself."""
 _SEEN = 2000
 """Most files of a folder whose names are looked at."""
 
@@ -50,32 +48,40 @@ def find_data(
     mounted = folders.list_mounted(observed)
     if project is None or not mounted:
         return FoundFolders((), (), {})
-    wanted = None if names is None else set(names)
+    rules = workspace.rules(observed)
+    named = None if names is None else set(names)
+    wanted = {
+        one.name
+        for one in mounted
+        if named is None and policy.is_wanted(one.folder, observed, rules)
+    }
     omitted: list[Omission] = []
     left = []
-    for one in mounted:
-        if wanted is not None:
-            left += [one] if one.name in wanted else []
-        elif (why := folders.explain_by_path(one, project)) is None:
+    for one in mounted if named is None else (m for m in mounted if m.name in named):
+        why = folders.explain_impossible(one)
+        if why is None and named is None and one.name not in wanted:
+            why = folders.explain_by_path(one, project)
+        if why is None:
             left.append(one)
         else:
             omitted.append(_omit(one, why))
-    verdicts = judge(workspace, [one.folder for one in left], observed, workspace.rules(observed))
+    verdicts = judge(workspace, [one.folder for one in left], observed, rules)
+    limit = workspace.settings.max_folder
     data = []
     sizes = {}
     for one, verdict in zip(left, verdicts, strict=True):
-        if wanted is not None:
+        if named is not None:
             data.append((one.folder, verdict))
             continue
-        look = look_into(workspace.engine, one.name)
+        look = look_into(workspace.engine, one.name, limit)
         if look.counted:
             sizes[one.name] = look.size
-        why = None if verdict.explicit else folders.explain_by_content(one, look, project)
+        why = None if one.name in wanted else folders.explain_by_content(one, look, project)
         if why is None and verdict.tier is Tier.DISPOSABLE:
             omitted.append(backup_set.omit_disposable(verdict))
-        elif why is None and not verdict.explicit and _is_too_large(verdict, look):
-            size = f"more than {format_size(MAX_FOLDER)}"
-            omitted.append(_omit(one, f"it has {size} (max_folder)", verdict.tier))
+        elif why is None and one.name not in wanted and _is_too_large(verdict, look, limit):
+            why = f"its files take more than max_folder ({format_size(limit)})"
+            omitted.append(_omit(one, why, verdict.tier))
         elif why is not None:
             omitted.append(_omit(one, why))
         else:
@@ -83,8 +89,8 @@ def find_data(
     return FoundFolders(tuple(data), tuple(omitted), sizes)
 
 
-def _is_too_large(verdict: Verdict, look: Look) -> bool:
-    return look.size > MAX_FOLDER and verdict.kind not in DATABASES
+def _is_too_large(verdict: Verdict, look: Look, limit: int) -> bool:
+    return look.size > limit and verdict.kind not in DATABASES
 
 
 def _omit(mounted: MountedFolder, why: str, tier: Tier | None = None) -> Omission:
@@ -95,11 +101,8 @@ def _omit(mounted: MountedFolder, why: str, tier: Tier | None = None) -> Omissio
     )
 
 
-def look_into(engine: Engine, path: str) -> Look:
-    """Look into a folder of the host through the engine.
-
-    It is counted up to MAX_FOLDER.
-    """
+def look_into(engine: Engine, path: str, limit: int) -> Look:
+    """Look into a folder of the host through the engine, which is counted up to `limit` bytes."""
     names: dict[str, None] = {}
     files: list[str] = []
     size = 0
@@ -113,7 +116,7 @@ def look_into(engine: Engine, path: str) -> Look:
                     size += entry.size
                     if len(files) < _SEEN:
                         files.append(member)
-                if size > MAX_FOLDER and len(files) >= _SEEN:
+                if size > limit and len(files) >= _SEEN:
                     return Look("folder", tuple(names), tuple(files), size)
     except (SafeComposeError, BadTar) as fault:
         absent = "source path does not exist" in str(fault)

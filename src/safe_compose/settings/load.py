@@ -7,6 +7,8 @@ The user's file is `$XDG_CONFIG_HOME/safe-compose/config.toml` (otherwise `~/.co
     [volumes]
     # volume name, compose key or pattern = "critical" | "important" | "disposable"
     "*_cache" = "disposable"
+    [folders]                        # the same for folders of the host that services mount
+    "~/photos" = "critical"
     [projects]                       # project name or pattern = tier of all its volumes
     "ci-*" = "disposable"
     [store]
@@ -16,6 +18,8 @@ The user's file is `$XDG_CONFIG_HOME/safe-compose/config.toml` (otherwise `~/.co
     [backup]
     trial_limit = "1GiB"             # up to this size a backup is also restored and started for
                                      # a test; 0: never
+    max_folder = "5GiB"              # up to this size a folder of the host that holds data is
+                                     # backed up by itself
     stop_timeout = 120               # seconds that a database gets to stop cleanly; also "2m"
     patience = "3m"                  # a backup that would take longer is announced
     safety = "backup"                # "trash" and "both" are the other choices
@@ -122,6 +126,8 @@ class Settings:
     """Bytes."""
     trial_limit: int = GIB
     """Bytes of data up to which a backup is restored for a test (L4)."""
+    max_folder: int = 5 * GIB
+    """Bytes up to which a folder of the host is backed up by itself."""
     stop_timeout: int = 120
     """Seconds."""
     patience: int = 180
@@ -343,6 +349,7 @@ def _combine(
         access=Access(base.folders, base.files, owner, acts=owner is not None and named is None),
         max_size=next((w.max_size for w in found if w.max_size is not None), None),
         trial_limit=next((w.trial_limit for w in found if w.trial_limit is not None), GIB),
+        max_folder=next((w.max_folder for w in found if w.max_folder is not None), 5 * GIB),
         stop_timeout=next((w.stop_timeout for w in found if w.stop_timeout is not None), 120),
         patience=next((w.patience for w in found if w.patience is not None), 180),
         safety=next((w.safety for w in found if w.safety is not None), "backup"),

@@ -1,8 +1,9 @@
 """One settings file: its TOML, the rules for its values, and all of its errors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from glob import escape
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,6 +24,7 @@ from safe_compose.core.retention import Policy
 from safe_compose.core.tier import Tier
 from safe_compose.core.toml import parse_toml
 from safe_compose.settings import values
+from safe_compose.system.files import find_real_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class FileSettings:
     shared: bool | None
     max_size: int | None
     trial_limit: int | None
+    max_folder: int | None
     stop_timeout: int | None
     patience: int | None
     safety: str | None
@@ -132,6 +135,7 @@ class _Store(_Strict):
 
 class _Backup(_Strict):
     trial_limit: _Bytes | None = None
+    max_folder: _Bytes | None = None
     stop_timeout: _Seconds | None = None
     patience: _Seconds | None = None
     safety: Literal["backup", "trash", "both"] | None = None
@@ -198,6 +202,7 @@ class _Project(_Strict):
 
 class _Common(_Strict):
     volumes: dict[_Name, _Tier] = {}
+    folders: dict[_Name, _Tier] = {}
     store: _Store = _Store()
     backup: _Backup = _Backup()
     retention: _Retention = _Retention()
@@ -274,6 +279,7 @@ def parse(
     try:
         store = _place(path, model, model.store.path, home, "store.path")
         identity = _place(path, model, model.encrypt.identity, home, "encrypt.identity")
+        folders = tuple(_folder_rules(path, model, home))
     except ValueError as error:
         faults.append(f"{path}: {error}")
         return None
@@ -283,11 +289,12 @@ def parse(
     backup = model.backup
     return FileSettings(
         path=path,
-        rules=tuple(_rules(path, model)),
+        rules=(*_rules(path, model), *folders),
         store=store,
         shared=model.store.shared,
         max_size=model.store.max_size,
         trial_limit=backup.trial_limit,
+        max_folder=backup.max_folder,
         stop_timeout=backup.stop_timeout,
         patience=backup.patience,
         safety=backup.safety,
@@ -393,6 +400,26 @@ def _place(path: Path, model: _Common, named: str | None, home: Path, key: str) 
     if isinstance(model, _ProjectFile) and not named.startswith("~"):
         return Path(normpath(path.parent / named))
     raise ValueError(f"{key}: must begin with / or ~/")
+
+
+def _folder_rules(path: Path, model: _Common, home: Path) -> Iterator[Rule]:
+    """Yield the rules about folders of the host; the pattern of each is an absolute path.
+
+    Raises:
+        ValueError: One names another path in each folder, or no system accepts it.
+    """
+    own = isinstance(model, _ProjectFile)
+    name = path.name if own else str(path)
+    for given, tier in model.folders.items():
+        source = f'{name}: folders."{given}"'
+        if own and not given.startswith(("/", "~")):
+            _place(path, model, given, home, f"folders.{given}")
+            # compose may name the project's folder by a link as well
+            for base in dict.fromkeys((str(path.parent), str(find_real_path(path.parent)))):
+                yield Rule(normpath(f"{escape(base)}/{given}"), tier, source, own=True)
+        else:
+            place = _place(path, model, given, home, f"folders.{given}")
+            yield Rule(str(place), tier, source, own=own)
 
 
 def _offsite(
