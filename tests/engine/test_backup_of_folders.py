@@ -137,6 +137,11 @@ def test_the_folders_with_data_are_taken_and_it_is_said_why_not_the_others(
     assert taken.keys() == {"uploads"} and left.keys() == {"src", "conf"}, (taken, left)
     assert taken["uploads"]["method"] == "live" and taken["uploads"]["location"] == "folder"
     assert "main.py" in left["src"] and "no service writes to it" in left["conf"]
+    uploads = str(project.folder / "uploads")
+    listed = require_success(safe_compose("volumes", "--json", cwd=project.folder))
+    [row] = json.loads(listed.stdout)["volumes"]
+    assert (row["name"], row["location"], row["kind"]) == (uploads, "folder", "files")
+    assert row["last_backup"] and row["in_use_by"] == [f"{project.name}-web-1"], row
     taken, _ = backup(safe_compose, project, "--volume", str(project.folder / "src"))
     assert taken.keys() == {"src"}
 

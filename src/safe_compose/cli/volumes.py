@@ -16,11 +16,17 @@ from safe_compose.cli.options import (
 )
 from safe_compose.core import backup_set, policy
 from safe_compose.core.backup import BackupSummary
-from safe_compose.core.observed import Observed, Volume
+from safe_compose.core.observed import (
+    Location,
+    Observed,
+    Volume,
+    describe_location,
+    location_of,
+)
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.core.tier import Tier
 from safe_compose.errors import UsageError
-from safe_compose.operations import deletion_lock
+from safe_compose.operations import deletion_lock, folders
 from safe_compose.operations.doctor import losses
 from safe_compose.operations.verdicts import judge
 from safe_compose.system.process import read_clock
@@ -50,7 +56,7 @@ def volumes(
     observed = workspace.engine.commands.look(invocation)
     rules = workspace.rules(observed)
     observed = workspace.trusting(observed)
-    chosen = _choose_volumes(observed, names or (), every=every)
+    chosen = _choose_volumes(workspace, observed, names or (), every=every)
     shown = _inspect(workspace, observed, rules, chosen)
     of = None if every or observed.project is None else observed.project.name
     lost = _describe_losses(workspace, shown, of)
@@ -65,7 +71,7 @@ def volumes(
 class _ShownVolume(NamedTuple):
     """A volume with what is known of it."""
 
-    volume: Volume
+    volume: Location
     verdict: policy.Verdict
     users: list[str]
     lock: str | None
@@ -75,13 +81,16 @@ class _ShownVolume(NamedTuple):
 
 
 def _inspect(
-    workspace: Workspace, observed: Observed, rules: Sequence[policy.Rule], chosen: Sequence[Volume]
+    workspace: Workspace, observed: Observed, rules: Sequence[policy.Rule], chosen: "_Chosen"
 ) -> list[_ShownVolume]:
-    first = [(v, policy.judge(v, observed, rules, None)) for v in chosen]
+    first: list[tuple[Location, policy.Verdict]] = [
+        (v, policy.judge(v, observed, rules, None)) for v in chosen.volumes
+    ]
     inspected = judge(workspace, [v for v, verdict in first if verdict.looks], observed, rules)
     verdicts = {verdict.volume: verdict for verdict in inspected}
+    first += chosen.folders
     locks = deletion_lock.read_states(workspace, observed)
-    copies = _find_copies(workspace, [v.name for v in chosen])
+    copies = _find_copies(workspace, [v.name for v, _ in first])
     return [
         _ShownVolume(
             v,
@@ -97,6 +106,7 @@ def _inspect(
 def _to_json(one: _ShownVolume, newest: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": one.volume.name,
+        "location": one.volume.location,
         "project": one.volume.project,
         "tier": one.verdict.tier.value,
         "why": one.verdict.why,
@@ -108,26 +118,42 @@ def _to_json(one: _ShownVolume, newest: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _choose_volumes(observed: Observed, names: Sequence[str], *, every: bool) -> Sequence[Volume]:
-    """Return the named volumes, or this folder's project's, or all where there is no project here.
+class _Chosen(NamedTuple):
+    """What is to be shown."""
+
+    volumes: Sequence[Volume]
+    folders: Sequence[tuple[Location, policy.Verdict]] = ()
+    """Folders of the host that hold data."""
+
+
+def _choose_volumes(
+    workspace: Workspace, observed: Observed, names: Sequence[str], *, every: bool
+) -> _Chosen:
+    """Return what is named, or this folder's project's, or all where there is no project here.
 
     Raises:
-        UsageError: There is no volume of such a name.
+        UsageError: There is no volume of such a name, and no service mounts such a folder.
     """
     if names:
-        chosen = [v for v in observed.volumes if v.name in names]
-        if missing := sorted(set(names) - {v.name for v in chosen}):
+        volumes = [v for v in observed.volumes if v.name in names]
+        paths = [name for name in names if location_of(name) == "folder"]
+        data = folders.find_data(workspace, observed, paths).data if paths else ()
+        found = {v.name for v in volumes} | {folder.name for folder, _ in data}
+        if missing := sorted(set(names) - found):
             raise UsageError(
-                f"there is no volume {', '.join(missing)} on {observed.endpoint}",
+                f"there is no {describe_location(missing[0])} on {observed.endpoint}"
+                if missing[0] not in paths
+                else f"no service of this project mounts {', '.join(missing)}",
                 next_step="safe-compose volumes --all",
             )
-        return chosen
+        return _Chosen(volumes, data)
     if every:
-        return observed.volumes
+        return _Chosen(observed.volumes)
     if observed.project is None:
         terminal.say("safe-compose: no compose project in this folder: all volumes of the engine")
-        return observed.volumes
-    return backup_set.select_volumes(observed).volumes
+        return _Chosen(observed.volumes)
+    volumes_here = backup_set.select_volumes(observed).volumes
+    return _Chosen(volumes_here, folders.find_data(workspace, observed).data)
 
 
 def _find_copies(

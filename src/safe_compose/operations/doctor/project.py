@@ -8,7 +8,7 @@ from typing import Any
 
 from safe_compose.compose.files import Files
 from safe_compose.core import backup_set, predecessors
-from safe_compose.core.observed import Observed
+from safe_compose.core.observed import Observed, describe_location, location_of
 from safe_compose.core.policy import Rule
 from safe_compose.core.quantities import format_size, format_stamp
 from safe_compose.core.text import shell_quote
@@ -17,7 +17,7 @@ from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError
 from safe_compose.grammar import parser
-from safe_compose.operations import deletion_lock
+from safe_compose.operations import deletion_lock, folders
 from safe_compose.operations.doctor.findings import Findings
 from safe_compose.operations.doctor.folders import examine_folders, is_shared_with
 from safe_compose.operations.doctor.layers import examine_layers
@@ -83,7 +83,7 @@ def _list_attention(found: Mapping[str, Findings]) -> tuple[str, ...]:
 
 
 def _examine_volumes(workspace: Workspace, observed: Observed) -> Findings:
-    """Examine each volume that matters: newest verified backup, newest test restore, lock."""
+    """Examine what holds data that matters: newest verified backup, newest test restore, lock."""
     observed = backup_set.add_idle_mounts(observed)
     there = backup_set.select_volumes(observed).volumes
     verified = [
@@ -94,7 +94,9 @@ def _examine_volumes(workspace: Workspace, observed: Observed) -> Findings:
     locks = deletion_lock.read_states(workspace, observed)
     found: list[dict[str, Any]] = []
     attention: list[str] = []
-    for verdict in judge(workspace, there, observed, workspace.rules(observed)):
+    verdicts = judge(workspace, there, observed, workspace.rules(observed))
+    verdicts += [verdict for _, verdict in folders.find_data(workspace, observed).data]
+    for verdict in verdicts:
         if verdict.tier is Tier.DISPOSABLE:
             continue
         mine = [b for b in verified if verdict.volume in b.volumes]
@@ -102,6 +104,7 @@ def _examine_volumes(workspace: Workspace, observed: Observed) -> Findings:
         found.append(
             {
                 "name": verdict.volume,
+                "location": location_of(verdict.volume),
                 "tier": verdict.tier.value,
                 "backup": (
                     {"id": newest.id, "created": newest.created, "level": newest.level}
@@ -114,8 +117,8 @@ def _examine_volumes(workspace: Workspace, observed: Observed) -> Findings:
         )
         if newest is None and verdict.tier is Tier.CRITICAL:
             attention.append(
-                f"volume {verdict.volume} is critical and has no verified backup: safe-compose"
-                " backup"
+                f"{describe_location(verdict.volume)} is critical and has no verified backup:"
+                " safe-compose backup"
             )
         elif newest is not None and read_clock() - datetime.fromisoformat(newest.created) > OLD:
             attention.append(

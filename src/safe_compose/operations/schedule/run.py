@@ -34,7 +34,7 @@ from safe_compose.errors import (
     VerificationFailed,
 )
 from safe_compose.grammar.parser import Invocation
-from safe_compose.operations import forget, offsite
+from safe_compose.operations import folders, forget, offsite
 from safe_compose.operations.backup import manual, omissions
 from safe_compose.operations.schedule import systemd
 from safe_compose.settings.load import Settings
@@ -132,21 +132,22 @@ def make_job(workspace: Workspace, invocation: Invocation, at: Sequence[str]) ->
 
 
 def list_omissions(workspace: Workspace, invocation: Invocation) -> tuple[Omission, ...]:
-    """Return what no scheduled run would back up: folders and files of the host.
+    """Return what no scheduled run would back up: some folders and files of the host.
 
     Raises:
-        OperationFailed: The project uses no volume, so every run would fail.
+        OperationFailed: The project keeps no data, so every run would fail.
     """
     observed = backup_set.add_idle_mounts(workspace.engine.commands.look(invocation))
     found = backup_set.select_volumes(observed)
-    folders = tuple(o for o in found.omitted if o.kind != "volume")
-    if not found.volumes and len(folders) == len(found.omitted):
-        omissions.tell_omitted(folders)
+    host = folders.find_data(workspace, observed)
+    if not found.volumes and not found.omitted and not host.data:
+        omissions.tell_omitted(host.omitted)
         raise OperationFailed(
-            "the project here has no volume, so a run would back up nothing; nothing was written",
+            "the project here has no volume and no folder with data, so a run would back up"
+            " nothing; nothing was written",
             next_step="safe-compose volumes",
         )
-    return folders
+    return host.omitted
 
 
 def install(workspace: Workspace, plan: systemd.Job, units: dict[str, str], into: Path) -> None:
