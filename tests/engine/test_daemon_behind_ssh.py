@@ -10,7 +10,7 @@ import pytest
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.offsite_servers import sftp_server, user
 from testing.projects import docker, require_success, wait_until
-from testing.stacks import FILES, JOB, read_file, write_file
+from testing.stacks import FILES, JOB, read_file, shop, write_file
 from testing.terminal import Person
 
 pytestmark = [pytest.mark.engine, pytest.mark.thorough]
@@ -85,19 +85,20 @@ def test_a_deletion_and_its_undo_log_in_once_besides_docker_itself(
 def test_a_killed_run_leaves_no_ssh_behind(
     compose_project: ProjectFactory, daemon: SshDaemon
 ) -> None:
-    project = compose_project(FILES)
+    project = compose_project(shop("canary-51e0"))
     project.up()
+    project.psql("CREATE TABLE t AS SELECT 1 AS id", user="shop", database="shop")
     write_file(project)
 
     def measured() -> bool:
-        """Whether one that is killed at its question knew the size: a busy engine is too slow."""
+        """Whether one that is killed at its question knew all: a busy engine is too slow."""
         person = Person("compose", "down", "-v", cwd=project.folder, env=daemon.environment)
         screen = person.sees(f"type '{project.name}'")
         assert "REMOTE" in screen
         assert daemon.list_shared() != []
         person.dies()
         wait_until("ssh has ended", lambda: daemon.list_shared() == [])
-        return "size unknown" not in screen
+        return "size unknown" not in screen and "1 table" in screen
 
-    wait_until("the size is known through ssh", measured)
+    wait_until("sizes and contents are known through ssh", measured)
     assert docker("volume", "ls", "-q", "-f", f"name={project.name}_").stdout != ""
