@@ -161,6 +161,7 @@ def test_a_signal_while_the_end_of_a_restore_is_journaled_rolls_nothing_back() -
         undoes=None,
         plan=SimpleNamespace(backup=SimpleNamespace(id="x"), targets=()),
         touched=["v"],
+        _swaps=[],
         result="nothing was changed",
         run=SimpleNamespace(step=lambda *_, **__: signal.raise_signal(signal.SIGINT)),
         _stopped_containers=SimpleNamespace(half={"v"}),

@@ -45,7 +45,10 @@ ComposeFile = Annotated[
 ]
 
 VolumeName = Annotated[
-    list[str] | None, typer.Option("--volume", help="Only this volume; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--volume", help="Only this volume, or folder of the host by its path; may be repeated."
+    ),
 ]
 
 HoldsVolume = Annotated[
@@ -201,3 +204,18 @@ def check_wait(seconds: float) -> None:
     """
     if not math.isfinite(seconds) or seconds < 0:
         raise UsageError(f"--wait takes seconds from 0 on, not {seconds}")
+
+
+def read_location(word: str) -> str:
+    """Return the name of the location that a word means: a path becomes absolute and real.
+
+    A word is a path if it begins with `/`, `./` or `../`; the name of no volume does.
+    """
+    if word.startswith(("/", "./", "../")) or word in (".", ".."):
+        return os.path.realpath(word)
+    return word
+
+
+def read_locations(words: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the locations that the words of `--volume` mean."""
+    return tuple(map(read_location, words or ()))

@@ -21,6 +21,8 @@ from safe_compose.cli.options import (
     app,
     make_down,
     print_json,
+    read_location,
+    read_locations,
     unlock,
 )
 from safe_compose.core.backup import Backup
@@ -30,6 +32,7 @@ from safe_compose.core.text import shell_quote
 from safe_compose.errors import UsageError
 from safe_compose.grammar import parser
 from safe_compose.operations import offsite
+from safe_compose.operations.restore import finish as restore_finish
 from safe_compose.operations.restore import path as restore_path
 from safe_compose.operations.restore import undo as restore_undo
 from safe_compose.operations.restore.database import run as restore_database
@@ -68,8 +71,8 @@ Into = Annotated[
     typer.Option(
         "--into",
         help=(
-            "Instead of its own place: this volume, this project (several volumes, or a dump), or"
-            " `scratch`, a new one to look into."
+            "Instead of its own place: this volume, this folder (for a folder), this project"
+            " (several volumes, or a dump), or `scratch`, a new volume to look into."
         ),
     ),
 ]
@@ -79,6 +82,17 @@ WithSettings = Annotated[
     typer.Option(
         "--settings",
         help="Also the settings files that a dumped server kept next to its databases.",
+    ),
+]
+
+Finish = Annotated[
+    bool,
+    typer.Option(
+        "--finish",
+        help=(
+            "Remove the folders that earlier restores replaced and kept under other names; goes"
+            " with --volume alone."
+        ),
     ),
 ]
 
@@ -116,6 +130,7 @@ def restore_backup(
     path: InnerPath = None,
     into: Into = None,
     settings: WithSettings = False,
+    finish: Finish = False,
     confirm: Confirm = None,
     non_interactive: NonInteractive = False,
     dry_run: DryRun = False,
@@ -127,9 +142,17 @@ def restore_backup(
     invocation = make_down(project, files)
     workspace = open_workspace(invocation)
     unlock(workspace.settings, identity)
+    answer = GivenAnswer(confirm, not non_interactive, dry_run)
+    if finish:
+        if any(word is not None for word in (id, project, files, database, path, into, source)):
+            raise UsageError("--finish goes with --volume alone; nothing was removed")
+        finished = restore_finish.finish(workspace, read_locations(volume), answer)
+        if as_json:
+            print_json({"finished": finished})
+        return
     arguments = RestoreArguments(
-        id=id, project=project, volumes=tuple(volume or ()), database=database, path=path,
-        into=into, settings=settings, answer=GivenAnswer(confirm, not non_interactive, dry_run),
+        id=id, project=project, volumes=read_locations(volume), database=database, path=path,
+        into=read_location(into) if into else into, settings=settings, answer=answer,
         source=source, as_json=as_json,
     )  # fmt: skip
     done = _restore(workspace, invocation, arguments)

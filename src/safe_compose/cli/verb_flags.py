@@ -201,6 +201,7 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
         "--path": "PATH",
         "--into": "NAME",
         "--settings": "",
+        "--finish": "",
         "--confirm": "PHRASE",
         "--non-interactive": "",
         "--dry-run": "",

@@ -273,6 +273,10 @@ class Container:
         """Return the names of the volumes that it mounts."""
         return frozenset(m.name for m in self.mounts if m.type == "volume" and m.name)
 
+    def location_names(self) -> frozenset[str]:
+        """Return the names of the volumes and folders that it mounts."""
+        return frozenset(m.location for m in self.mounts if m.location)
+
     def uses(self, location: str) -> bool:
         """Return whether a location, by its name, is mounted in it or is its own layer."""
         if location.startswith(LAYER):
@@ -307,12 +311,12 @@ class DeclaredVolume:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredMount:
-    """A declared mount of a service: lets policy judge a volume whose container is gone."""
+    """A declared mount of a service: lets policy judge a location whose container is gone."""
 
     service: str
     image: str
     volume: str
-    """The volume's real name."""
+    """The volume's real name; the absolute path of a folder."""
     destination: str
     pgdata: str = ""
     """PGDATA as the service sets it; only known from `read_declared_mounts`."""

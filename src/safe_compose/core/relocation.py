@@ -1,17 +1,19 @@
-"""The targets of a restore elsewhere: a new volume, another project, or a scratch volume."""
+"""The targets of a restore elsewhere: a volume, a folder, another project, or a scratch volume."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 
-from safe_compose.core.backup import MYSQL_SETTINGS, POSTGRES_SETTINGS, VolumeRecord
+from safe_compose.core.backup import MYSQL_SETTINGS, POSTGRES_SETTINGS, VolumeRecord, slug
 from safe_compose.core.observed import (
     CONFIG_HASH_LABEL,
+    FOLDER,
     PROJECT_LABEL,
     SCRATCH_LABEL,
     VOLUME_LABEL,
     DeclaredMount,
+    location_of,
 )
 from safe_compose.errors import UsageError
 
@@ -48,7 +50,8 @@ def plan_relocation(
 ) -> Relocation:
     """Return the meaning of `--into WORD`.
 
-    It is `scratch`, the name of a volume or, for several volumes, of a project.
+    It is `scratch`, the name of a volume, the path of a folder for the content of a folder or, for
+    several volumes, the name of a project.
 
     Args:
         word: The word.
@@ -63,7 +66,7 @@ def plan_relocation(
         UsageError: The word is no such name, or names the original.
     """
     if word == SCRATCH:
-        new_names = {r.name: f"scratch-{token}-{r.name}" for r in records}
+        new_names = {r.name: f"scratch-{token}-{_name_for_volume(r)}" for r in records}
         labels = {r.name: {SCRATCH_LABEL: backup_id} for r in records}
         return _relocate(word, "volumes", records, new_names, labels)
     if len(records) == 1:
@@ -88,6 +91,11 @@ def plan_relocation(
     return _relocate(word, word, records, new_names, labels)
 
 
+def _name_for_volume(record: VolumeRecord) -> str:
+    """Return the part of a volume's name that tells what its content was."""
+    return record.name if record.location == "volume" else slug(record.name.strip("/"))
+
+
 def _make_labels(record: VolumeRecord, project: str) -> dict[str, str]:
     """Return a volume's labels for a new project.
 
@@ -101,7 +109,15 @@ def _make_labels(record: VolumeRecord, project: str) -> dict[str, str]:
 def _relocate_one(
     word: str, record: VolumeRecord, here: str, declared: Iterable[DeclaredMount]
 ) -> Relocation:
-    if not _VOLUME.fullmatch(word):
+    if word.startswith(FOLDER) and record.location == "folder" and word != record.name:
+        return _relocate(word, "volumes", [record], {record.name: word}, {record.name: {}})
+    if word.startswith(FOLDER) and record.location == "volume":
+        raise UsageError(
+            f"{record.name} is a volume, and goes into a volume, not into a folder; nothing was"
+            " restored",
+            next_step="restore it into a volume for a look: --into scratch",
+        )
+    if not _VOLUME.fullmatch(word) and word != record.name:
         raise UsageError(f"--into takes the name of a volume, not {word!r}; nothing was restored")
     if word == record.name:
         raise UsageError(f"{word} is where it comes from: leave --into out; nothing was restored")
@@ -122,7 +138,14 @@ def _relocate(
     labels: Mapping[str, Mapping[str, str]],
 ) -> Relocation:
     moved = (
-        replace(r, driver="local", options={}, labels=labels[r.name], anonymous=False)
+        replace(
+            r,
+            driver="local",
+            options={},
+            labels=labels[r.name],
+            anonymous=False,
+            location=location_of(new_names[r.name]),
+        )
         for r in records
     )
     return Relocation(word, owner, tuple(moved), new_names)

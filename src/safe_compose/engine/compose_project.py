@@ -441,7 +441,18 @@ def read_declared_mounts(
         for key, target, subpath in service_mounts(body)
         if key in real
     )
-    return name, mounts
+    folders = tuple(
+        DeclaredMount(
+            service,
+            str(body.get("image") or f"{name}-{service}"),
+            folder.path,
+            folder.destination,
+            str(mapping(body, "environment").get("PGDATA") or ""),
+        )
+        for service, body in mapping(shown, "services").items()
+        for folder in host_folders([{"services": {service: body}}])
+    )
+    return name, mounts + folders
 
 
 def read_declared_hooks(

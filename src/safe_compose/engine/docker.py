@@ -155,11 +155,13 @@ class Daemon:
     # -- inspecting --------------------------------------------------------------------------------
 
     def volume(self, name: str) -> Volume | None:
-        """Return the current state of a volume, or None.
+        """Return the current state of a volume, or None, also for the name of no volume.
 
         Raises:
             EngineUnavailable: The daemon does not answer.
         """
+        if location_of(name) != "volume":
+            return None  # a path would be another address of the daemon's
         with inspecting():
             body = self.connection.reader.get(f"/volumes/{quote(name, safe='')}")
             return values.read_volume(body) if body is not None else None

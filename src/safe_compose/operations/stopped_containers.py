@@ -142,7 +142,7 @@ class StoppedContainers:
         known = [ContainerState.of(c) for c in lively]
         self._run.step("stopping", containers=[was._asdict() for was in known])
         self._before += known
-        self._volumes |= {c.id: c.volume_names() for c in lively}
+        self._volumes |= {c.id: c.location_names() for c in lively}
 
         names = ", ".join(was.name for was in known)
         few = names if len(known) <= FEW_NAMES else f"{len(known)} containers"
@@ -227,7 +227,7 @@ class StoppedContainers:
             or container.state == "restarting"
         ):
             return
-        self.killed.append(KilledContainer(container.name, container.volume_names()))
+        self.killed.append(KilledContainer(container.name, container.location_names()))
         given = "" if seconds < 0 else f" within {seconds} s"
         terminal.say(
             f"safe-compose: {container.name} did not end by itself{given} and was killed (exit code"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from safe_compose.core.observed import FOLDER
 from safe_compose.store.steps import (
     BackedUp,
     Docker,
@@ -101,6 +102,15 @@ class _Facts:
     def volume(self, key: str) -> str:
         return _match(_VOLUME, self._shape.get(key))
 
+    def location(self, key: str) -> str:
+        """Return the name of a volume, or the absolute path of a folder of the host."""
+        found = self._shape.get(key)
+        if not isinstance(found, str) or not found.startswith(FOLDER):
+            return self.volume(key)
+        if "\0" in found or ".." in found.split("/"):
+            raise _BadStep
+        return found
+
     def maybe_volume(self, key: str) -> str | None:
         return self.volume(key) if self.has(key) else None
 
@@ -163,7 +173,7 @@ At = datetime | None
 
 
 def _of_volume(kind: type[VolumeStep]) -> "Callable[[At, _Facts], Step]":
-    return lambda at, facts: kind(at, facts.volume("volume"))
+    return lambda at, facts: kind(at, facts.location("volume"))
 
 
 def _stopping(at: At, f: _Facts) -> Step:
@@ -210,7 +220,7 @@ def _restoring_volume(at: At, f: _Facts) -> Step:
         return RollingBackPassword(at)
     return RestoringVolume(
         at,
-        f.volume("volume"),
+        f.location("volume"),
         f.flag("existed", missing=True),  # only a volume that we certainly created is ever removed
         f.maybe_text("safety"),
         f.maybe_volume("trash"),
@@ -247,7 +257,7 @@ _PARSERS: Mapping[str, Callable[[At, _Facts], Step]] = {
     "undid": lambda at, f: Undid(at, f.text("run")),
     "placing": lambda at, f: Placing(
         at,
-        f.volume("volume"),
+        f.location("volume"),
         f.below("path"),
         f.below("staging"),
         f.below("aside"),

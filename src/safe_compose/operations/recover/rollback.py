@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safe_compose.core.backup import VolumeRecord
-from safe_compose.core.observed import HELPER_LABEL, Container
+from safe_compose.core.observed import FOLDER, HELPER_LABEL, Container
 from safe_compose.core.quantities import format_exactly
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.engine import Engine
@@ -118,7 +118,7 @@ def roll_back(
     Raises:
         SafeComposeError: It failed; it can be called again.
     """
-    if engine.docker.volume(begun.volume) is None or begun.adds:
+    if _is_gone(engine, begun.volume) or begun.adds:
         return
     if begun.forgets and begun.existed:
         engine.mounts.keep([begun.volume])  # until its stopped containers run again
@@ -139,6 +139,11 @@ def roll_back(
         if lost := extraction.extract(engine, folder, old.artifacts, begun.volume, progress):
             terminal.say(f"safe-compose: {begun.volume}: {lost}")
         extraction.sync(engine, begun.volume)
+
+
+def _is_gone(engine: Engine, location: str) -> bool:
+    """Return whether a volume is gone; the engine does not tell it of a folder."""
+    return not location.startswith(FOLDER) and engine.docker.volume(location) is None
 
 
 def find_safety_backup(catalogue: Catalogue, safety: str, volume: str) -> tuple[Path, VolumeRecord]:
@@ -258,7 +263,7 @@ def _find_later_write(engine: Engine, run: RunRecord, begun: InterruptedRestore)
     Returns:
         The reason; None when nobody did.
     """
-    if engine.docker.volume(begun.volume) is None:
+    if _is_gone(engine, begun.volume):
         return None
     last = run.events[-1].at
     if last is None:

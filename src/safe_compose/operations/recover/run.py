@@ -6,6 +6,7 @@ The containers that it stopped are started again.
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from safe_compose.core.observed import FOLDER, describe_location
 from safe_compose.databases.registry import restored_alone
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
@@ -77,6 +78,10 @@ def _recover_run(killed: KilledRun) -> list[str]:
     if complete:
         words, complete = roll_back_volumes(killed.reread())
         actions += words
+    # before anything starts on them: docker makes an empty folder where one is missing
+    folders = _settle_paths(engine, run, folders=True)
+    actions += [settled.words for settled in folders]
+    complete = complete and all(settled.settled for settled in folders)
     left = _list_left_stopped(engine, run)
     half = list_half_restored(killed.reread().record)
     startable = [] if half or not complete else left
@@ -122,7 +127,8 @@ def _close(killed: KilledRun, half: Sequence[str], left: Sequence[ContainerState
     lines = []
     if run.undid is not None:
         lines.append("all of it was put back; its services may not run: docker compose up -d")
-    settled = [r for settle in (_settle_path, _settle_swap) if (r := settle(engine, run))]
+    settled = [*_settle_paths(engine, run, folders=False)]
+    settled += [swap] if (swap := _settle_swap(engine, run)) else []
     lines += [result.words for result in settled]
     if not all(result.settled for result in settled):
         return lines
@@ -168,17 +174,28 @@ def _settle_swap(engine: Engine, run: RunRecord) -> _Settled | None:
     return _Settled(words, True)
 
 
-def _settle_path(engine: Engine, run: RunRecord) -> _Settled | None:
-    """Complete or undo the interrupted restore of one file or folder, and describe the result.
+def _settle_paths(engine: Engine, run: RunRecord, *, folders: bool) -> list[_Settled]:
+    """Complete or undo the interrupted restores of single paths, and describe the results.
 
-    Returns:
-        The result; None for every other run.
+    Args:
+        engine: The engine.
+        run: The run that was cut off.
+        folders: Settle those of whole folders of the host, which containers may mount; else those
+            of paths within volumes.
     """
-    step = run.newest(Placing)
-    if step is None:
-        return None
+    return [
+        _settle_path(engine, step)
+        for step in run.every(Placing)
+        if step.volume.startswith(FOLDER) is folders
+    ]
+
+
+def _settle_path(engine: Engine, step: Placing) -> _Settled:
+    """Complete or undo the interrupted restore of one file or folder, and describe the result."""
     piece = single_path.SinglePath(step.volume, step.path, step.staging, step.old_path)
-    if engine.docker.volume(piece.volume) is None:  # docker would recreate it for an inspection
+    where = describe_location(piece.volume)
+    gone = not piece.volume.startswith(FOLDER) and engine.docker.volume(piece.volume) is None
+    if gone:  # docker would recreate it for an inspection
         return _Settled(
             f"volume {piece.volume} is gone, and with it what was restored of {piece.path}", True
         )
@@ -187,12 +204,12 @@ def _settle_path(engine: Engine, run: RunRecord) -> _Settled | None:
     except OperationFailed as fault:
         left = f"{piece.staging} may be left, and what was {piece.path} may be {piece.old_path}"
         return _Settled(
-            f"left for now: volume {piece.volume}: {left}: {fault.message}; once it can be read:"
+            f"left for now: {where}: {left}: {fault.message}; once it can be read:"
             " safe-compose recover",
             False,
         )
     kept = f"; the one before it is {piece.old_path}" if done and step.existed else ""
     return _Settled(
-        f"{piece.path} of volume {piece.volume} {'was restored' if done else 'is as it was'}{kept}",
+        f"{piece.path} of {where} {'was restored' if done else 'is as it was'}{kept}",
         True,
     )

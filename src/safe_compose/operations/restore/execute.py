@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from safe_compose.core.backup import Backup
+from safe_compose.core.observed import Volume
 from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_size
 from safe_compose.core.tier import Tier
@@ -29,7 +30,8 @@ from safe_compose.store import settings_approval
 from safe_compose.store.journal import Run
 from safe_compose.system.signals import deferring_signals
 from safe_compose.ui import terminal
-from safe_compose.volumes import encryption, gzip_stream
+from safe_compose.volumes import encryption, folder_swap, gzip_stream
+from safe_compose.volumes.folder_swap import FolderSwap
 from safe_compose.workspace import Workspace
 
 LOCK_SECONDS = 60.0
@@ -112,6 +114,8 @@ class RestoreRun:
         self.result = "nothing was changed"
         self.with_settings = False
         """Also restore what a dump's server kept next to its databases."""
+        self._swaps: list[RestoreTarget] = []
+        """Folders that are filled next to their place, or are in it already."""
         self._seen_empty: set[str] = set()
         """Volumes created for this that point outside of docker, to a place that was empty then.
 
@@ -133,7 +137,9 @@ class RestoreRun:
         """
         plan = self.plan
         judged = tuple(
-            (t.current, _make_verdict(t)) for t in plan.occupied if t.current is not None
+            (t.current, _make_verdict(t))
+            for t in plan.occupied
+            if t.current is not None and t.backed_up_first
         )
         if judged:
             settings = settings_approval.reduce_to_approved(
@@ -208,7 +214,15 @@ class RestoreRun:
             )
 
     def settle(self) -> None:
-        """Journal that everything is restored: from here on nothing is rolled back."""
+        """Rename the folders into place, and journal that everything is restored.
+
+        From here on nothing is rolled back.
+
+        Raises:
+            SafeComposeError: A folder could not be renamed.
+        """
+        for target in self._swaps:
+            self._swap_in(target)
         with deferring_signals():  # what the journal has as restored is never rolled back
             if self.undoes is not None:  # one step for both: no kill falls between them
                 self.run.step("undid", run=self.undoes, backup=self.plan.backup.id)
@@ -216,6 +230,7 @@ class RestoreRun:
                 self.run.step("restored", backup=self.plan.backup.id)
             self.result = f"restored from {self.plan.backup.id}"
             self.touched.clear()
+            self._swaps.clear()
             self._stopped_containers.half.clear()
         for target in self.plan.targets:
             if target.trash:
@@ -224,6 +239,9 @@ class RestoreRun:
 
     def _restore_one(self, target: RestoreTarget) -> None:
         """Restore one target, creating its volume if it does not exist, and report that."""
+        if target.swap is not None:
+            self._fill_beside(target, target.swap)
+            return
         engine, record = self.plan.engine, target.record
         self.run.step("putting-back", **self._make_interrupted(target)._asdict())
         self.touched.append(target)
@@ -259,6 +277,44 @@ class RestoreRun:
         words = " is back, from the trash" if source == "trash" else words
         name = f"what was missing of {record.name}" if target.adds else record.name
         terminal.say(f"safe-compose: {name}{words}")
+
+    def _fill_beside(self, target: RestoreTarget, swap: FolderSwap) -> None:
+        """Fill a new folder next to the place of one; `settle` renames it."""
+        self.run.step(
+            "placing",
+            volume=swap.parent,
+            path=swap.name,
+            staging=swap.staging_name,
+            aside=swap.old_name,
+            existed=target.current is not None,
+        )
+        self._swaps.append(target)
+        folder_swap.make_staging(self.plan.engine, swap)
+        source = fill(
+            self.plan,
+            self.run,
+            target,
+            swap.staging,
+            empty_first=False,
+            with_settings=self.with_settings,
+        )
+        self.filled.append({"name": target.record.name, "into": target.into, "from": source})
+
+    def _swap_in(self, target: RestoreTarget) -> None:
+        """Rename a filled folder into its place, and report that."""
+        swap, engine = target.swap, self.plan.engine
+        if swap is None:
+            return
+        folder_swap.swap_in(engine, swap, existed=target.current is not None)
+        kept = ""
+        if target.has_content:
+            kept = f"; the one before it is {swap.old_path}"
+        elif target.current is not None and engine.archives.list_root(swap.old_path) == []:
+            folder_swap.remove(engine, swap.parent, swap.old_name)
+        size = format_size(sum(a.bytes for a in target.record.artifacts))
+        terminal.say(
+            f"safe-compose: folder {target.into} is back, from its {target.source} ({size}){kept}"
+        )
 
     def _is_empty_outside(self, target: RestoreTarget) -> bool:
         """Return whether the place that a recreated volume points to is empty, and journal that.
@@ -306,9 +362,9 @@ class RestoreRun:
             The result; empty where a volume could not be rolled back. That is for `recover`, and
                 no container is started on it meanwhile.
         """
-        if not self.touched:
+        if not (self.touched or self._swaps):
             return self.result
-        failed = []
+        failed = self._revert_swaps()
         for target in reversed(self.touched):
             try:
                 self._roll_back_one(target)
@@ -323,12 +379,30 @@ class RestoreRun:
         self.result = (
             f"cut off while putting back {', '.join(failed)}{where}"
             if failed
-            else describe_rollback(self.touched)
+            else describe_rollback([*self.touched, *self._swaps])
         )
         terminal.say(f"safe-compose: {self.result}")
         if failed:
             terminal.say("safe-compose: next: safe-compose recover")
         return "" if failed else self.result
+
+    def _revert_swaps(self) -> list[str]:
+        """Make every folder as it was, and return those where that failed."""
+        failed = []
+        for target in reversed(self._swaps):
+            if target.swap is None:
+                continue
+            try:
+                folder_swap.revert(
+                    self.plan.engine, target.swap, existed=target.current is not None
+                )
+            except SafeComposeError as further:
+                failed.append(target.into)
+                self._stopped_containers.half.add(target.into)
+                terminal.say(
+                    f"safe-compose: {target.into} could not be rolled back: {further.message}"
+                )
+        return failed
 
     def _roll_back_one(self, target: RestoreTarget) -> None:
         words = add_heartbeat(self.run, target.into, gzip_stream.show_nothing)
@@ -398,7 +472,7 @@ def _make_verdict(target: RestoreTarget) -> Verdict:
 
 def _tell_difference(target: RestoreTarget) -> None:
     now, record = target.current, target.record
-    if now is None or target.into != record.name:
+    if not isinstance(now, Volume) or target.into != record.name:
         return
     if (now.driver, dict(now.options)) != (record.driver, dict(record.options)):
         terminal.say(

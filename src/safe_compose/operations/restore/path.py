@@ -11,11 +11,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from safe_compose.core.backup import Backup, VolumeRecord
-from safe_compose.core.observed import PROJECT_LABEL
+from safe_compose.core.observed import PROJECT_LABEL, describe_location
 from safe_compose.core.quantities import count, format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.core.volume_reach import describe_reach_of
 from safe_compose.databases.registry import DATABASES, is_restored_alone
+from safe_compose.engine import Engine
 from safe_compose.errors import (
     Refused,
     SafeComposeError,
@@ -29,7 +30,8 @@ from safe_compose.operations.restore.request import GivenAnswer
 from safe_compose.operations.transaction import begin, locking, transaction
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
-from safe_compose.volumes import gzip_stream, single_path
+from safe_compose.volumes import folder_swap, gzip_stream, single_path
+from safe_compose.volumes.folder_swap import FolderState
 from safe_compose.workspace import Workspace
 
 LOCK_SECONDS = 60.0
@@ -73,7 +75,8 @@ class PathRestorePlan:
             f"from backup {backup.id} of {format_stamp(backup.created)}: {self.piece.path}"
             f" ({count(self.entries, 'file or folder', 'files and folders')})"
         )
-        yield f"  into volume {self.record.name}, while what uses it goes on"
+        where = describe_location(self.record.name)
+        yield f"  into {where}, while what uses it goes on"
         yield (
             f"  what is there now stays as {self.kept_as}"
             if self.existed
@@ -154,9 +157,9 @@ def _make_plan(
     """
     engine, path = workspace.engine, str(words)
     count = _read(workspace, backup, record, path)
-    if engine.docker.volume(record.name) is None:
+    if not _is_there(engine, record):
         raise StateChanged(
-            f"volume {record.name} is not there; nothing was restored",
+            f"{describe_location(record.name)} is not there; nothing was restored",
             next_step=(
                 f"the whole of it: safe-compose restore {backup.id} --volume"
                 f" {shell_quote(record.name)}"
@@ -169,11 +172,27 @@ def _make_plan(
             next_step=f"restore that folder: --path {shell_quote(str(words.parent))}",
         )
     existed = single_path.has_path(engine, piece, path)
+    reach, owner = _describe_place(engine, backup, record)
+    return PathRestorePlan(backup, record, piece, count, existed, reach, owner)
+
+
+def _is_there(engine: Engine, record: VolumeRecord) -> bool:
+    if record.location == "folder":
+        state = folder_swap.inspect_folder(engine, record.name)
+        return state in (FolderState.FOLDER, FolderState.MOUNT)
+    return engine.docker.volume(record.name) is not None
+
+
+def _describe_place(engine: Engine, backup: Backup, record: VolumeRecord) -> tuple[str | None, str]:
+    """Return where the location reaches outside of the engine's storage, and whose it is."""
+    if record.location == "folder":
+        owners = [user.project for user in engine.docker.users(record.name)]
+        reach = f"folder {record.name} of the engine's host"
+        known = bool(owners) and backup.unsigned_from is None
+        return None if known else reach, next((owner for owner in owners if owner), "")
     now = engine.docker.volume(record.name)
     owner = now.labels.get(PROJECT_LABEL, "") if now is not None else ""
-    return PathRestorePlan(
-        backup, record, piece, count, existed, describe_reach_of(record, now), owner
-    )
+    return describe_reach_of(record, now), owner
 
 
 def _find_record(backup: Backup, volume: str | None) -> VolumeRecord:

@@ -10,17 +10,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safe_compose.core.backup import Backup, VolumeRecord
-from safe_compose.core.observed import PROJECT_LABEL, Container, DeclaredMount, Observed, Volume
+from safe_compose.core.observed import (
+    FOLDER,
+    PROJECT_LABEL,
+    Container,
+    DeclaredMount,
+    HostFolder,
+    Observed,
+    Volume,
+)
 from safe_compose.core.quantities import count, format_size, format_stamp
 from safe_compose.core.redaction import hide_option
 from safe_compose.core.relocation import Relocation
 from safe_compose.core.volume_reach import describe_reach_of, drop_own_labels
 from safe_compose.databases.registry import may_hold_in_memory, upgraded_record
 from safe_compose.engine import Engine
-from safe_compose.errors import SafeComposeError
+from safe_compose.errors import Refused, SafeComposeError
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.volumes import survivors
+from safe_compose.volumes.folder_swap import FolderState, FolderSwap, inspect_folder
 
 Known = Mapping[str, tuple[str, Mapping[str, str]]]
 """The name of a volume -> its driver and options, as a journal stores them."""
@@ -190,10 +199,10 @@ class RestorePlan:
             )
         if users := self.users():
             yield f"  will stop meanwhile, then start again: {', '.join(c.name for c in users)}"
-        if self.occupied:
+        if backed_up := [t.into for t in self.targets if t.backed_up_first]:
             yield (
                 "  content that is there now is kept as a safety backup first:"
-                f" {', '.join(t.into for t in self.occupied)}"
+                f" {', '.join(backed_up)}"
             )
 
 
@@ -249,6 +258,8 @@ def _plan_target(plan: RestorePlan, record: VolumeRecord) -> RestoreTarget:
         if relocation
         else find_successor(record, observed, backup.project) or record.name
     )
+    if into.startswith(FOLDER):
+        return _plan_folder(plan, record, into)
     users = observed.users(into)
     current = engine.docker.volume(into)
     other = None
@@ -280,6 +291,51 @@ def _plan_target(plan: RestorePlan, record: VolumeRecord) -> RestoreTarget:
         any(
             find_archive(whole) is not None for whole in backup.volumes if whole.name == record.name
         ),
+    )
+
+
+def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreTarget:
+    """Inspect the place of a folder of the host and return what a restore makes of it.
+
+    Raises:
+        Refused: Something else than a folder is there.
+        StateChanged: The folder above is not there.
+        OperationFailed: Nobody can look there.
+    """
+    engine, users = plan.engine, plan.observed.users(into)
+    state = inspect_folder(engine, into)
+    if state is FolderState.OTHER:
+        raise Refused(
+            f"{into} is a file or a link now, and no folder is put in its place; nothing was"
+            " restored",
+            next_step="move it away first, or restore into a volume for a look: --into scratch",
+        )
+    other = None
+    if (upgraded := upgraded_record(record.data_kind)) is not None:
+        other = upgraded(engine, record, into, users, plan.declared)
+    there = state is not FolderState.MISSING
+    token = engine.helpers.run_id[-6:]
+    has_content = there and (
+        engine.archives.list_root(into) != [] or may_hold_in_memory(users, into)
+    )
+    # Whoever wrote an unsigned backup chose the path, and everything on the host is in reach.
+    known = plan.backup.unsigned_from is None and plan.relocation is None
+    mounted = known and (bool(users) or any(m.volume == into for m in plan.declared))
+    owner = next((u.project for u in users if u.project), "")
+    return RestoreTarget(
+        other or record,
+        into,
+        HostFolder(into, labels={PROJECT_LABEL: owner} if owner else {}) if there else None,
+        has_content,
+        reach=None if mounted else f"folder {into} of the engine's host",
+        other_project=owner
+        if owner not in ("", plan.backup.project) and plan.relocation is None
+        else "",
+        server=other.users[0]["image"] if other is not None else "",
+        archived=any(
+            find_archive(whole) is not None for whole in plan.backup.volumes if whole.name == into
+        ),
+        swap=None if state is FolderState.MOUNT else FolderSwap.of(into, token),
     )
 
 

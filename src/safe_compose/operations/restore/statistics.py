@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics
+from safe_compose.core.observed import FOLDER
 from safe_compose.core.quantities import count
 from safe_compose.errors import SafeComposeError
 from safe_compose.grammar.parser import parse
@@ -60,22 +61,29 @@ def summarize(restore_run: RestoreRun, rows: Sequence[Mapping[str, Any]], *, los
         rows: The result of `compare_statistics`.
         lost: How many volumes were deleted as well and are not restored.
     """
-    what = _count_volumes(len(restore_run.plan.targets), lost)
+    folders = sum(t.into.startswith(FOLDER) for t in restore_run.plan.targets)
+    what = _count_locations(len(restore_run.plan.targets) - folders, folders, lost)
     same = "as before" if restore_run.undoes is not None else "as in the backup"
     described = (_describe_rows(rows, same), _describe_files(restore_run))
     counts = [words for words in described if words]
     return f"{what} back" + (f": {', '.join(counts)}" if counts else "")
 
 
-def _count_volumes(restored: int, lost: int) -> str:
-    """Return how many volumes are back, with the verb.
+def _count_locations(restored: int, folders: int, lost: int) -> str:
+    """Return how many volumes and folders are back, with the verb.
 
-    >>> _count_volumes(3, 0), _count_volumes(3, 3), _count_volumes(1, 2)
+    >>> _count_locations(3, 0, 0), _count_locations(3, 0, 3), _count_locations(1, 0, 2)
     ('all 3 volumes are', '3 of 6 volumes are', '1 of 3 volumes is')
+    >>> _count_locations(2, 1, 0), _count_locations(0, 1, 0)
+    ('2 volumes and 1 folder are', 'the folder is')
     """
     if lost:
         return f"{restored} of {restored + lost} volumes {'is' if restored == 1 else 'are'}"
-    return f"all {restored} volumes are" if restored != 1 else "the volume is"
+    if not folders:
+        return f"all {restored} volumes are" if restored != 1 else "the volume is"
+    if not restored:
+        return f"all {folders} folders are" if folders != 1 else "the folder is"
+    return f"{count(restored, 'volume')} and {count(folders, 'folder')} are"
 
 
 def _describe_rows(rows: Sequence[Mapping[str, Any]], same: str) -> str:

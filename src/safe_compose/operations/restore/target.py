@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from safe_compose.core.backup import Artifact, VolumeRecord
-from safe_compose.core.observed import Volume, is_in_memory
+from safe_compose.core.observed import FOLDER, Location, is_in_memory
 from safe_compose.core.text import join_for_shell
 from safe_compose.databases import server_files
+from safe_compose.volumes.folder_swap import FolderSwap
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreTarget:
-    """A volume to restore, with what is in its place now."""
+    """A volume or folder to restore, with what is in its place now."""
 
     record: VolumeRecord
     into: str
-    """The volume that gets the content: the one of that name, or an anonymous one's successor."""
-    current: Volume | None
+    """The location that gets the content: the one of that name, or an anonymous one's successor."""
+    current: Location | None
     has_content: bool = False
     """It has content that would be replaced, which is first backed up and confirmed by a person."""
     trash: str = ""
@@ -40,6 +41,21 @@ class RestoreTarget:
     """
     archived: bool = False
     """The backup holds the whole volume, even if `record` does not."""
+    swap: FolderSwap | None = None
+    """The folder that is filled next to it and then renamed into its place.
+
+    None for a volume, and for a folder that cannot be renamed.
+    """
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether it is a folder that something is mounted on, which nobody can rename."""
+        return self.into.startswith(FOLDER) and self.swap is None
+
+    @property
+    def backed_up_first(self) -> bool:
+        """Whether its content is backed up before it is replaced; a folder's is only renamed."""
+        return self.occupied and self.swap is None
 
     @property
     def source(self) -> str:
@@ -56,8 +72,9 @@ class RestoreTarget:
 
         It is then kept mounted from before it is filled until its containers run again.
         """
-        volume = self.current if self.current is not None else self.record
-        return is_in_memory(volume.driver, volume.options)
+        if self.current is not None:
+            return self.current.in_memory
+        return is_in_memory(self.record.driver, self.record.options)
 
     @property
     def outside(self) -> bool:
@@ -65,6 +82,8 @@ class RestoreTarget:
 
         A deletion of the volume does not touch that place.
         """
+        if self.record.location != "volume":
+            return False
         return self.record.driver != "local" or bool(self.record.options.get("device"))
 
     @property
@@ -86,10 +105,13 @@ class RestoreTarget:
             if self.in_memory
             else ""
         )
+        source += "; something is mounted there, so it is copied into it" if self.is_mounted else ""
         if self.current is None:
             return f"made{' again' if self.into == self.record.name else ''}, from its {source}"
         if self.adds:
             return f"a part of it is there and stays; what is missing comes back from its {source}"
+        if self.swap is not None and self.has_content:
+            return f"replaced from its {source}; what is there stays, as {self.swap.old_name}"
         return f"{'replaced' if self.has_content else 'empty now: filled'} from its {source}"
 
     def remarks(self, backup_id: str) -> Iterator[str]:

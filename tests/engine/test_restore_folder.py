@@ -1,0 +1,251 @@
+"""A folder of the host comes back as it was, beside what is there now, and never over it unasked."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testing.disks import mounting
+from testing.faults import failing_syscalls
+from testing.fixtures import ProjectFactory, SafeCompose
+from testing.projects import ComposeProject, docker, require_success, unique, volume_exists
+
+pytestmark = pytest.mark.engine
+BOX = 'image: "busybox:latest", init: true, command: [sleep, "100000"], stop_grace_period: 1s'
+
+
+@pytest.fixture
+def shop(compose_project: ProjectFactory, safe_compose: SafeCompose) -> ComposeProject:
+    """A running project with a folder of photos, which are in a backup."""
+    made = compose_project(
+        f"""
+services:
+  web: {{{BOX}, volumes: ["./uploads:/app/uploads", "things:/things"]}}
+volumes: {{things: {{}}}}
+"""
+    )
+    uploads = made.folder / "uploads"
+    (uploads / "odd, 'name").mkdir(parents=True)
+    (uploads / "odd, 'name" / "photo\n1").write_bytes(b"\0photo")
+    (uploads / "empty").mkdir(mode=0o711)
+    (uploads / "link").symlink_to("/etc/passwd")
+    os.chown(uploads / "empty", 1234, 4321)
+    uploads.chmod(0o2750)
+    os.utime(uploads / "empty", (1_000_000_000, 1_000_000_000))
+    made.up()
+    require_success(safe_compose("backup", cwd=made.folder))
+    return made
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """All that is below a folder, with owners, modes, times and content."""
+    found = {}
+    for path in (folder, *sorted(folder.rglob("*"))):
+        facts = path.lstat()
+        content: object = None
+        if path.is_symlink():
+            content = path.readlink()
+        elif path.is_file():
+            content = path.read_bytes()
+        times = facts.st_mtime_ns if path != folder else 0
+        found[str(path.relative_to(folder))] = (
+            stat.filemode(facts.st_mode), facts.st_uid, facts.st_gid, times, content
+        )  # fmt: skip
+    return found
+
+
+def old_folders(project: ComposeProject) -> list[Path]:
+    return sorted(project.folder.glob("uploads.before-*"))
+
+
+def leftovers(project: ComposeProject) -> list[Path]:
+    return sorted(project.folder.glob(".uploads.safe-compose-*"))
+
+
+def restore(safe_compose: SafeCompose, project: ComposeProject, *argv: str, **options: Any) -> Any:
+    return safe_compose(
+        "restore", "latest", *argv, "--non-interactive", cwd=project.folder, **options
+    )
+
+
+def test_a_folder_that_vanished_comes_back_byte_for_byte_and_nothing_is_asked(
+    shop: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    uploads = shop.folder / "uploads"
+    before = describe(uploads)
+    docker("compose", "stop", cwd=shop.folder)
+    uploads.rename(shop.folder / "lost")
+    answer = require_success(restore(safe_compose, shop, "--volume", "./uploads"))
+    assert describe(uploads) == before
+    assert f"folder {uploads} is back" in answer.stderr, answer.stderr
+    assert old_folders(shop) == leftovers(shop) == []
+
+
+def test_what_is_there_needs_the_phrase_and_stays_under_a_told_name(
+    shop: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    uploads = shop.folder / "uploads"
+    before = describe(uploads)
+    (uploads / "later").write_text("written since the backup")
+    now = describe(uploads)
+    refused = restore(safe_compose, shop, "--volume", "./uploads")
+    assert refused.returncode == 77 and "nothing was restored" in refused.stderr, refused.stderr
+    assert describe(uploads) == now and old_folders(shop) == leftovers(shop) == []
+    started = docker("inspect", "-f", "{{.State.StartedAt}}", f"{shop.name}-web-1").stdout
+    phrase = json.loads(
+        require_success(
+            restore(safe_compose, shop, "--volume", "./uploads", "--dry-run", "--json")
+        ).stdout
+    )["restored"]["phrase"]
+    answer = require_success(
+        restore(safe_compose, shop, "--volume", "./uploads", "--confirm", phrase)
+    )
+    [old] = old_folders(shop)
+    assert describe(uploads) == before and describe(old) == now and leftovers(shop) == []
+    assert str(old) in answer.stderr, answer.stderr
+    # the container was stopped meanwhile, and sees the new content
+    assert docker("inspect", "-f", "{{.State.StartedAt}}", f"{shop.name}-web-1").stdout != started
+    assert "later" not in shop.exec("web", "ls", "/app/uploads")
+    assert "1234" in shop.exec("web", "stat", "-c", "%u", "/app/uploads/empty")
+
+    asked = safe_compose("restore", "--finish", "--non-interactive", cwd=shop.folder)
+    assert asked.returncode == 77 and "nothing was removed" in asked.stderr and old.is_dir()
+    done = require_success(
+        safe_compose("restore", "--finish", "--confirm", old.name, "--json", cwd=shop.folder)
+    )
+    assert json.loads(done.stdout)["finished"]["removed"][0]["path"] == str(old)
+    assert old_folders(shop) == [] and describe(uploads) == before
+    again = require_success(safe_compose("restore", "--finish", cwd=shop.folder))
+    assert "no restore has left an old folder" in again.stderr
+
+
+def test_a_folder_goes_elsewhere_or_into_a_volume_for_a_look(
+    shop: ComposeProject, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    uploads, elsewhere, volume = shop.folder / "uploads", tmp_path / "look here", unique("look")
+    before = describe(uploads)
+    asked = restore(safe_compose, shop, "--volume", "./uploads", "--into", str(elsewhere))
+    assert asked.returncode == 77 and not elsewhere.exists(), asked.stderr
+    require_success(
+        restore(
+            safe_compose, shop, "--volume", "./uploads", "--into", str(elsewhere), "--confirm",
+            str(elsewhere),
+        )
+    )  # fmt: skip
+    assert describe(elsewhere) == before == describe(uploads)
+    try:
+        require_success(restore(safe_compose, shop, "--volume", "./uploads", "--into", volume))
+        names = docker(
+            "run", "--rm", "--network", "none", "-v", f"{volume}:/v:ro", "busybox:latest", "ls",
+            "/v",
+        ).stdout.split()  # fmt: skip
+        assert names == ["empty", "link", "odd,", "'name"]
+        assert volume_exists(volume)
+    finally:
+        docker("volume", "rm", "-f", volume, check=False)
+
+
+def test_a_link_or_a_file_in_its_place_and_a_missing_folder_above_are_told(
+    shop: ComposeProject, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    uploads = shop.folder / "uploads"
+    docker("compose", "stop", cwd=shop.folder)
+    backup = json.loads(require_success(safe_compose("list", "--json", cwd=shop.folder)).stdout)
+    id = backup["backups"][0]["id"]
+    lost = tmp_path / "lost"
+    uploads.rename(lost)
+    uploads.symlink_to(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    through = safe_compose(
+        "restore", id, "--volume", str(uploads.parent.resolve() / "uploads"), "--non-interactive",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert through.returncode != 0 and uploads.is_symlink(), through.stderr
+    assert sorted(tmp_path.iterdir()) == before
+    uploads.unlink()
+    uploads.write_text("a file")
+    refused = restore(safe_compose, shop, "--volume", str(uploads))
+    assert refused.returncode == 77 and "is a file or a link now" in refused.stderr, refused.stderr
+    assert uploads.read_text() == "a file"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("call", "path", "skip"),
+    [
+        ("fsync", ".jsonl", 2),
+        ("fsync", ".jsonl", 3),
+        ("fsync", ".jsonl", 4),
+        ("fsync", ".jsonl", 5),
+    ],
+)
+def test_wherever_it_is_killed_recover_leaves_one_whole_folder_or_the_other(
+    shop: ComposeProject, safe_compose: SafeCompose, call: str, path: str, skip: int
+) -> None:
+    uploads = shop.folder / "uploads"
+    before = describe(uploads)
+    (uploads / "later").write_text("written since the backup")
+    now = describe(uploads)
+    argv = ("--volume", "./uploads", "--confirm", shop.name)
+    killed = restore(
+        safe_compose, shop, *argv, env=failing_syscalls(call, path, "KILL GROUP", skip=skip)
+    )
+    if killed.returncode == 0:
+        pytest.fail(f"it was not killed: {killed.stderr}")
+    require_success(safe_compose("recover", cwd=shop.folder))
+    assert leftovers(shop) == []
+    if old_folders(shop):
+        assert describe(old_folders(shop)[0]) == now and describe(uploads) == before
+    else:
+        assert describe(uploads) == now
+    assert f"{shop.name}-web-1" in shop.running()
+    # and it can be done again
+    require_success(restore(safe_compose, shop, *argv))
+    assert describe(uploads) == before
+
+
+def test_a_fault_after_the_fill_leaves_the_folder_as_it_was(
+    shop: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    uploads = shop.folder / "uploads"
+    (uploads / "later").write_text("written since the backup")
+    now = describe(uploads)
+    failed = restore(
+        safe_compose, shop, "--confirm", shop.name,
+        env=failing_syscalls("fsync", ".jsonl", "EIO", skip=4),
+    )  # fmt: skip
+    assert failed.returncode == 73, failed.stderr
+    assert describe(uploads) == now and leftovers(shop) == [] and old_folders(shop) == []
+    assert f"{shop.name}-web-1" in shop.running()
+
+
+def test_a_folder_that_is_a_mount_is_copied_into_after_a_safety_backup(
+    shop: ComposeProject, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    uploads = shop.folder / "uploads"
+    docker("compose", "down", cwd=shop.folder)
+    with mounting(tmp_path / "disk", uploads):
+        (uploads / "other").write_text("what is there now")
+        shop.up()
+        plan = require_success(restore(safe_compose, shop, "--volume", "./uploads", "--dry-run"))
+        assert "something is mounted there" in plan.stdout, plan.stderr
+        answer = require_success(
+            restore(safe_compose, shop, "--volume", "./uploads", "--confirm", shop.name)
+        )
+        assert (uploads / "odd, 'name" / "photo\n1").read_bytes() == b"\0photo", answer.stderr
+        assert not (uploads / "other").exists() and uploads.is_mount()
+        backups = json.loads(
+            require_success(safe_compose("list", "--json", cwd=shop.folder)).stdout
+        )["backups"]
+        assert backups[0]["reason"] == "pre-restore", backups
+        back = require_success(
+            safe_compose(
+                "restore", backups[0]["id"], "--non-interactive", "--confirm", shop.name,
+                cwd=shop.folder,
+            )
+        )  # fmt: skip
+        assert (uploads / "other").read_text() == "what is there now", back.stderr
+        shop.docker("compose", "down")
