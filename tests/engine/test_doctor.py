@@ -12,7 +12,7 @@ import pytest
 from safe_compose.core.observed import Container, DeclaredVolume, Observed, Project, Volume
 from safe_compose.core.predecessors import find_suspects
 from testing.fixtures import ProjectFactory, SafeCompose
-from testing.projects import ComposeProject, docker, remove_project
+from testing.projects import ComposeProject, docker, remove_project, require_success
 
 P, V, W = (
     "com.docker.compose.project",
@@ -183,7 +183,8 @@ def test_doctor_finds_a_database_in_a_folder_that_two_services_share_and_git_doe
     project.docker("compose", "create", "--pull", "never")
     found = doctor(safe_compose, project.folder)
     path = str(project.folder / "pg")
-    [folder] = found["project"]["folders"]
+    folder, uploads = found["project"]["folders"]
+    assert uploads["path"] == f"{project.folder}/up" and uploads["kind"] == "files"
     assert (folder["path"], folder["kind"], folder["services"]) == (
         path,
         "postgres",
@@ -191,16 +192,28 @@ def test_doctor_finds_a_database_in_a_folder_that_two_services_share_and_git_doe
     )
     said = "\n".join(found["attention"])
     assert f"the postgres database in folder {path} is shared: db and other may all write" in said
+    assert f"the data in folder {project.folder}/up is in the git work tree" in said
     assert f"Add /pg/ to {project.folder}/.gitignore" in said
     tables = safe_compose("doctor", "--verbose", cwd=project.folder).stdout
-    assert (
-        "# databases in folders of the host" in tables and f"{path}\tpostgres\tdb,other" in tables
-    )
-    (project.folder / ".gitignore").write_text("pg\n")
+    assert "# data in folders of the host" in tables and f"{path}\tpostgres\tdb,other" in tables
+    (project.folder / ".gitignore").write_text("pg\n/up/\n")
     (project.folder / "compose.yaml").write_text(IN_FOLDERS.replace('"./pg:/pg", ', ""))
     project.docker("compose", "create", "--pull", "never")
     after = doctor(safe_compose, project.folder)
     assert after["project"]["folders"][0]["problems"] == []
+    assert f"folder {path} is critical and has no verified backup" in "\n".join(after["attention"])
+    [lost] = after["losses"]
+    assert (
+        lost["not_backed_up"] == [path, f"{project.folder}/up"]
+        and lost["locations"][0]["location"] == "folder"
+    )
+    (project.folder / "up/photo.jpg").write_bytes(bytes(100))
+    require_success(safe_compose("backup", "--volume", f"{project.folder}/up", cwd=project.folder))
+    again = doctor(safe_compose, project.folder)
+    known = {v["name"]: v for v in again["project"]["volumes"]}
+    assert known[f"{project.folder}/up"]["backup"]["level"] == "L2"
+    here = {one["name"]: one["here"] for one in again["losses"][0]["locations"]}
+    assert here[path] is None and here[f"{project.folder}/up"]
 
 
 @pytest.mark.engine

@@ -50,7 +50,7 @@ def observe(*containers: Container, folders: tuple[FolderMount, ...] = ()) -> Ob
 
 
 def problems(observed: Observed, *, shared: bool = False) -> list[str]:
-    found = examine_folders(observed, shared=shared)
+    found = examine_folders(observed, {}, shared=shared)
     assert len(found.attention) == sum(len(f["problems"]) for f in found.facts)
     return [problem for folder in found.facts for problem in folder["problems"]]
 
@@ -120,7 +120,12 @@ def test_a_folder_without_a_database_is_left_alone(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     one = container("web", f"{tmp_path}/up", "/app/uploads", "me/web")
     two = container("api", f"{tmp_path}/up", "/app/uploads", "me/api")
-    assert examine_folders(observe(one, two), shared=True).facts == []
+    assert examine_folders(observe(one, two), {}, shared=True).facts == []
+    known = examine_folders(observe(one, two), {f"{tmp_path}/up": "files"}, shared=True)
+    assert known.attention == ()  # it is not there
+    (tmp_path / "up").mkdir()
+    known = examine_folders(observe(one, two), {f"{tmp_path}/up": "files"}, shared=True)
+    assert [line[:11] for line in known.attention] == ["the data in"]
 
 
 @pytest.mark.parametrize(

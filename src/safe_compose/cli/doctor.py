@@ -219,7 +219,7 @@ def _print_predecessors(predecessors: Sequence[Mapping[str, Any]]) -> None:
 def _print_folders(folders: Sequence[Mapping[str, Any]]) -> None:
     columns = [
         Column("folder"),
-        Column("database"),
+        Column("content"),
         Column("services", 1),
         Column("file system", 2),
         Column("problems", is_prose=True),
@@ -234,4 +234,4 @@ def _print_folders(folders: Sequence[Mapping[str, Any]]) -> None:
         ]
         for f in folders
     ]
-    tables.print_table(columns, rows, title="databases in folders of the host")
+    tables.print_table(columns, rows, title="data in folders of the host")

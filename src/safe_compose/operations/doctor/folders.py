@@ -1,7 +1,7 @@
-"""The examination of databases in folders of the host: what may damage or lose them."""
+"""The examination of data in folders of the host: what may damage or lose it."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from posixpath import normpath
 from typing import Any
@@ -24,24 +24,34 @@ _MOST = 50
 
 @dataclass
 class _Folder:
-    """A folder with a database."""
+    """A folder with data."""
 
     path: str
     kind: str
     writers: dict[str, int] = field(default_factory=dict)
     """Services that may write to it or to a part of it, with the number of their containers."""
 
+    @property
+    def is_database(self) -> bool:
+        return self.kind not in _NO_DATABASE
 
-def examine_folders(observed: Observed, *, shared: bool) -> Findings:
-    """Examine the folders in which the project's services keep databases.
+    @property
+    def content(self) -> str:
+        """What is in it, in words."""
+        return f"the {self.kind} database" if self.is_database else "the data"
+
+
+def examine_folders(observed: Observed, known: Mapping[str, str], *, shared: bool) -> Findings:
+    """Examine the folders in which the project's services keep data, databases above all.
 
     Args:
         observed: The state of the engine.
+        known: Path -> kind of the data, of folders that a backup takes.
         shared: Whether the engine's paths are those of this machine.
     """
     found: list[dict[str, Any]] = []
     attention: list[str] = []
-    for folder in _list_database_folders(observed)[:_MOST]:
+    for folder in _list_folders(observed, known)[:_MOST]:
         system = find_file_system(folder.path) if shared else None
         problems = list(_find_problems(folder, system, shared=shared))
         found.append(
@@ -53,7 +63,7 @@ def examine_folders(observed: Observed, *, shared: bool) -> Findings:
                 "problems": problems,
             }
         )
-        attention += [f"the {folder.kind} database in folder {folder.path} {p}" for p in problems]
+        attention += [f"{folder.content} in folder {folder.path} {p}" for p in problems]
     return Findings(found, tuple(attention))
 
 
@@ -65,16 +75,17 @@ def is_shared_with(*, remote: bool) -> bool:
     return not remote and not own_containers()
 
 
-def _list_database_folders(observed: Observed) -> Sequence[_Folder]:
+def _list_folders(observed: Observed, known: Mapping[str, str]) -> Sequence[_Folder]:
+    """Return the folders with data; a database by the image that mounts it, too."""
     project = observed.project
     if project is None:
         return ()
-    found: dict[str, _Folder] = {}
+    found = {path: _Folder(path, kind) for path, kind in known.items()}
     own = [c for c in observed.containers if project.owns(c)]
     for path, use in _list_uses(own):
         claim = claim_of_image(use) or claim_of_path(use)
         if claim is not None and claim.tier is Tier.CRITICAL and claim.kind not in _NO_DATABASE:
-            found.setdefault(path, _Folder(path, claim.kind))
+            found[path] = _Folder(path, claim.kind)
     for folder in found.values():
         folder.writers = _count_writers(folder.path, observed.containers, project)
     return [found[path] for path in sorted(found)]
@@ -126,13 +137,13 @@ def _is_inside(path: str, folder: str) -> bool:
 def _find_problems(
     folder: _Folder, system: MountedFileSystem | None, *, shared: bool
 ) -> Iterator[str]:
-    if len(folder.writers) > 1:
+    if folder.is_database and len(folder.writers) > 1:
         names = " and ".join(sorted(folder.writers))
         yield f"is shared: {names} may all write to it. Give each a folder of its own"
-    elif any(number > 1 for number in folder.writers.values()):
+    elif folder.is_database and any(number > 1 for number in folder.writers.values()):
         yield "is shared by two containers of one service, and two servers on it damage it"
     why = file_systems.explain_unsafe(system.type, system.options) if system is not None else None
-    if system is not None and why is not None:
+    if folder.is_database and system is not None and why is not None:
         yield f"lies on {system.type} ({system.mount_point}), {why}"
     tree = git.find_work_tree(folder.path) if shared and os.path.exists(folder.path) else None  # noqa: PTH110
     if tree is not None and git.is_ignored(folder.path, tree) is False:

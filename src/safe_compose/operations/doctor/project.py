@@ -1,15 +1,16 @@
 """The examination of the project in this folder: backups, locks, passwords and missing data."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
 from safe_compose.compose.files import Files
 from safe_compose.core import backup_set, predecessors
+from safe_compose.core.backup import BackupSummary
 from safe_compose.core.observed import Observed, describe_location, location_of
-from safe_compose.core.policy import Rule
+from safe_compose.core.policy import Rule, Verdict
 from safe_compose.core.quantities import format_size, format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
@@ -65,7 +66,12 @@ def examine_project() -> Findings:
                 found["passwords"] = _examine_passwords(engine, invocation)
                 found["anonymous_databases"] = _list_anonymous_databases(observed)
                 shared = is_shared_with(remote=engine.docker.remote)
-                found["folders"] = examine_folders(observed, shared=shared)
+                known = {
+                    one["name"]: one["kind"]
+                    for one in found["volumes"].facts
+                    if one["location"] == "folder"
+                }
+                found["folders"] = examine_folders(observed, known, shared=shared)
                 found["layer_databases"] = examine_layers(engine, observed)
                 found["predecessors"] = _find_predecessors(workspace, observed)
             finally:
@@ -83,54 +89,62 @@ def _list_attention(found: Mapping[str, Findings]) -> tuple[str, ...]:
 
 
 def _examine_volumes(workspace: Workspace, observed: Observed) -> Findings:
-    """Examine what holds data that matters: newest verified backup, newest test restore, lock."""
+    """Examine each location that matters: newest verified backup, newest test restore, lock."""
     observed = backup_set.add_idle_mounts(observed)
-    there = backup_set.select_volumes(observed).volumes
     verified = [
         b
         for b in workspace.catalogue.reader.list_summaries()
         if b.counts and b.engine_id == workspace.engine.id
     ]
     locks = deletion_lock.read_states(workspace, observed)
+    there = backup_set.select_volumes(observed).volumes
+    verdicts = [
+        *judge(workspace, there, observed, workspace.rules(observed)),
+        *(verdict for _, verdict in folders.find_data(workspace, observed).data),
+    ]
     found: list[dict[str, Any]] = []
     attention: list[str] = []
-    verdicts = judge(workspace, there, observed, workspace.rules(observed))
-    verdicts += [verdict for _, verdict in folders.find_data(workspace, observed).data]
     for verdict in verdicts:
         if verdict.tier is Tier.DISPOSABLE:
             continue
         mine = [b for b in verified if verdict.volume in b.volumes]
         newest, drill = next(iter(mine), None), next((b for b in mine if b.level == "L4"), None)
+        lock = locks.get(verdict.volume)
         found.append(
             {
                 "name": verdict.volume,
                 "location": location_of(verdict.volume),
                 "tier": verdict.tier.value,
+                "kind": verdict.kind,
                 "backup": (
                     {"id": newest.id, "created": newest.created, "level": newest.level}
                     if newest
                     else None
                 ),
                 "drill": {"id": drill.id, "created": drill.created} if drill else None,
-                "lock": locks.get(verdict.volume),
+                "lock": lock,
             }
         )
-        if newest is None and verdict.tier is Tier.CRITICAL:
-            attention.append(
-                f"{describe_location(verdict.volume)} is critical and has no verified backup:"
-                " safe-compose backup"
-            )
-        elif newest is not None and read_clock() - datetime.fromisoformat(newest.created) > OLD:
-            attention.append(
-                f"the newest verified backup of {verdict.volume} is of"
-                f" {format_stamp(newest.created)}: safe-compose backup"
-            )
-        if locks.get(verdict.volume) == "missing":
-            attention.append(
-                f"the lock of {verdict.volume} is missing: safe-compose protect --lock"
-                f" {shell_quote(verdict.volume)}"
-            )
+        attention += _list_neglected(verdict, newest, lock)
     return Findings(found, tuple(attention))
+
+
+def _list_neglected(
+    verdict: Verdict, newest: BackupSummary | None, lock: str | None
+) -> Iterator[str]:
+    """Yield what a person must do for a location: back it up, lock it again."""
+    name = verdict.volume
+    if newest is None and verdict.tier is Tier.CRITICAL:
+        yield (
+            f"{describe_location(name)} is critical and has no verified backup: safe-compose backup"
+        )
+    elif newest is not None and read_clock() - datetime.fromisoformat(newest.created) > OLD:
+        yield (
+            f"the newest verified backup of {name} is of {format_stamp(newest.created)}:"
+            " safe-compose backup"
+        )
+    if lock == "missing":
+        yield (f"the lock of {name} is missing: safe-compose protect --lock {shell_quote(name)}")
 
 
 def _examine_passwords(engine: Engine, invocation: parser.Invocation) -> Findings:
