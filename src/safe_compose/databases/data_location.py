@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import VolumeRecord
+from safe_compose.core.observed import describe_location
 from safe_compose.core.owners import Owners
 from safe_compose.errors import VerificationFailed
 
@@ -45,7 +46,8 @@ def recorded_location(record: VolumeRecord, image: str) -> DataLocation:
     ]
     if not above:
         raise VerificationFailed(
-            f"volume {record.name}: the backup does not say where the server kept its data"
+            f"{describe_location(record.name)}:"
+            " the backup does not say where the server kept its data"
         )
     user = max(above, key=lambda u: (len(u["destination"]), u["image_id"] == image))
     owned, subpath = Owners.of(record.artifacts), user.get("subpath", "")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from safe_compose.core.backup import Artifact, TableCount, slug
-from safe_compose.core.observed import Container
+from safe_compose.core.observed import Container, describe_location
 from safe_compose.databases.sql_lexer import BadDump
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.backup_files import new_folder, removing_new_files, sync_folder
@@ -57,7 +57,7 @@ def dump_folder(
     """
     if server.volume != volume:
         raise OperationFailed(
-            f"volume {volume}: the server in {server.container.name} keeps its data in"
+            f"{describe_location(volume)}: the server in {server.container.name} keeps its data in"
             f" {server.volume}"
         )
     folder = into / slug(volume)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact
-from safe_compose.core.observed import Location
+from safe_compose.core.observed import Location, describe_location
 from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.databases.protocol import OwnFiles
 from safe_compose.engine import Engine, HelperFailed, NoOwnImage
@@ -53,7 +53,8 @@ def keep(
     step = f"stop its services, then: safe-compose backup --volume {shell_quote(volume.name)}"
     if odd := [path for path in owned.folders if not _can_be_covered(path)]:
         raise OperationFailed(
-            f"volume {volume.name}: the files next to its database cannot be told from it:"
+            f"{describe_location(volume.name)}:"
+            " the files next to its database cannot be told from it:"
             f" {make_visible(odd[0])} has a name that docker takes no folder of; no backup was"
             " made",
             next_step=step,
@@ -67,7 +68,8 @@ def keep(
         )
     except NoOwnImage as fault:
         raise OperationFailed(
-            f"volume {volume.name}: whether there are other files next to its database cannot be"
+            f"{describe_location(volume.name)}:"
+            " whether there are other files next to its database cannot be"
             f" told here: {fault.message}",
             next_step=step,
         ) from fault
@@ -156,12 +158,12 @@ def _members(engine: Engine, volume: Location, covers: tuple[str, ...] = ()) -> 
             yield from read_list(read_blocks(opened.stdout))
     except BadTar as error:
         raise OperationFailed(
-            f"volume {volume.name}: it was not listed to its end: {error}"
+            f"{describe_location(volume.name)}: it was not listed to its end: {error}"
         ) from error
     except HelperFailed as error:
         if error.returncode != CHANGED:
             raise OperationFailed(
-                f"volume {volume.name}: list: {read_last_words(error)}"
+                f"{describe_location(volume.name)}: list: {read_last_words(error)}"
             ) from error
 
 

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from safe_compose.core.observed import describe_location
 from safe_compose.core.owners import (
     FILES,
     FOLDERS,
@@ -159,6 +160,7 @@ def restore_owners(
             engine.helpers.run(helper)
         except HelperFailed as error:
             raise OperationFailed(
-                f"volume {subject}: give its files to their owner: {read_last_words(error)}"
+                f"{describe_location(subject)}:"
+                f" give its files to their owner: {read_last_words(error)}"
             ) from error
     make_folders(engine, volume, owners, inside)

@@ -19,7 +19,7 @@ from safe_compose.core.backup import (
     VolumeRecord,
 )
 from safe_compose.core.image_source import suggest_command_for_user
-from safe_compose.core.observed import Container, DeclaredMount, Mount
+from safe_compose.core.observed import Container, DeclaredMount, Mount, describe_location
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, StateChanged
@@ -122,14 +122,15 @@ def read_statistics(
     """
     if record.statistics is None:
         raise OperationFailed(
-            f"volume {record.name}: it cannot be made again from a dump: it has none"
+            f"{describe_location(record.name)}: it cannot be made again from a dump: it has none"
         )
     if not image or engine.docker.image(image) is None:
         user = next((u for u in record.users if u.get("image")), {})
         named = f" ({user['image']})" if user else ""
         step = suggest_command_for_user(user, record.labels)
         raise OperationFailed(
-            f"volume {record.name}: it cannot be made again from its dump: its image{named} is not"
+            f"{describe_location(record.name)}:"
+            f" it cannot be made again from its dump: its image{named} is not"
             " at hand, and none is pulled",
             next_step=(
                 f"{step}; then repeat the command"

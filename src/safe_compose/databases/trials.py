@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from safe_compose.core.backup import DatabaseStatistics, ServerStatistics, VolumeRecord
+from safe_compose.core.observed import describe_location
 from safe_compose.core.quantities import count
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.databases.dumps import join_first
@@ -42,7 +43,7 @@ def require_statistics(record: VolumeRecord) -> ServerStatistics:
     """
     if record.statistics is None:
         raise VerificationFailed(
-            f"volume {record.name}: trial: nothing was counted when it was backed up"
+            f"{describe_location(record.name)}: trial: nothing was counted when it was backed up"
         )
     return record.statistics
 
@@ -68,7 +69,8 @@ def require_same(
     ]
     if wrong:
         raise VerificationFailed(
-            f"volume {subject}: {stage}: counts differ: {join_first(wrong)}; it is not counted as"
+            f"{describe_location(subject)}:"
+            f" {stage}: counts differ: {join_first(wrong)}; it is not counted as"
             " good",
             next_step="make a new backup, or restore from another one: safe-compose list",
         )

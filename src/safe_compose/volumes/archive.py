@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, Evidence, slug
-from safe_compose.core.observed import Location
+from safe_compose.core.observed import Location, describe_location
 from safe_compose.engine import PIPE, Engine
 from safe_compose.engine.helper_image import PACKS
 from safe_compose.errors import OperationFailed, VerificationFailed
@@ -144,7 +144,8 @@ def archive_others(
     below = tuple(path.encode("utf-8", "surrogateescape") + b"/" for path in hidden)
     if any(entry.path.startswith(below) for entry in read_list(unpack(into, listing))):
         raise OperationFailed(
-            f"volume {volume.name}: archive: the folder of its database was not left out"
+            f"{describe_location(volume.name)}:"
+            " archive: the folder of its database was not left out"
         )
     detail = {
         "tar": "helper",
@@ -234,7 +235,7 @@ def _pack_by_helper(
                 tar = _pack(read_blocks(made.stdout), path, into, volume, "archive", progress)
         except FilesChanged as error:
             if tar is None:
-                raise OperationFailed(f"volume {volume}: archive: {error}") from error
+                raise OperationFailed(f"{describe_location(volume)}: archive: {error}") from error
             return tar, ["files that changed while they were read may be inconsistent"]
     return tar, []
 
@@ -307,7 +308,8 @@ def _make_list(tar: Artifact, path: Path, into: Path, volume: str) -> Artifact:
         return _pack(_join(entries), path, into, volume, "list")
     except BadTar as error:
         raise OperationFailed(
-            f"volume {volume}: archive: what the engine sent is no whole archive: {error}"
+            f"{describe_location(volume)}:"
+            f" archive: what the engine sent is no whole archive: {error}"
         ) from error
 
 
@@ -334,7 +336,7 @@ def _count(into: Path, listing: Artifact) -> tuple[int, int]:
             else:
                 entries += 1
     except BadTar as error:
-        raise OperationFailed(f"volume {listing.volume}: list: {error}") from error
+        raise OperationFailed(f"{describe_location(listing.volume)}: list: {error}") from error
     return entries, sockets
 
 

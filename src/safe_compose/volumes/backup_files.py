@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from safe_compose.core.observed import describe_location
 from safe_compose.errors import OperationFailed
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -155,7 +156,7 @@ def make_write_fault(error: OSError, path: Path, subject: str, stage: str) -> Op
     cause = error.strerror or str(error)
     action = "make room on" if error.errno in _FULL else "look at"
     return OperationFailed(
-        f"volume {subject}: {stage}: {path.name} could not be written: {cause}",
+        f"{describe_location(subject)}: {stage}: {path.name} could not be written: {cause}",
         next_step=f"{action} the file system of {path.parent}, or choose another store with"
         " SAFE_COMPOSE_HOME",
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact
+from safe_compose.core.observed import describe_location
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import PIPE, Engine, HelperFailed, NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
@@ -71,7 +72,8 @@ def extract(
                 lost = _extract_by_helper(engine, volume_name, blocks, require_checked, add=add)
             elif add:
                 raise OperationFailed(
-                    f"volume {volume_name}: what is missing cannot be put back here alone: {why}"
+                    f"{describe_location(volume_name)}:"
+                    f" what is missing cannot be put back here alone: {why}"
                 )
             else:
                 require_checked()
@@ -86,7 +88,8 @@ def extract(
         compare(lambda: select_storable(folder, listing), lambda: read_entries(engine, volume_name))
     except BadTar as error:
         raise VerificationFailed(
-            f"volume {volume_name}: extract: it does not hold what {artifact.file} does: {error}",
+            f"{describe_location(volume_name)}:"
+            f" extract: it does not hold what {artifact.file} does: {error}",
             next_step="restore again into an empty volume",
         ) from error
     return lost
@@ -146,7 +149,8 @@ def clear(engine: Engine, volume_name: str) -> None:
         cause = read_last_words(error)
     if engine.archives.list_root(volume_name) != []:
         raise OperationFailed(
-            f"volume {volume_name}: empty: {cause}", next_step="restore into a new volume instead"
+            f"{describe_location(volume_name)}: empty: {cause}",
+            next_step="restore into a new volume instead",
         )
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from safe_compose.core.backup import Artifact, Evidence, VolumeRecord
+from safe_compose.core.observed import describe_location
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.system.files import open_below
 from safe_compose.volumes import encryption
@@ -165,7 +166,7 @@ def write_stream(
                 piece = decompressor.unconsumed_tail
         except zlib.error as error:
             raise OperationFailed(
-                f"volume {subject}: {stage}: what came is no gzip stream ({error})"
+                f"{describe_location(subject)}: {stage}: what came is no gzip stream ({error})"
             ) from error
         return size
 
@@ -446,7 +447,8 @@ def find_missing_key(folder: Path, record: VolumeRecord) -> encryption.KeyMissin
 def make_damage_fault(artifact: Artifact, cause: str) -> VerificationFailed:
     """Make the fault of an artifact that fails verification."""
     return VerificationFailed(
-        f"volume {artifact.volume}: verify: {artifact.file}: {cause}; this backup is not counted as"
+        f"{describe_location(artifact.volume)}:"
+        f" verify: {artifact.file}: {cause}; this backup is not counted as"
         " good",
         next_step="make a new backup, or restore from another one: safe-compose list",
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
+from safe_compose.core.observed import describe_location
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
 from safe_compose.engine.helper_image import CHANGES, READS, UNPACKS
@@ -88,15 +89,15 @@ def naming_fault(volume: str, stage: str, *, live: bool = False) -> Iterator[Non
             raise FilesChanged(cause) from error
         if error.returncode == _CHANGED or (error.returncode == _FAILED and "changed" in cause):
             raise OperationFailed(
-                f"volume {volume}: {stage}: {cause}",
+                f"{describe_location(volume)}: {stage}: {cause}",
                 next_step="stop whatever writes into the volume, then repeat the command",
             ) from error
         if error.returncode == UNTOUCHED:
             raise StateChanged(
-                f"volume {volume}: {stage}: {cause}; nothing was written into it"
+                f"{describe_location(volume)}: {stage}: {cause}; nothing was written into it"
             ) from error
         raise OperationFailed(
-            f"volume {volume}: {stage}: {cause}", next_step=error.next_step
+            f"{describe_location(volume)}: {stage}: {cause}", next_step=error.next_step
         ) from error
 
 

@@ -11,7 +11,7 @@ nothing is touched.
 import subprocess
 from collections.abc import Callable
 
-from safe_compose.core.observed import Volume
+from safe_compose.core.observed import Volume, describe_location
 from safe_compose.core.plan import explain_no_trash
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine, HelperFailed, NoOwnImage
@@ -104,10 +104,10 @@ def _run(
         if error.returncode == UNTOUCHED:
             raise CannotMove(read_last_words(error)) from error
         raise OperationFailed(
-            f"volume {volume}: its content was not moved: {read_last_words(error)}",
+            f"{describe_location(volume)}: its content was not moved: {read_last_words(error)}",
             next_step="safe-compose recover",
         ) from error
     except BrokenPipeError as error:
         raise OperationFailed(
-            f"volume {volume}: its content was not moved: the helper has gone"
+            f"{describe_location(volume)}: its content was not moved: the helper has gone"
         ) from error

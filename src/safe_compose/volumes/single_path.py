@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safe_compose.core.backup import Artifact
+from safe_compose.core.observed import describe_location
 from safe_compose.engine import Engine, NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.archive import archive_and_list, select_storable
@@ -47,7 +48,8 @@ def plan_path(engine: Engine, volume: str, path: str, token: str) -> SinglePath:
         engine.images.own_image()
     except NoOwnImage as error:
         raise OperationFailed(
-            f"volume {volume}: one piece of an archive cannot be taken out here: {error.message};"
+            f"{describe_location(volume)}:"
+            f" one piece of an archive cannot be taken out here: {error.message};"
             " nothing was restored",
             next_step="restore the whole volume for a look: --into scratch instead of --path",
         ) from error
@@ -189,4 +191,6 @@ def _kind(engine: Engine, piece: SinglePath, path: str) -> str | None:
         try:
             return None if answer == b"- \0" else next(read_list([answer])).type
         except (BadTar, StopIteration) as error:
-            raise OperationFailed(f"volume {piece.volume}: look: {path} cannot be told") from error
+            raise OperationFailed(
+                f"{describe_location(piece.volume)}: look: {path} cannot be told"
+            ) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safe_compose.core.backup import Artifact
+from safe_compose.core.observed import describe_location
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive, gzip_stream
@@ -49,7 +50,7 @@ def compare_with_archive(
             archive.select_storable(folder, listing), archive.read_entries(engine, volume)
         )
     except BadTar as error:
-        raise OperationFailed(f"volume {volume}: compare: {error}") from error
+        raise OperationFailed(f"{describe_location(volume)}: compare: {error}") from error
 
 
 def _compare(before: Iterable[Member], now: Iterable[Member]) -> RemainingContent:
@@ -86,7 +87,7 @@ def is_part_of_archive(
             entry in known for entry in _contents(lambda: archive.stream_volume(engine, volume))
         )
     except BadTar as error:
-        raise OperationFailed(f"volume {volume}: compare: {error}") from error
+        raise OperationFailed(f"{describe_location(volume)}: compare: {error}") from error
 
 
 def _contents(tar: Callable[[], Iterable[bytes]]) -> Iterator[int]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
+from safe_compose.core.observed import describe_location
 from safe_compose.engine import Engine, HelperFailed, NoOwnImage, Stream
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.gzip_stream import read_blocks
@@ -58,7 +59,8 @@ def look(engine: Engine, volume: str, paths: Sequence[str]) -> dict[str, Member]
     answers = engine.helpers.run(helper, timeout=SECONDS).split(b"\0")[:-1]
     if len(answers) != len(paths):
         raise OperationFailed(
-            f"volume {volume}: there were {len(answers)} answers to {len(paths)} questions about it"
+            f"{describe_location(volume)}:"
+            f" there were {len(answers)} answers to {len(paths)} questions about it"
         )
     found = {}
     for path, record in zip(paths, answers, strict=True):
@@ -107,7 +109,9 @@ def find(engine: Engine, volume: str, names: Collection[str], *, depth: int) -> 
                 ):
                     found.append(path)
     except BadTar as error:
-        raise OperationFailed(f"volume {volume}: it was not listed to its end: {error}") from error
+        raise OperationFailed(
+            f"{describe_location(volume)}: it was not listed to its end: {error}"
+        ) from error
     except HelperFailed as error:
         if error.returncode != CHANGED:
             raise

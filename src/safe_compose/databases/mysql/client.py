@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from safe_compose.core.observed import describe_location
 from safe_compose.databases.client import (
     ANSWER_LIMIT,
     ASK_TIMEOUT,
@@ -174,10 +175,11 @@ def fault(volume: str, stage: str, *, next_step: str | None = None) -> Iterator[
         words = re.sub(r"near '.*", "near ...", read_last_words(error), flags=re.DOTALL)
         if _DAMAGE.search(error.stderr):
             raise ServerUnreachable(
-                f"volume {volume}: {stage}: {words}: its data is damaged, so it cannot be dumped"
+                f"{describe_location(volume)}:"
+                f" {stage}: {words}: its data is damaged, so it cannot be dumped"
             ) from error
         raise OperationFailed(
-            f"volume {volume}: {stage}: {words}", next_step=next_step or error.next_step
+            f"{describe_location(volume)}: {stage}: {words}", next_step=next_step or error.next_step
         ) from error
 
 

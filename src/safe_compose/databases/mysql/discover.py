@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import MYSQL_SETTINGS
-from safe_compose.core.observed import Container, Mount
+from safe_compose.core.observed import Container, Mount, describe_location
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.client import (
     ANSWER_LIMIT,
@@ -409,7 +409,8 @@ def _refuse_outside(
         outside += [f"{link} points to another place" for link in links]
     if outside:
         raise OperationFailed(
-            f"volume {volume}: the database of {container.name} also lives outside of it:"
+            f"{describe_location(volume)}:"
+            f" the database of {container.name} also lives outside of it:"
             f" {', '.join(outside[:3])}; that cannot be backed up yet, nothing was dumped",
             next_step="move it into the data directory, or back it up by your own means",
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import MYSQL_SETTINGS, VolumeRecord
-from safe_compose.core.observed import INIT_FOLDERS
+from safe_compose.core.observed import INIT_FOLDERS, describe_location
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.databases import owners
 from safe_compose.databases.data_location import DataLocation, recorded_location
@@ -232,7 +232,9 @@ def _serve_bare(
             if error.returncode != 127:
                 raise
             missing = error
-    raise TrialSkipped(f"volume {volume}: its image has no server program: {missing.message}")
+    raise TrialSkipped(
+        f"{describe_location(volume)}: its image has no server program: {missing.message}"
+    )
 
 
 def blames_data(log: str, exit_code: int) -> bool:
@@ -260,7 +262,8 @@ def _owner(engine: Engine, place: MysqlLocation, volume: str, subject: str) -> s
         return None
     if system not in found:
         raise VerificationFailed(
-            f"volume {subject}: there is no database of the server's own in what was restored"
+            f"{describe_location(subject)}:"
+            " there is no database of the server's own in what was restored"
         )
     return f"{found[system].uid}:{found[system].gid}"
 
@@ -284,7 +287,7 @@ def _ready(client: MysqlClient, subject: str) -> MysqlClient:
                 container.exit_code if container is not None else 0,
             )
             raise (VerificationFailed if not fresh and blames_data(log, code) else TrialSkipped)(
-                f"volume {subject}: the server that was started on it died: {log}",
+                f"{describe_location(subject)}: the server that was started on it died: {log}",
                 next_step="look at the lines above; the backup itself is kept",
             )
         cause = ""
@@ -303,7 +306,8 @@ def _ready(client: MysqlClient, subject: str) -> MysqlClient:
             return replace(tried, socket=socket, port=port, kind=kind)
         if time.monotonic() > until:
             raise (TrialSkipped if fresh else VerificationFailed)(
-                f"volume {subject}: the server that was started on it did not answer within"
+                f"{describe_location(subject)}:"
+                " the server that was started on it did not answer within"
                 f" {READY_SECONDS:.0f} s: {hide_secrets(cause)};"
                 f" {read_last_log(client.engine, client.container)}"
             )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord
+from safe_compose.core.observed import describe_location
 from safe_compose.databases import owners
 from safe_compose.databases.mysql.accounts import HEALTHCHECK, account, accounts, names_of_accounts
 from safe_compose.databases.mysql.client import MysqlClient, MysqlSession, fault
@@ -93,7 +94,8 @@ def _same_accounts(asked: MysqlSession, script: str, kind: str, subject: str) ->
     old, new = _statements(script), _statements(accounts(asked, kind))
     if old != new:
         raise VerificationFailed(
-            f"volume {subject}: restore: {len(old ^ new)} statements about accounts differ from"
+            f"{describe_location(subject)}:"
+            f" restore: {len(old ^ new)} statements about accounts differ from"
             " what was dumped"
         )
 
@@ -130,7 +132,8 @@ def rebuild(
     left = inspect_shutdown(engine, volume_name, None)
     if code != 0 or not left.clean:
         raise VerificationFailed(
-            f"volume {record.name}: the restored server did not stop cleanly ({left.words}; it"
+            f"{describe_location(record.name)}:"
+            f" the restored server did not stop cleanly ({left.words}; it"
             f" ended with {code})"
         )
     owners.restore_owners(engine, place.image, volume_name, place.owners, place.inside, record.name)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safe_compose.core.backup import DatabaseStatistics, Evidence, VolumeRecord
+from safe_compose.core.observed import describe_location
 from safe_compose.databases.mysql.contents import count_tables, list_contents
 from safe_compose.databases.mysql.helper_server import MysqlLocation, serving_copy, serving_fresh
 from safe_compose.databases.mysql.restore import own_databases, require_equal, restore_dump
@@ -61,7 +62,7 @@ def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str
             except HelperFailed as error:
                 blamed = not is_server_lost(error) or is_fault_of_data(engine, client.container)
                 words = (
-                    f"volume {record.name}: trial: the tables cannot be counted:"
+                    f"{describe_location(record.name)}: trial: the tables cannot be counted:"
                     f" {read_last_words(error)}"
                 )
                 raise (VerificationFailed if blamed else TrialSkipped)(words) from error

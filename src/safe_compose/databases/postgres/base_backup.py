@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics
+from safe_compose.core.observed import describe_location
 from safe_compose.databases.dumps import artifact_of, dump_folder
 from safe_compose.databases.postgres.client import fault
 from safe_compose.databases.postgres.discover import PostgresServer
@@ -186,7 +187,8 @@ def restore_copy(
         engine.helpers.run(helper)
     except HelperFailed as error:
         raise VerificationFailed(
-            f"volume {artifact.volume}: {artifact.file}: pg_verifybackup, once it was extracted:"
+            f"{describe_location(artifact.volume)}:"
+            f" {artifact.file}: pg_verifybackup, once it was extracted:"
             f" {read_last_words(error)}",
             next_step="make a new backup, or restore from another one: safe-compose list",
         ) from error

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
+from safe_compose.core.observed import describe_location
 from safe_compose.databases.client import (
     ASK_TIMEOUT,
     QUESTION_SECONDS,
@@ -193,7 +194,7 @@ def fault(volume: str, stage: str, *, next_step: str | None = None) -> Iterator[
     try:
         yield
     except HelperFailed as error:
-        words = f"volume {volume}: {stage}: {read_last_words(error)}"
+        words = f"{describe_location(volume)}: {stage}: {read_last_words(error)}"
         if _NO_LOCKS in error.stderr:
             raise ServerUnreachable(words, next_step=_MORE_LOCKS) from error
         if _DAMAGE.search(error.stderr):

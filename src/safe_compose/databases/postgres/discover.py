@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from safe_compose.core.backup import STANDBY
-from safe_compose.core.observed import Container, Mount
+from safe_compose.core.observed import Container, Mount, describe_location
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.client import ASK_TIMEOUT, ask_timeout, summary_words, time_left
 from safe_compose.databases.postgres import login
@@ -423,7 +423,8 @@ def _refuse_outside(
         pass  # no readlink in that image: the test restore would detect it
     if outside:
         raise OperationFailed(
-            f"volume {volume}: the database of {container.name} also lives outside of it:"
+            f"{describe_location(volume)}:"
+            f" the database of {container.name} also lives outside of it:"
             f" {', '.join(outside)}; that cannot be backed up yet, nothing was dumped",
             next_step="move it into the data directory, or back it up by your own means",
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact, slug
+from safe_compose.core.observed import describe_location
 from safe_compose.core.text import make_visible
 from safe_compose.databases.postgres.connection import SEARCH_PATH
 from safe_compose.databases.postgres.control_data import find_data, settings_left
@@ -43,7 +44,7 @@ def dump_stopped(
     """
     found = find_data(engine, volume)
     if found is None:
-        raise OperationFailed(f"volume {volume}: it holds no data directory")
+        raise OperationFailed(f"{describe_location(volume)}: it holds no data directory")
     version = volume_files.read(engine, volume, str(PurePosixPath(found, "PG_VERSION")), limit=100)
     major = (version or b"").decode("ascii", "replace").strip()
     place, reference = _place(engine, found, major, stopped)
@@ -55,7 +56,9 @@ def dump_stopped(
             with serving(engine, place, copy, role, fresh=False, subject=volume) as client:
                 container = engine.docker.container(client.container)
                 if container is None:
-                    raise ServerUnreachable(f"volume {volume}: the server on a copy of it has gone")
+                    raise ServerUnreachable(
+                        f"{describe_location(volume)}: the server on a copy of it has gone"
+                    )
                 container = replace(
                     container,
                     name=f"a copy of {volume}",

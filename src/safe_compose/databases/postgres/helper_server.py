@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from safe_compose.core.backup import POSTGRES_SETTINGS, VolumeRecord
 from safe_compose.core.initdb import initdb_arguments
-from safe_compose.core.observed import INIT_FOLDERS
+from safe_compose.core.observed import INIT_FOLDERS, describe_location
 from safe_compose.databases import owners
 from safe_compose.databases.data_location import DataLocation, recorded_location
 from safe_compose.databases.entrypoints import make_start_script
@@ -114,7 +114,8 @@ def serving(
                         raise
                     deaths.append(
                         TrialSkipped(
-                            f"volume {subject}: its image has no program to start: {error.message}"
+                            f"{describe_location(subject)}:"
+                            f" its image has no program to start: {error.message}"
                         )
                     )
                     continue
@@ -235,7 +236,8 @@ def _read_owner_and_limits(
     version = found.get(paths[0])
     if version is None:
         raise VerificationFailed(
-            f"volume {subject}: there is no data directory of PostgreSQL in what was restored"
+            f"{describe_location(subject)}:"
+            " there is no data directory of PostgreSQL in what was restored"
         )
     owner = f"{version.uid}:{version.gid}" if version.uid else None
     if not any(path in found for path in paths[1:]):
@@ -263,11 +265,11 @@ def _ready(
             code = container.exit_code if container is not None else 0
             if fresh or not blames_data(log, code, bare=bare):
                 raise TrialSkipped(
-                    f"volume {subject}: no server of ours runs here ({code}): {log}",
+                    f"{describe_location(subject)}: no server of ours runs here ({code}): {log}",
                     next_step="look at the lines above; they say nothing against the backup",
                 )
             raise VerificationFailed(
-                f"volume {subject}: the server that was started on it died: {log}",
+                f"{describe_location(subject)}: the server that was started on it died: {log}",
                 next_step="look at the lines above; the backup itself is kept",
             )
         client = locate(engine, container, user)
@@ -282,7 +284,8 @@ def _ready(
             if time.monotonic() > until:
                 fault_of = TrialSkipped if fresh else VerificationFailed
                 raise fault_of(
-                    f"volume {subject}: the server that was started on it did not answer within"
+                    f"{describe_location(subject)}:"
+                    " the server that was started on it did not answer within"
                     f" {READY_SECONDS:.0f} s: {read_last_log(engine, container_id)}"
                 ) from error
             # Between two questions; the loop has a time limit, and a dead server is detected above.

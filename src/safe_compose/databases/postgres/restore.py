@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord
 from safe_compose.core.initdb import CHECKSUMS, LOCALE
+from safe_compose.core.observed import describe_location
 from safe_compose.databases import owners
 from safe_compose.databases.dumps import join_first
 from safe_compose.databases.postgres.authentication import keep_method
@@ -189,7 +190,8 @@ def rebuild(
     state = control_state(engine, volume_name, None)
     if not clean(state):
         raise VerificationFailed(
-            f"volume {record.name}: the restored server was not stopped cleanly (control state"
+            f"{describe_location(record.name)}:"
+            " the restored server was not stopped cleanly (control state"
             f" '{state}')"
         )
     owners.restore_owners(engine, place.image, volume_name, place.owners, place.inside, record.name)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from safe_compose.core.backup import DatabaseStatistics
+from safe_compose.core.observed import describe_location
 from safe_compose.databases.postgres.client import fault
 from safe_compose.databases.postgres.connection import Use, identifier, literal
 from safe_compose.databases.postgres.discover import PostgresServer
@@ -144,7 +145,8 @@ def swap(server: PostgresServer, database: str, new: str, old_name: str | None) 
                 next_step="end those sessions, then run it again",
             ) from error
         raise OperationFailed(
-            f"volume {server.volume}: rename database {database}: {read_last_words(error)}"
+            f"{describe_location(server.volume)}:"
+            f" rename database {database}: {read_last_words(error)}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from safe_compose.core.backup import Evidence, VolumeRecord
+from safe_compose.core.observed import describe_location
 from safe_compose.databases.postgres.base_backup import base_of
 from safe_compose.databases.postgres.helper_server import PostgresLocation, serving
 from safe_compose.databases.postgres.helper_settings import blames_data
@@ -69,7 +70,7 @@ def trial_archive(engine: Engine, folder: Path, record: VolumeRecord, image: str
                     else blames_data(error.stderr, error.returncode, bare=True)
                 )
                 words = (
-                    f"volume {record.name}: trial: the tables cannot be counted:"
+                    f"{describe_location(record.name)}: trial: the tables cannot be counted:"
                     f" {read_last_words(error)}"
                 )
                 raise (VerificationFailed if blamed else TrialSkipped)(words) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact, Evidence, ServerStatistics
+from safe_compose.core.observed import describe_location
 from safe_compose.core.owners import parse_owner
 from safe_compose.core.text import shell_quote
 from safe_compose.databases import server_files
@@ -95,7 +96,8 @@ def dump(
         artifact = _artifact(folder / RDB_FILE, into, volume, sums, **_owners(server))
         if snapshot.made is not None and snapshot.made < begun:
             raise OperationFailed(
-                f"volume {volume}: the server that answered in {name} is not the one that keeps its"
+                f"{describe_location(volume)}:"
+                f" the server that answered in {name} is not the one that keeps its"
                 " data there: the file is older than the save",
                 next_step=f"docker inspect {shell_quote(name)}",
             )
@@ -256,7 +258,8 @@ def _read(into: Path, artifact: Artifact, *, mark: int = 0) -> Snapshot:
         return read(unpack(into, artifact), mark=mark)
     except BadRdb as error:
         raise OperationFailed(
-            f"volume {artifact.volume}: dump: what the server sent is no whole RDB file: {error}"
+            f"{describe_location(artifact.volume)}:"
+            f" dump: what the server sent is no whole RDB file: {error}"
         ) from error
 
 
@@ -275,7 +278,8 @@ def _require_checksum(server: RedisServer, into: Path, artifact: Artifact) -> No
         if error.returncode in (126, 127):
             return  # the image has no such program; the structure was read to the end all the same
         raise OperationFailed(
-            f"volume {artifact.volume}: dump: {program} rejects it: {read_last_words(error)}"
+            f"{describe_location(artifact.volume)}:"
+            f" dump: {program} rejects it: {read_last_words(error)}"
         ) from error
 
 

@@ -14,6 +14,7 @@ from safe_compose.core.backup import (
     ServerStatistics,
     VolumeRecord,
 )
+from safe_compose.core.observed import describe_location
 from safe_compose.databases.protocol import read_statistics
 from safe_compose.databases.redis.client import ErrorAnswer, RedisClient, asking
 from safe_compose.databases.redis.discover import is_file_name
@@ -110,7 +111,7 @@ def rebuild(
         _require_equal(statistics, counted, record.name, "restore")
         if engine.docker.stop(container_id, timeout=STOP_SECONDS):
             raise VerificationFailed(
-                f"volume {record.name}: the restored server was not stopped in order"
+                f"{describe_location(record.name)}: the restored server was not stopped in order"
             )
     return ()
 
@@ -119,7 +120,7 @@ def _dump_of(record: VolumeRecord) -> Artifact:
     found = next((a for a in record.artifacts if a.kind == "database"), None)
     if found is None:
         raise VerificationFailed(
-            f"volume {record.name}: the backup has no dump of its Redis server"
+            f"{describe_location(record.name)}: the backup has no dump of its Redis server"
         )
     return found
 
@@ -129,7 +130,8 @@ def _require_equal(
 ) -> None:
     if wrong := describe_differences(wanted.databases, found):
         raise VerificationFailed(
-            f"volume {subject}: {stage}: counts differ: {wrong}; it is not counted as good",
+            f"{describe_location(subject)}:"
+            f" {stage}: counts differ: {wrong}; it is not counted as good",
             next_step="make a new backup, or restore from another one: safe-compose list",
         )
 
@@ -221,7 +223,8 @@ def _require_known(settings: Mapping[str, str], subject: str) -> None:
     invalid += [folder] if folder.startswith("/") or ".." in PurePosixPath(folder).parts else []
     if invalid:
         raise VerificationFailed(
-            f"volume {subject}: the backup has a setting that no server has: {invalid[0]!r}"
+            f"{describe_location(subject)}:"
+            f" the backup has a setting that no server has: {invalid[0]!r}"
         )
 
 
@@ -271,7 +274,8 @@ def _argv(statistics: ServerStatistics, subject: str) -> tuple[str, ...]:
     highest = max((parse_number(d.name) for d in statistics.databases), default=0)
     if highest > MOST_DATABASES:
         raise VerificationFailed(
-            f"volume {subject}: it names database {highest}; no server of ours is started with so"
+            f"{describe_location(subject)}:"
+            f" it names database {highest}; no server of ours is started with so"
             " many"
         )
     options = {
@@ -303,7 +307,7 @@ def _wait_loaded(client: RedisClient, subject: str) -> tuple[DatabaseStatistics,
             )
             outside = code in (125, 126, 127, 137) or _SURROUNDINGS.search(log) is not None
             raise (TrialSkipped if outside else VerificationFailed)(
-                f"volume {subject}: the server that was started on it died: {log}",
+                f"{describe_location(subject)}: the server that was started on it died: {log}",
                 next_step="look at the lines above; the backup itself is kept",
             )
         try:
@@ -315,7 +319,8 @@ def _wait_loaded(client: RedisClient, subject: str) -> tuple[DatabaseStatistics,
         except (ErrorAnswer, HelperFailed) as error:  # it is loading, or not listening yet
             if time.monotonic() > until:
                 raise VerificationFailed(
-                    f"volume {subject}: the server that was started on it did not answer within"
+                    f"{describe_location(subject)}:"
+                    " the server that was started on it did not answer within"
                     f" {READY_SECONDS:.0f} s: {read_last_log(client.engine, client.container)}"
                 ) from error
             time.sleep(0.1)

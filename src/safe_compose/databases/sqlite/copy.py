@@ -16,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics, slug
+from safe_compose.core.observed import describe_location
 from safe_compose.core.text import make_visible
 from safe_compose.databases.protocol import list_service_images
 from safe_compose.databases.sqlite.check import Checker, JudgedDatabase
@@ -124,7 +125,7 @@ def copy_databases(
         for path, member in sorted(found.items()):
             if time.monotonic() > until:
                 raise OperationFailed(
-                    f"volume {volume}: {len(found)} SQLite databases were not copied in"
+                    f"{describe_location(volume)}: {len(found)} SQLite databases were not copied in"
                     f" {COPIES_SECONDS:.0f} s",
                     next_step="stop what writes to them, then repeat the command",
                 )
@@ -245,7 +246,8 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
                 return f"backup API ({method})" if made.read(len(MAGIC)) == MAGIC else NO_DATABASE
     if not _copy_until_stable(source, path, copy):
         raise OperationFailed(
-            f"volume {source.volume}: the SQLite database {describe(path)} was written to all the"
+            f"{describe_location(source.volume)}:"
+            f" the SQLite database {describe(path)} was written to all the"
             f" time and could not be copied consistently ({cause})",
             next_step="stop what writes to it, then repeat the command",
         )
@@ -386,7 +388,8 @@ def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
         if error.returncode == volume_files.MISSING:
             return None
         raise OperationFailed(
-            f"volume {source.volume}: copy of SQLite {describe(path)}: {read_last_words(error)}"
+            f"{describe_location(source.volume)}:"
+            f" copy of SQLite {describe(path)}: {read_last_words(error)}"
         ) from error
     for image in source.images:
         try:
@@ -401,9 +404,11 @@ def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
             if "No such file" in read_last_words(error):
                 return None
             raise OperationFailed(
-                f"volume {source.volume}: copy of SQLite {describe(path)}: {read_last_words(error)}"
+                f"{describe_location(source.volume)}:"
+                f" copy of SQLite {describe(path)}: {read_last_words(error)}"
             ) from error
     raise OperationFailed(
-        f"volume {source.volume}: copy of SQLite {describe(path)}: neither our own program nor the"
+        f"{describe_location(source.volume)}:"
+        f" copy of SQLite {describe(path)}: neither our own program nor the"
         " service's image can read it"
     )

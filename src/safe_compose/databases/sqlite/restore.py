@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from safe_compose.core.backup import Artifact
+from safe_compose.core.observed import describe_location
 from safe_compose.databases.sqlite.find import describe
 from safe_compose.engine import Engine, HelperFailed, NoOwnImage
 from safe_compose.engine.helper_image import CHANGES
@@ -52,7 +53,7 @@ def put_copies(engine: Engine, folder: Path, artifacts: Sequence[Artifact], volu
         stale = engine.archives.paths_there(volume, stale)  # an empty log or journal counts as none
     except HelperFailed as error:
         raise OperationFailed(
-            f"volume {volume}: restore of SQLite: {read_last_words(error)}"
+            f"{describe_location(volume)}: restore of SQLite: {read_last_words(error)}"
         ) from error
     engine.archives.unpack(volume, _tar(folder, wanted, paths, stale))
     return len(wanted)

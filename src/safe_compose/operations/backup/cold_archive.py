@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from safe_compose.core.backup import Artifact, VolumeRecord
-from safe_compose.core.observed import Location
+from safe_compose.core.observed import Location, describe_location
 from safe_compose.databases.protocol import Database, Dump, ShutdownState, Stopped
 from safe_compose.databases.registry import DATABASES, stopped_dump
 from safe_compose.engine import Engine
@@ -80,7 +80,8 @@ def _describe_shutdown(
     notes = list(left.notes)
     if stopped and (dump is not None or not database.dumped_before_deletion) and not left.clean:
         raise OperationFailed(
-            f"volume {copy.name}: the database did not shut down cleanly ({left.words});"
+            f"{describe_location(copy.name)}:"
+            f" the database did not shut down cleanly ({left.words});"
             " nothing was deleted",
             next_step="look at the server's log, start it again and repeat the command",
         )

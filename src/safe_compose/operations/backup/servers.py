@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from safe_compose.core.observed import Container, Location
+from safe_compose.core.observed import Container, Location, describe_location
 from safe_compose.core.text import join_for_shell
 from safe_compose.databases.protocol import Database, ServerUnreachable
 from safe_compose.databases.servers import RunningServer, find_servers
@@ -87,7 +87,7 @@ def require_one(volume: Location, servers: Sequence[RunningServer]) -> None:
     names = [s.container.name for s in servers if s.confirmed]
     if len(names) > 1:
         raise OperationFailed(
-            f"volume {volume.name}: {len(names)} database servers keep their data in it"
+            f"{describe_location(volume.name)}: {len(names)} database servers keep their data in it"
             f" ({', '.join(names)}), and a dump holds one of them",
             next_step=(
                 f"stop them for the backup: docker stop {join_for_shell(names)}; or give each a"
