@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from safe_compose.errors import ConfigError, Refused
 from safe_compose.operations.setup import propose
 from testing.fixtures import ProjectFactory, SafeCompose
-from testing.projects import ComposeProject
+from testing.projects import ComposeProject, require_success
 from testing.stacks import FILES
 from testing.terminal import PROGRAM, Person
 
@@ -39,7 +39,7 @@ TIERS = {"data": "critical", "a b": "important"}
     ],
 )
 def test_what_stands_in_it_stays_and_only_what_is_missing_comes(text: str) -> None:
-    after = propose.add_volumes(text, TIERS, LINES, "x.toml")
+    after = propose.add_rows(text, "volumes", TIERS, LINES, "x.toml")
     before, found = (
         tomllib.loads(text.removeprefix("\ufeff")),
         tomllib.loads(after.removeprefix("\ufeff")),
@@ -50,7 +50,7 @@ def test_what_stands_in_it_stays_and_only_what_is_missing_comes(text: str) -> No
     }
     kept = iter(after.splitlines())
     assert all(line in kept for line in text.splitlines()), "every line is there, in its order"
-    assert propose.add_volumes(after, TIERS, LINES, "x.toml") == after
+    assert propose.add_rows(after, "volumes", TIERS, LINES, "x.toml") == after
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_what_stands_in_it_stays_and_only_what_is_missing_comes(text: str) -> No
 )
 def test_what_cannot_be_added_to_without_guessing_is_refused_with_the_lines(text: str) -> None:
     with pytest.raises(Refused) as refused:
-        propose.add_volumes(text, TIERS, LINES, "x.toml")
+        propose.add_rows(text, "volumes", TIERS, LINES, "x.toml")
     assert 'data = "critical"' in str(refused.value.next_step)
 
 
 def test_a_file_that_does_not_read_is_78() -> None:
     with pytest.raises(ConfigError, match="nothing was written"):
-        propose.add_volumes("[volumes\n", TIERS, LINES, "x.toml")
+        propose.add_rows("[volumes\n", "volumes", TIERS, LINES, "x.toml")
 
 
 def test_the_guide_for_ci_shows_exactly_this_job() -> None:
@@ -148,6 +148,46 @@ def test_every_change_is_shown_before_it_is_made_and_the_second_time_there_is_no
         and tomllib.loads(after)["volumes"]["data"] == "critical"
     )
     assert (shop.folder / "safe-compose.toml").stat().st_mode & 0o777 == 0o640
+
+
+IN_FOLDERS = """
+services:
+  db: {image: "postgres:15", volumes: ["./pg [1]:/var/lib/postgresql/data"]}
+  web: {image: "busybox:latest", volumes: ["./up:/app/uploads", "./src:/src", "logs:/var/log/app"]}
+volumes: {logs: }
+"""
+
+
+@pytest.mark.engine
+def test_folders_with_data_are_written_down_and_kept_out_of_git(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(IN_FOLDERS)
+    folder = project.folder
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    (folder / "pg [1]").mkdir()
+    for name in ("up/photo.jpg", "src/main.py"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text("x")
+    (folder / "safe-compose.toml").write_text("[folders]\n'./up' = 'important'  # ours\n")
+    rows = json.loads(safe_compose("setup", "--json", cwd=folder).stdout)["setup"]["volumes"]
+    assert [(r["key"], r["location"], r["tier"]) for r in rows if r["location"] == "folder"] == [
+        ("./pg [1]", "folder", "critical"),
+        ("./up", "folder", "important"),
+    ]
+    require_success(safe_compose("setup", "--yes", cwd=folder))
+    after = (folder / "safe-compose.toml").read_text()
+    assert "'./up' = 'important'  # ours\n" in after
+    assert tomllib.loads(after)["folders"] == {"./pg [[]1]": "critical", "./up": "important"}
+    assert (folder / ".gitignore").read_text() == "/backups/\n/pg \\[1]/\n/up/\n"
+    written = files(folder)
+    again = safe_compose("setup", "--yes", cwd=folder)
+    assert again.returncode == 0 and "nothing was written" in again.stderr
+    assert files(folder) == written
+    (folder / "safe-compose.toml").unlink()
+    require_success(safe_compose("setup", "--yes", cwd=folder))
+    anew = tomllib.loads((folder / "safe-compose.toml").read_text())
+    assert anew["folders"] == {"./pg [[]1]": "critical", "./up": "critical"}
 
 
 @pytest.mark.thorough

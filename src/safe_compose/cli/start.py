@@ -77,5 +77,5 @@ def _tell_plan(found: inspect.SetupFindings, files: Sequence[setup_files.SetupFi
     if found.rows:
         for file in files:
             terminal.tell(f"write {file.path}")
-        terminal.tell("make a backup of every volume that is not disposable, and verify it")
+        terminal.tell("make a backup of all that is not disposable, and verify it")
     terminal.flush()

@@ -13,11 +13,15 @@ from safe_compose.core.observed import (
     VOLUME_LABEL,
     Project,
     Volume,
+    location_of,
 )
 from safe_compose.core.tier import Tier
 from safe_compose.errors import UsageError
 from safe_compose.grammar.parser import Invocation
+from safe_compose.operations import folders
 from safe_compose.operations.setup.files import SetupFile
+from safe_compose.system import git
+from safe_compose.system.own_container import own_containers
 from safe_compose.workspace import Workspace
 
 _MADE_BY_US = {SCRATCH_LABEL, TRASH_LABEL}
@@ -25,17 +29,24 @@ _MADE_BY_US = {SCRATCH_LABEL, TRASH_LABEL}
 
 @dataclass(frozen=True, slots=True)
 class SetupVolume:
-    """A volume of the project with the proposal for it."""
+    """A volume of the project, or a folder of the host with its data, with the proposal for it."""
 
     key: str
-    """Its name in the compose file."""
+    """A volume's name in the compose file; a folder's path, relative to the project's folder
+    (`./uploads`) where it lies in it."""
     volume: str
+    """The name of the location."""
     tier: str
     why: str
     said: bool
     """A file, a label or the registry already states the tier."""
     looked_at: bool = False
     """It is disposable only as long as nothing made by a person is found in it."""
+
+    @property
+    def location(self) -> str:
+        """`volume` or `folder`."""
+        return location_of(self.volume)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class SetupFindings:
     rows: tuple[SetupVolume, ...]
     databases: tuple[str, ...]
     """PostgreSQL services: `rotate-password --sync` can set their password without the old one."""
+    exposed: tuple[str, ...] = ()
+    """Folders with data, relative to the project's, that git does not ignore in its work tree."""
 
     def select_lasting(self, tiers: Mapping[str, str]) -> dict[str, str]:
         """Return the tiers to write down, without those that depend on the content of a volume.
@@ -64,6 +77,8 @@ class SetupFindings:
 
 def inspect(workspace: Workspace, invocation: Invocation) -> SetupFindings:
     """Return the project of this folder with its volumes, including those not created yet.
+
+    Folders of the host that hold data come after them.
 
     Raises:
         UsageError: There is no project here that compose can read.
@@ -103,12 +118,32 @@ def inspect(workspace: Workspace, invocation: Invocation) -> SetupFindings:
     ]
     data = {v.volume for v in verdicts if v.kind == "postgres"}
     services = {m.service for m in project.mounts if m.volume in data}
+    folder = Path(project.working_dir)
+    host = folders.find_data(workspace, observed).data
+    rows += [_propose_folder(one.name, verdict, folder) for one, verdict in host]
+    shared = not workspace.engine.docker.remote and not own_containers()
     return SetupFindings(
         project,
-        Path(project.working_dir),
-        tuple(sorted(rows, key=lambda r: r.key)),
+        folder,
+        tuple(sorted(rows, key=lambda r: (r.location != "volume", r.key))),
         tuple(sorted(services)),
+        tuple(_list_exposed(folder, [one.name for one, _ in host])) if shared else (),
     )
+
+
+def _propose_folder(path: str, verdict: policy.Verdict, project: Path) -> SetupVolume:
+    inside = Path(path).is_relative_to(project) and Path(path) != project
+    key = f"./{Path(path).relative_to(project).as_posix()}" if inside else path
+    return SetupVolume(key, path, verdict.tier.value, verdict.why, verdict.explicit)
+
+
+def _list_exposed(project: Path, paths: Sequence[str]) -> Iterator[str]:
+    """Yield the folders below the project's that its git work tree would publish."""
+    for path in paths:
+        below = Path(path).is_relative_to(project) and Path(path) != project
+        tree = git.find_work_tree(path) if below and Path(path).is_dir() else None
+        if tree is not None and git.is_ignored(path, tree) is False:
+            yield Path(path).relative_to(project).as_posix()
 
 
 def to_json(found: SetupFindings, files: Sequence[SetupFile], *, done: bool) -> dict[str, Any]:
@@ -117,7 +152,14 @@ def to_json(found: SetupFindings, files: Sequence[SetupFile], *, done: bool) -> 
         "project": found.project.name,
         "folder": str(found.folder),
         "volumes": [
-            {"key": r.key, "name": r.volume, "tier": r.tier, "why": r.why, "said": r.said}
+            {
+                "key": r.key,
+                "name": r.volume,
+                "location": r.location,
+                "tier": r.tier,
+                "why": r.why,
+                "said": r.said,
+            }
             for r in found.rows
         ],
         "files": [{"path": str(f.path), "diff": f.diff()} for f in files],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from safe_compose.core.text import make_visible
 from safe_compose.errors import ConfigError, Refused
 from safe_compose.operations.setup.files import SetupFile, read_text
 from safe_compose.operations.setup.inspect import SetupFindings
@@ -37,7 +38,7 @@ def propose(
         ConfigError: The settings file cannot be read.
         Refused: The settings file cannot be extended without guessing.
     """
-    made = [_settings(found, tiers), _propose_gitignore(found.folder)]
+    made = [_settings(found, tiers), _propose_gitignore(found.folder, found.exposed)]
     if deploy:
         made.append(_deploy(found))
     return tuple(w for w in made if w is not None and w.before != w.after)
@@ -46,28 +47,60 @@ def propose(
 def _settings(found: SetupFindings, tiers: Mapping[str, str]) -> SetupFile:
     path = found.folder / PROJECT_FILE
     before = read_text(path)
-    why = {r.key: r.why for r in found.rows}
+    rows = [r for r in found.rows if r.key in tiers]
+    volumes = {r.key: tiers[r.key] for r in rows if r.location == "volume"}
+    # what a pattern says needs no line
+    folders = {r.key: tiers[r.key] for r in rows if r.location == "folder" and not r.said}
     lines = {
-        key: f'{_quote(key)} = "{tier}"{" " * max(1, 24 - len(key) - len(tier))}# {why[key]}'
-        for key, tier in tiers.items()
+        r.key: _write_line(
+            make_literal(r.key) if r.location == "folder" else r.key, tiers[r.key], r.why
+        )
+        for r in rows
     }
     if before is None:
         head = (
             f"# What safe-compose does before docker deletes a volume of {found.project.name}."
             " Commit this file.\n"
         )
-        return SetupFile(
-            path,
-            None,
-            head + "\n[volumes]\n" + "".join(f"{line}\n" for line in lines.values()) + _RULES,
+        tables = "".join(
+            f"\n[{table}]\n" + "".join(f"{lines[key]}\n" for key in keys)
+            for table, keys in (("volumes", volumes), ("folders", folders))
+            if keys or table == "volumes"
         )
-    return SetupFile(path, before, add_volumes(before, tiers, lines, str(path)))
+        return SetupFile(path, None, head + tables + _RULES)
+    after = add_rows(before, "volumes", volumes, lines, str(path))
+    of_folders = {make_literal(key): tier for key, tier in folders.items()}
+    shown = {make_literal(key): lines[key] for key in folders}
+    return SetupFile(path, before, add_rows(after, "folders", of_folders, shown, str(path)))
 
 
-def add_volumes(text: str, tiers: Mapping[str, str], lines: Mapping[str, str], path: str) -> str:
-    """Return a TOML text with lines added to its table `volumes` for the keys that it lacks.
+def _write_line(key: str, tier: str, why: str) -> str:
+    name = _quote(key)
+    return f'{name} = "{tier}"{" " * max(1, 24 - len(name) - len(tier))}# {make_visible(why)}'
+
+
+def make_literal(path: str) -> str:
+    """Return the pattern that fits a path alone.
+
+    >>> make_literal("./up [1]")
+    './up [[]1]'
+    """
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def add_rows(
+    text: str, table: str, tiers: Mapping[str, str], lines: Mapping[str, str], path: str
+) -> str:
+    """Return a TOML text with lines added to one of its tables for the keys that it lacks.
 
     Everything else in the text stays as it is.
+
+    Args:
+        text: The text.
+        table: The table's name, such as `volumes`.
+        tiers: Key -> tier.
+        lines: Key -> the line to add for it.
+        path: The path of the file, for messages.
 
     Raises:
         ConfigError: The text is not valid TOML.
@@ -80,24 +113,24 @@ def add_volumes(text: str, tiers: Mapping[str, str], lines: Mapping[str, str], p
         raise ConfigError(
             f"{path}: {error}; nothing was written", next_step="correct it, then run setup again"
         ) from error
-    told_of = known.get("volumes", {})
+    told_of = known.get(table, {})
     new = {
         key: tier for key, tier in tiers.items() if isinstance(told_of, dict) and key not in told_of
     }
     if not new:
         return bom + text
     added = "".join(f"{lines[key]}\n" for key in new)
-    header = re.search(r"^\[volumes\][ \t]*(#.*)?\r?\n", text, re.MULTILINE)
+    header = re.search(rf"^\[{table}\][ \t]*(#.*)?\r?\n", text, re.MULTILINE)
     if header is not None:
         after = text[: header.end()] + added + text[header.end() :]
     else:
-        after = text + ("" if text.endswith("\n") or not text else "\n") + f"\n[volumes]\n{added}"
-    wanted = {**known, "volumes": {**told_of, **new}}
+        after = text + ("" if text.endswith("\n") or not text else "\n") + f"\n[{table}]\n{added}"
+    wanted = {**known, table: {**told_of, **new}}
     with suppress(tomllib.TOMLDecodeError):
         if tomllib.loads(after) == wanted:
             return bom + after
     raise Refused(
-        f"{path}: its [volumes] is written in a way that cannot be added to without guessing;"
+        f"{path}: its [{table}] is written in a way that cannot be added to without guessing;"
         " nothing was written",
         next_step=f"add by hand: {', '.join(lines[key].partition('#')[0].strip() for key in new)}",
     )
@@ -111,21 +144,28 @@ def _quote(key: str) -> str:
     return f'"{escaped}"'
 
 
-def _propose_gitignore(folder: Path) -> SetupFile | None:
-    """Return `.gitignore` with a line for backups.
+def _propose_gitignore(folder: Path, exposed: Sequence[str]) -> SetupFile | None:
+    """Return `.gitignore` with a line for backups, and one for each folder with data.
 
     Returns:
-        The file; None outside of a git repository, or when it has such a line.
+        The file; None outside of a git repository, or when it has such lines.
     """
     if not any(os.path.lexists(above / ".git") for above in (folder, *folder.parents)):
         return None
     path = folder / ".gitignore"
     before = read_text(path)
-    lines = (before or "").splitlines()
-    if {"/backups/", "backups/", "/backups", "backups"} & {line.strip() for line in lines}:
+    lines = {line.strip() for line in (before or "").splitlines()}
+    wanted = [] if {"/backups/", "backups/", "/backups", "backups"} & lines else [_IGNORED]
+    wanted += [f"/{_escape(one)}/" for one in exposed if one.isprintable()]
+    if not wanted:
         return None
     gap = "" if not before or before.endswith("\n") else "\n"
-    return SetupFile(path, before, f"{before or ''}{gap}{_IGNORED}\n")
+    return SetupFile(path, before, f"{before or ''}{gap}" + "".join(f"{w}\n" for w in wanted))
+
+
+def _escape(path: str) -> str:
+    """Return a path as a pattern of git, which fits it alone (gitignore(5))."""
+    return re.sub(r"([\\*?\[])", r"\\\1", path)
 
 
 def _deploy(found: SetupFindings) -> SetupFile | None:
