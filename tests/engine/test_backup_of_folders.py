@@ -1,6 +1,11 @@
 """A backup takes the folders of the host that hold a project's data, and no code."""
 
 import json
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,10 +111,11 @@ def test_what_no_service_writes_to_is_not() -> None:
 
 
 def backup(
-    safe_compose: SafeCompose, project: ComposeProject, *argv: str
+    safe_compose: SafeCompose, project: ComposeProject, *argv: str, code: int = 0
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What a backup holds by its short name, and why it does not hold the rest."""
-    require_success(safe_compose("backup", *argv, cwd=project.folder))
+    done = safe_compose("backup", *argv, cwd=project.folder)
+    assert done.returncode == code, done.stderr
     shown = require_success(safe_compose("show", "latest", "--json", cwd=project.folder))
     made = json.loads(shown.stdout)["details"]
     short = str(project.folder) + "/"
@@ -208,3 +214,64 @@ def test_a_database_in_a_folder_is_dumped_while_it_runs_and_test_restored(
             *("run", "--rm", "-v", f"{project.folder}:/p", "busybox:latest"),
             *("rm", "-rf", "/p/postgres"),
         )
+
+
+@pytest.mark.engine
+def test_tracked_linked_nested_and_vanished_folders(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    (home / "projects").mkdir(parents=True)
+    binds = (
+        *("tracked:/data/tracked", "mixed:/data/mixed", "linked:/files", "gone:/data/gone"),
+        *("outer:/data/outer", "outer/inner:/data/inner", "wide:/data/wide", "wide/db:/data/db"),
+    )
+    volumes = ", ".join(f'"./{bind}"' for bind in binds)
+    project = compose_project(
+        f"services: {{web: {{{BOX}, volumes: [{volumes}]}}}}",
+        files={
+            f"{name}/a.csv": "1" for name in ("tracked", "mixed", "outer", "outer/inner", "gone")
+        },
+    )
+    git = ("git", "-C", str(project.folder), "-c", "user.name=x", "-c", "user.email=x@example.org")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "tracked", "mixed"], check=True)
+    (project.folder / "mixed" / "new.csv").write_text("2")
+    (project.folder / "linked").symlink_to("/")
+    (project.folder / "wide" / "db" / "WiredTiger").mkdir(parents=True)
+    project.up()
+    backup(safe_compose, project, "--volume", str(project.folder / "gone"))
+    project.docker("compose", "kill")
+    shutil.rmtree(project.folder / "gone")
+    taken, left = backup(safe_compose, project, code=73)
+    assert taken.keys() == {"mixed", "outer", "wide/db"}, (taken, left)
+    assert "git has all of it" in left["tracked"]
+    assert "it is a link to /: " in left["linked"]
+    assert "lies in" in left["outer/inner"] and "the database in" in left["wide"]
+    assert "not there any more; backup" in left["gone"]
+
+
+@pytest.mark.engine
+def test_sqlite_in_a_folder_is_copied_consistently_and_an_unknown_database_only_at_rest(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(
+        f'services: {{web: {{{BOX}, volumes: ["./app:/app/data", "./mongo:/data/db"]}}}}',
+        files={"mongo/WiredTiger": "x"},
+    )
+    (project.folder / "app").mkdir()
+    with closing(sqlite3.connect(project.folder / "app" / "shop.db")) as shop:
+        shop.executescript("PRAGMA journal_mode=WAL; CREATE TABLE orders (n); ")
+        shop.execute("INSERT INTO orders VALUES (1), (2)")
+        shop.commit()
+        project.up()
+        taken, left = backup(safe_compose, project, code=73)
+    assert "a running mongodb is not archived" in left["mongo"]
+    [record] = taken.values()
+    assert (record["method"], [d["tables"][0]["rows"] for d in record["sqlite"]]) == ("live", [2])
+    project.docker("compose", "kill")
+    taken, _ = backup(safe_compose, project)
+    assert {name: record["method"] for name, record in taken.items()} == {
+        "app": "cold",
+        "mongo": "cold",
+    }

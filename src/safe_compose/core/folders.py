@@ -75,6 +75,8 @@ _CONFIGURED_AT = ("/etc", "/docker-entrypoint-initdb.d", "/usr/local/etc", "/usr
 _DATA_WORDS = frozenset({"data", "db", "database", "state", "store", "persist", "persistent"})
 _DATA_AT = ("/var/lib", "/var/opt", "/data", "/srv", "/config")
 """Where images keep what they write."""
+ABSENT = "it is not there"
+"""The reason of a folder that the engine does not find."""
 _PLACES = 5
 """Most mount points of a folder that are named."""
 
@@ -208,11 +210,11 @@ def explain_by_content(mounted: MountedFolder, look: Look, project: Project) -> 
     In doubt, what lies where images keep their data counts as data.
     """
     if look.kind == "absent":
-        return "it is not there"
-    if look.kind == "unseen":
-        return "the engine does not show it"
+        return ABSENT
     if look.kind == "file":
         return "a single file: mount the folder that it is in, to have it backed up"
+    if look.kind == "unseen":  # what is likely to be data then fails in its backup, with the cause
+        return None if any(map(is_data, mounted.claims)) else "the engine does not show it"
     if claim_of_content(look.names, orphan=False) is not None or any(
         claim.tier is Tier.CRITICAL and claim.kind not in ("files", "unknown")
         for claim in mounted.claims

@@ -10,6 +10,11 @@ from typing import NamedTuple
 
 from safe_compose.core.tier import Tier
 
+PLAIN_KINDS = frozenset({"files", "certificates", "metrics", "cache", "logs", "secrets", "unknown"})
+"""The kinds whose files are meaningful one by one.
+
+A copy of any other kind, taken while it runs, would be silently wrong.
+"""
 ROOT = "root"
 """Stands for the names at the root of a volume, which `judge` gets as its content."""
 

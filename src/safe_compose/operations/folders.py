@@ -1,13 +1,15 @@
 """The folders of the host that a project mounts: which of them hold data, and what is in them."""
 
 import contextlib
-from collections.abc import Iterable
+import os
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from safe_compose.core import backup_set, folders, policy
 from safe_compose.core.backup import Omission
 from safe_compose.core.folders import Look, MountedFolder
-from safe_compose.core.observed import HostFolder, Observed
+from safe_compose.core.known_images import PLAIN_KINDS
+from safe_compose.core.observed import HostFolder, Observed, Project
 from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_size
 from safe_compose.core.tier import Tier
@@ -15,6 +17,9 @@ from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError
 from safe_compose.operations.verdicts import judge
+from safe_compose.system import git
+from safe_compose.system.files import find_real_path
+from safe_compose.system.own_container import own_containers
 from safe_compose.volumes import archive
 from safe_compose.volumes.tar import BadTar
 from safe_compose.workspace import Workspace
@@ -49,56 +54,116 @@ def find_data(
     if project is None or not mounted:
         return FoundFolders((), (), {})
     rules = workspace.rules(observed)
-    named = None if names is None else set(names)
-    wanted = {
-        one.name
-        for one in mounted
-        if named is None and policy.is_wanted(one.folder, observed, rules)
-    }
+    if names is not None:
+        named = set(names)
+        chosen = [
+            one for one in mounted if one.name in named and not folders.explain_impossible(one)
+        ]
+        verdicts = judge(workspace, [one.folder for one in chosen], observed, rules)
+        data = [(one.folder, verdict) for one, verdict in zip(chosen, verdicts, strict=True)]
+        return FoundFolders(tuple(data), (), {})
+    wanted = {one.name for one in mounted if policy.is_wanted(one.folder, observed, rules)}
+    shared = is_shared_with(remote=workspace.engine.docker.remote)
+    left, omitted = _select_by_path(mounted, wanted, project, shared=shared)
+    verdicts = judge(workspace, [one.folder for one in left], observed, rules)
+    limit = workspace.settings.max_folder
+    data, sizes = [], {}
+    for one, verdict in zip(left, verdicts, strict=True):
+        look = look_into(workspace.engine, one.name, limit)
+        if look.counted:
+            sizes[one.name] = look.size
+        why = None
+        if one.name not in wanted:
+            look = look._replace(tracked=_is_tracked(one.name) if shared else None)
+            why = folders.explain_by_content(one, look, project)
+            if why is None and look.size > limit and verdict.kind not in DATABASES:
+                why = f"its files take more than max_folder ({format_size(limit)})"
+        if why is not None:
+            omitted.append(_omit(one, why))
+        elif verdict.tier is Tier.DISPOSABLE:
+            omitted.append(backup_set.omit_disposable(verdict))
+        else:
+            data.append((one.folder, verdict))
+    data, nested = _leave_out_nested(data)
+    return FoundFolders(tuple(data), (*omitted, *nested), sizes)
+
+
+def _select_by_path(
+    mounted: Iterable[MountedFolder], wanted: Container[str], project: Project, *, shared: bool
+) -> tuple[list[MountedFolder], list[Omission]]:
+    """Return the folders that may hold data by their paths and mounts, and the others."""
+    left: list[MountedFolder] = []
     omitted: list[Omission] = []
-    left = []
-    for one in mounted if named is None else (m for m in mounted if m.name in named):
+    for one in mounted:
         why = folders.explain_impossible(one)
-        if why is None and named is None and one.name not in wanted:
-            why = folders.explain_by_path(one, project)
+        if why is None and one.name not in wanted:
+            why = folders.explain_by_path(one, project) or (
+                _explain_link(one, project) if shared else None
+            )
         if why is None:
             left.append(one)
         else:
             omitted.append(_omit(one, why))
-    verdicts = judge(workspace, [one.folder for one in left], observed, rules)
-    limit = workspace.settings.max_folder
-    data = []
-    sizes = {}
-    for one, verdict in zip(left, verdicts, strict=True):
-        if named is not None:
-            data.append((one.folder, verdict))
-            continue
-        look = look_into(workspace.engine, one.name, limit)
-        if look.counted:
-            sizes[one.name] = look.size
-        why = None if one.name in wanted else folders.explain_by_content(one, look, project)
-        if why is None and verdict.tier is Tier.DISPOSABLE:
-            omitted.append(backup_set.omit_disposable(verdict))
-        elif why is None and one.name not in wanted and _is_too_large(verdict, look, limit):
-            why = f"its files take more than max_folder ({format_size(limit)})"
-            omitted.append(_omit(one, why, verdict.tier))
-        elif why is not None:
-            omitted.append(_omit(one, why))
-        else:
-            data.append((one.folder, verdict))
-    return FoundFolders(tuple(data), tuple(omitted), sizes)
+    return left, omitted
 
 
-def _is_too_large(verdict: Verdict, look: Look, limit: int) -> bool:
-    return look.size > limit and verdict.kind not in DATABASES
-
-
-def _omit(mounted: MountedFolder, why: str, tier: Tier | None = None) -> Omission:
+def _omit(mounted: MountedFolder, why: str) -> Omission:
     return backup_set.omit_folder(
-        mounted.name,
-        f"{why} (a folder or file of the host, mounted at {mounted.where})",
-        tier.value if tier is not None else "",
+        mounted.name, f"{why} (a folder or file of the host, mounted at {mounted.where})"
     )
+
+
+def _leave_out_nested(
+    data: Sequence[tuple[HostFolder, Verdict]],
+) -> tuple[list[tuple[HostFolder, Verdict]], list[Omission]]:
+    """Return the folders without those that lie in another one, or hold a database's.
+
+    A copy of the files around a running database would hold a torn copy of it, which a restore
+    would put in its place.
+    """
+    databases = [f.name for f, verdict in data if verdict.kind not in PLAIN_KINDS | {"sqlite"}]
+    omitted: list[Omission] = []
+    whole: list[tuple[HostFolder, Verdict]] = []
+    for folder, verdict in data:
+        inner = next((name for name in databases if name.startswith(f"{folder.name}/")), None)
+        if inner is None:
+            whole.append((folder, verdict))
+            continue
+        why = f"the database in {inner} lies in it, and is backed up by itself"
+        step = f"let a service mount the other folders in {folder.name} one by one"
+        omitted.append(backup_set.omit_failed(folder.name, verdict.tier.value, why, step))
+    left = []
+    for folder, verdict in whole:
+        outer = next((f.name for f, _ in whole if folder.name.startswith(f"{f.name}/")), None)
+        if outer is None or folder.name in databases:
+            left.append((folder, verdict))
+        else:
+            why = f"it lies in {outer}, which is in this backup"
+            omitted.append(backup_set.omit_folder(folder.name, why, verdict.tier.value))
+    return left, omitted
+
+
+def _explain_link(mounted: MountedFolder, project: Project) -> str | None:
+    """Return why a link leads to a folder that is no data of the project, or None."""
+    real = find_real_path(mounted.name)
+    if real == mounted.name:
+        return None
+    why = folders.explain_by_path(mounted._replace(folder=HostFolder(real)), project)
+    return None if why is None else f"it is a link to {real}: {why}"
+
+
+def _is_tracked(path: str) -> bool | None:
+    """Return whether git has everything in a folder; None where that is unknown."""
+    tree = git.find_work_tree(path) if os.path.isdir(path) else None  # noqa: PTH112
+    return git.has_all(path, tree) if tree is not None else None
+
+
+def is_shared_with(*, remote: bool) -> bool:
+    """Return whether paths of an engine's host are those of this process.
+
+    They are not if the engine is remote or this process runs in a container.
+    """
+    return not remote and not own_containers()
 
 
 def look_into(engine: Engine, path: str, limit: int) -> Look:
@@ -119,6 +184,8 @@ def look_into(engine: Engine, path: str, limit: int) -> Look:
                 if size > limit and len(files) >= _SEEN:
                     return Look("folder", tuple(names), tuple(files), size)
     except (SafeComposeError, BadTar) as fault:
-        absent = "source path does not exist" in str(fault)
-        return Look("absent" if absent else "unseen")
+        words = str(fault)
+        if "source path does not exist" in words:
+            return Look("absent")
+        return Look("file" if "Not a directory" in words else "unseen")
     return Look("folder", tuple(names), tuple(files), size, counted=True)

@@ -32,10 +32,34 @@ def is_ignored(path: str, work_tree: str) -> bool | None:
     """
     real = os.path.realpath(path)
     asked = os.fsencode(f"{real}\0{real}/{_INSIDE}\0")
-    argv = ["git", "-C", work_tree, "-c", "core.fsmonitor=false", "check-ignore", "--stdin", "-z"]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = children.run(argv, seconds=_SECONDS, given=asked, environ=environ)
+        done = _ask(work_tree, "check-ignore", "--stdin", "-z", given=asked)
     except (OSError, subprocess.TimeoutExpired, children.TooMuch):
         return None
     return {0: True, 1: False}.get(done.returncode)
+
+
+def has_all(path: str, work_tree: str) -> bool | None:
+    """Return whether git tracks everything in a folder of a work tree, and something is there.
+
+    What git ignores is not tracked. None where git is not there or does not answer.
+    """
+    inside = os.path.relpath(os.path.realpath(path), work_tree)
+    place = ("--", f":(top,literal){inside}")
+    try:
+        others = _ask(work_tree, "ls-files", "--others", "--directory", "-z", *place)
+        if others.returncode or others.stdout:
+            return None if others.returncode else False
+        known = _ask(work_tree, "ls-files", "--cached", "-z", *place)
+    except (OSError, subprocess.TimeoutExpired, children.TooMuch):
+        return None
+    return None if known.returncode else bool(known.stdout)
+
+
+def _ask(
+    work_tree: str, *words: str, given: bytes | None = None
+) -> "subprocess.CompletedProcess[bytes]":
+    argv = ["git", "-C", work_tree, "-c", "core.fsmonitor=false", *words]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environ["GIT_OPTIONAL_LOCKS"] = "0"
+    return children.run(argv, seconds=_SECONDS, given=given, environ=environ)

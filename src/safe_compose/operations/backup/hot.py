@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from safe_compose.core.backup import Artifact, VolumeRecord
+from safe_compose.core.known_images import PLAIN_KINDS
 from safe_compose.core.observed import HELPER_LABEL, Container, Location
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.databases import other_files, server_files, sqlite
@@ -17,7 +18,7 @@ from safe_compose.errors import OperationFailed, StateChanged, VerificationFaile
 from safe_compose.operations.backup.cold_archive import archive_at_rest, tell_losses
 from safe_compose.operations.backup.records import remove_half, tell_labels_left_out
 from safe_compose.operations.backup.restarts import are_restarting, has_started_since
-from safe_compose.operations.backup.servers import PLAIN_KINDS, find_first_answering, require_one
+from safe_compose.operations.backup.servers import find_first_answering, require_one
 from safe_compose.operations.backup.volume_copy import VolumeCopy
 from safe_compose.ui import terminal
 from safe_compose.volumes import archive

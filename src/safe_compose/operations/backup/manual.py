@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safe_compose.core import backup_set
 from safe_compose.core.backup import Backup, Omission, VolumeRecord
+from safe_compose.core.folders import ABSENT
 from safe_compose.core.observed import Container, Location, Observed, Volume, location_of
 from safe_compose.core.policy import Verdict
 from safe_compose.core.tier import Tier
@@ -89,8 +90,7 @@ def _choose_volumes(workspace: "Workspace", observed: Observed, names: Sequence[
     chosen = tuple((v, verdict) for v, verdict in judged if v.name not in passed)
     omitted = (
         *passed.values(),
-        *_note_backups_of_absent(workspace, found.omitted),
-        *host.omitted,
+        *_note_backups_of_absent(workspace, (*found.omitted, *host.omitted)),
     )
     if not chosen:
         tell_omitted(omitted)
@@ -121,7 +121,7 @@ def _note_backups_of_absent(workspace: "Workspace", omitted: Sequence[Omission])
 
     Such a volume was deleted by somebody.
     """
-    absent = [o.name for o in omitted if o.kind == "volume"]
+    absent = [o.name for o in omitted if o.kind == "volume" or o.reason.startswith(ABSENT)]
     backup = workspace.catalogue.reader.newest_of(workspace.engine.id, absent)
     return [
         (

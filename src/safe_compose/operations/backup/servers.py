@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from safe_compose.core.known_images import PLAIN_KINDS
 from safe_compose.core.observed import Container, Location, describe_location
 from safe_compose.core.text import join_for_shell
 from safe_compose.databases.protocol import Database, ServerUnreachable
@@ -11,12 +12,6 @@ from safe_compose.databases.servers import RunningServer, find_servers
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.operations.backup.request import BackupRequest
-
-PLAIN_KINDS = frozenset({"files", "certificates", "metrics", "cache", "logs", "secrets", "unknown"})
-"""The kinds whose files are meaningful one by one.
-
-A copy of any other kind, taken while it runs, would be silently wrong.
-"""
 
 
 def list_database_containers(

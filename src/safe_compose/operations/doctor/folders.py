@@ -7,17 +7,13 @@ from posixpath import normpath
 from typing import Any
 
 from safe_compose.core import file_systems
-from safe_compose.core.known_images import VolumeUse, claim_of_image, claim_of_path
+from safe_compose.core.known_images import PLAIN_KINDS, VolumeUse, claim_of_image, claim_of_path
 from safe_compose.core.observed import ONEOFF_LABEL, Container, Observed, Project
 from safe_compose.core.tier import Tier
 from safe_compose.operations.doctor.findings import Findings
 from safe_compose.system import git
 from safe_compose.system.mount_table import MountedFileSystem, find_file_system
-from safe_compose.system.own_container import own_containers
 
-_NO_DATABASE = frozenset(
-    {"files", "certificates", "metrics", "logs", "cache", "secrets", "unknown"}
-)
 _MOST = 50
 """Most folders that are examined."""
 
@@ -33,7 +29,7 @@ class _Folder:
 
     @property
     def is_database(self) -> bool:
-        return self.kind not in _NO_DATABASE
+        return self.kind not in PLAIN_KINDS
 
     @property
     def content(self) -> str:
@@ -67,14 +63,6 @@ def examine_folders(observed: Observed, known: Mapping[str, str], *, shared: boo
     return Findings(found, tuple(attention))
 
 
-def is_shared_with(*, remote: bool) -> bool:
-    """Return whether paths of an engine's host are those of this process.
-
-    They are not if the engine is remote or this process runs in a container.
-    """
-    return not remote and not own_containers()
-
-
 def _list_folders(observed: Observed, known: Mapping[str, str]) -> Sequence[_Folder]:
     """Return the folders with data; a database by the image that mounts it, too."""
     project = observed.project
@@ -84,7 +72,7 @@ def _list_folders(observed: Observed, known: Mapping[str, str]) -> Sequence[_Fol
     own = [c for c in observed.containers if project.owns(c)]
     for path, use in _list_uses(own):
         claim = claim_of_image(use) or claim_of_path(use)
-        if claim is not None and claim.tier is Tier.CRITICAL and claim.kind not in _NO_DATABASE:
+        if claim is not None and claim.tier is Tier.CRITICAL and claim.kind not in PLAIN_KINDS:
             found[path] = _Folder(path, claim.kind)
     for folder in found.values():
         folder.writers = _count_writers(folder.path, observed.containers, project)

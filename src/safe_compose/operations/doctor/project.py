@@ -20,8 +20,9 @@ from safe_compose.errors import SafeComposeError
 from safe_compose.grammar import parser
 from safe_compose.operations import deletion_lock, folders
 from safe_compose.operations.doctor.findings import Findings
-from safe_compose.operations.doctor.folders import examine_folders, is_shared_with
+from safe_compose.operations.doctor.folders import examine_folders
 from safe_compose.operations.doctor.layers import examine_layers
+from safe_compose.operations.folders import is_shared_with
 from safe_compose.operations.passwords.inspect import list_drifted
 from safe_compose.operations.verdicts import judge
 from safe_compose.system.process import read_clock
