@@ -326,6 +326,9 @@ def hand_over_unguarded(invocation: "Invocation") -> "NoReturn":
 def guard(invocation: "Invocation") -> int:
     """Run a command that may delete a volume under guard and return its exit code."""
     start()
+    from safe_compose.system import signals
+
+    signals.resend_dropped_signals()
     begun = None
     if not invocation.own.offline and invocation.kind != "none" and not invocation.is_refused:
         from safe_compose.compose import first_query

@@ -17,7 +17,13 @@ from safe_compose.cli import unused_flags, values, verb_help, verbs
 from safe_compose.cli.options import app
 from safe_compose.errors import SafeComposeError, UsageError
 from safe_compose.fastpath import launch
-from safe_compose.system.signals import ENDING, Terminated, die_by
+from safe_compose.system.signals import (
+    ENDING,
+    Terminated,
+    die_by,
+    raise_first,
+    resend_dropped_signals,
+)
 from safe_compose.ui import terminal
 
 _CUT_OFF = 130
@@ -99,13 +105,9 @@ def _unwinding_on_signals() -> Iterator[None]:
 
     So stopped containers are started again. After a SIGTERM or SIGHUP we then die by it.
     """
-
-    def unwind(number: int, _frame: object) -> None:
-        for other in ENDING:
-            signal.signal(other, lambda *_: None)
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
-
-    before = {number: signal.signal(number, unwind) for number in ENDING}
+    before = {number: signal.getsignal(number) for number in ENDING}
+    resend_dropped_signals()
+    raise_first(lambda handler: [signal.signal(number, handler) for number in ENDING])
     try:
         yield
     except Terminated as terminated:

@@ -2,17 +2,25 @@
 
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from safe_compose.system import children
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+_SOON = 0.005
+"""Seconds until a signal whose exception was dropped may be sent again."""
 
 
 class Terminated(BaseException):
@@ -32,6 +40,60 @@ def handle(numbers: Sequence[int], handler: Handler) -> None:
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def raise_first(set_handler: Callable[[Handler], object]) -> None:
+    """Let the first SIGINT raise KeyboardInterrupt, and the first SIGTERM or SIGHUP Terminated.
+
+    Those that follow change nothing: an impatient second Ctrl-C must not interrupt what unwinds.
+
+    Args:
+        set_handler: Sets a handler of all three signals.
+    """
+
+    def unwind(number: int, _frame: FrameType | None) -> None:
+        set_handler(lambda *_: None)
+        _Dropped.set_again = lambda: set_handler(unwind)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+    set_handler(unwind)
+
+
+class _Dropped:
+    """How a signal whose exception was dropped can raise one again."""
+
+    set_again: Callable[[], object] = staticmethod(lambda: None)
+    is_handled = False
+    """Whether the hook for dropped exceptions runs, which would drop the next one as well."""
+
+
+def resend_dropped_signals() -> None:
+    """From now on, send every signal again whose exception Python drops.
+
+    Nobody gets an exception that a signal raises amid the callback of a weak reference (Python only
+    prints it), and each import ends with such a callback: a Ctrl-C would be lost, and with
+    `raise_first` every later one too.
+    """
+    hook = sys.unraisablehook
+
+    def send_again(dropped: "UnraisableHookArgs") -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt | Terminated):
+            hook(dropped)
+            return
+        value = dropped.exc_value
+        number = value.number if isinstance(value, Terminated) else signal.SIGINT
+        _Dropped.is_handled = True
+        threading.Thread(target=_send_later, args=(number,), daemon=True).start()
+        _Dropped.set_again()
+        _Dropped.is_handled = False
+
+    sys.unraisablehook = send_again
+
+
+def _send_later(number: int) -> None:
+    while _Dropped.is_handled:
+        time.sleep(_SOON)
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def die_by(number: int) -> NoReturn:

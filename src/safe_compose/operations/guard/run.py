@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from functools import partial
 
 from safe_compose.core import refused_words
 from safe_compose.core.plan import Plan
@@ -32,7 +32,7 @@ from safe_compose.operations.guard.explain import (
 )
 from safe_compose.operations.guard.look import look, make_refusal_of_unloaded, tell_unseen
 from safe_compose.system.children import hold_standard_descriptors
-from safe_compose.system.signals import ENDING, Terminated, die_by, handle
+from safe_compose.system.signals import ENDING, Terminated, die_by, handle, raise_first
 from safe_compose.ui import terminal as ui_terminal
 from safe_compose.workspace import StartedConnection, Workspace, open_workspace
 
@@ -244,12 +244,7 @@ def _signals_unwinding() -> Iterator[None]:
     Those that follow change nothing: an impatient second Ctrl-C must not interrupt that. SIGQUIT
     still ends us.
     """
-
-    def unwind(number: int, _frame: FrameType | None) -> None:
-        handle(ENDING, lambda *_: None)
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
-
-    handle(ENDING, unwind)
+    raise_first(partial(handle, ENDING))
     try:
         yield
     except Terminated as terminated:
