@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -26,6 +26,8 @@ from testing.projects import EXAMPLE, ROOT, docker
 
 PICTURES = ROOT / "docs" / "pictures"
 NAME = "dating"
+HOME = "/home/me"
+"""The home folder that the pictures show; the real one is temporary."""
 COLUMNS, ROWS = 80, 24
 ROW_HEIGHT, CHARACTER, FONT, MARGIN = 18, 8.43, 14, 16
 SHORTEST = 8
@@ -102,12 +104,31 @@ def text_of(line: Line) -> str:
     return "".join(char.data for char in line).rstrip()
 
 
+def make_home() -> Path:
+    """Make a home folder whose path is as long as the one that the pictures show for it."""
+    for number in range(10):
+        home = Path(f"/tmp/me{number}")
+        with suppress(FileExistsError):
+            home.mkdir(mode=0o700)
+            return home
+    sys.exit("pictures: every folder /tmp/me0 to /tmp/me9 is in use")
+
+
+def show_home(line: Line, home: Path) -> Line:
+    """Return the line with `HOME` in the place of the path of our temporary home folder."""
+    text = "".join(char.data for char in line)
+    if str(home) not in text:
+        return line
+    shown = text.replace(str(home), HOME)
+    return [char._replace(data=letter) for char, letter in zip(line, shown, strict=True)]
+
+
 def scene() -> list[Line]:
     """Play the story, and return what the terminal showed."""
     found = docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={NAME}")
     if found.stdout.strip():
         sys.exit(f"pictures: a project called {NAME} is on this engine: left alone")
-    home = Path(tempfile.mkdtemp(prefix="me-"))
+    home = make_home()
     try:
         folder = home / NAME
         shutil.copytree(EXAMPLE, folder)
@@ -120,7 +141,7 @@ def scene() -> list[Line]:
             shell.waits_for(": ")
             shell.types(NAME)
             shell.types("safe-compose undo")
-            return shell.lines()
+            return [show_home(line, home) for line in shell.lines()]
         finally:
             docker("compose", "down", "--volumes", "--timeout", "5", cwd=folder, check=False)
     finally:

@@ -7,6 +7,7 @@ are there already.
 import fcntl
 import os
 import pty
+import re
 import struct
 import sys
 import termios
@@ -17,9 +18,9 @@ from typing import IO
 
 import pyte
 
+from safe_compose import faults
 from safe_compose.cli import app, verbs
 from safe_compose.errors import SafeComposeError
-from safe_compose.ui import terminal
 
 PROGRAM = str(Path(sys.executable).with_name("safe-compose"))
 LONGEST = 600
@@ -31,14 +32,17 @@ def show(*argv: str, width: int, cwd: Path, env: Mapping[str, str]) -> list[str]
     return emulate(run(*argv, width=width, cwd=cwd, env=env), width)
 
 
-def run(*argv: str, width: int, cwd: Path, env: Mapping[str, str]) -> bytes:
-    """Run a verb on a terminal, and return what it writes there."""
+def run(*argv: str, width: int, cwd: Path, env: Mapping[str, str], messages: bool = False) -> bytes:
+    """Run a verb on a terminal, and return what it writes there.
+
+    With `messages` stderr is that terminal as well.
+    """
     verbs.load(None)
     child, descriptor = pty.fork()
     if child == 0:
         # pytest's workers have a size of their own in the environment.
         sizeless = {key: value for key, value in env.items() if key not in ("COLUMNS", "LINES")}
-        _become(argv, cwd, {"TERM": "xterm-256color", **sizeless})
+        _become(argv, cwd, {"TERM": "xterm-256color", **sizeless}, messages=messages)
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     os.write(descriptor, b"\n")  # it waits for its terminal to be of that size
     written = b""
@@ -79,13 +83,31 @@ def emulate(written: bytes, width: int) -> list[str]:
     return lines
 
 
-def _become(argv: tuple[str, ...], cwd: Path, env: Mapping[str, str], *, wait: bool = True) -> None:
+def find_broken(written: bytes, width: int) -> set[str]:
+    """Return the words that a terminal of this width shows on more than one row.
+
+    Those that are as wide as the terminal, or nearly so, do not count.
+    """
+    words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode()).split()
+    shown = {*" ".join(emulate(written, width)).split()}
+    return {word for word in words if len(word) < width - 6 and word not in shown}
+
+
+def _become(
+    argv: tuple[str, ...],
+    cwd: Path,
+    env: Mapping[str, str],
+    *,
+    wait: bool = True,
+    messages: bool = False,
+) -> None:
     """Run a verb as the whole of this process, as the entry point does; never return."""
     code = 70
     try:
         if wait:
             os.read(0, 1)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress is another matter
+            if not messages:  # progress is another matter
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         streams: list[IO[str]] = [os.fdopen(n, "w", encoding="utf-8") for n in (1, 2)]
         sys.stdout, sys.stderr = streams
         sys.__stdout__ = streams[0]  # type: ignore[misc, assignment]
@@ -95,9 +117,7 @@ def _become(argv: tuple[str, ...], cwd: Path, env: Mapping[str, str], *, wait: b
         try:
             code = app.run(argv)
         except SafeComposeError as fault:
-            code = fault.code
-            for line in fault.lines():
-                terminal.say(f"safe-compose: {line}")
+            code = faults.end(fault.code, fault.lines(), fault.next_step, about_docker=False)
         for stream in streams:
             stream.flush()
     finally:

@@ -70,9 +70,14 @@ class Scene:
         written = self.write(*words, width=width, **env)
         return screen.emulate(written, width)
 
-    def write(self, *words: str, width: int = 80, **env: str) -> bytes:
-        here = self.project.folder
-        return screen.run(*self.words(*words), width=width, cwd=here, env={**self.env, **env})
+    def write(self, *words: str, width: int = 80, messages: bool = False, **env: str) -> bytes:
+        return screen.run(
+            *self.words(*words),
+            width=width,
+            cwd=self.project.folder,
+            env={**self.env, **env},
+            messages=messages,
+        )
 
     def pipe(self, *words: str, **env: str) -> str:
         here = self.project.folder
@@ -171,6 +176,32 @@ def test_volumes_says_first_what_would_be_lost_and_a_pipe_says_it_last(scene: Sc
     assert "whether the copy at nas is good is unknown" in shown or "copy at nas" in shown
     names, *rows = scene.pipe("volumes").splitlines()
     assert names.split("\t")[-1] == "off_this_machine" and len(rows) == len(scene.names)
+
+
+MESSAGES: tuple[tuple[str, ...], ...] = (
+    ("show", "an-id-that-nobody-has-ever-seen-here"), ("undo",), ("restore", "ID", "--dry-run"),
+    ("restore", "ID", "--volume", "prometheus-data-of-a-very-long-name"),
+    ("restore", "ID", "--into", "another-project", "--dry-run"),
+    ("restore", "ID", "--path", "a/b/c", "--dry-run"),
+    ("protect", "prometheus-data-of-a-very-long-name"), ("unprotect", "prometheus-data", "--yes"),
+    ("verify", "--volume", "other"), ("forget", "another-id-that-nobody-has-ever-seen"),
+    ("offsite", "push", "--to", "a-destination-that-is-not-configured"), ("approve",),
+    ("backup", "--volume", "prometheus-data-of-a-very-long-name"), ("rotate-password", "app"),
+    ("schedule", "remove", "--dry-run"), ("schedule", "cron"), ("trash", "restore", "something"),
+    ("start", "--dry-run"), ("audit", "a-folder-that-is-not-there"),
+    ("shell", "bash", "--json"), ("recover",), ("list", "--jsn"),
+)  # fmt: skip
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("words", MESSAGES, ids=" ".join)
+def test_no_word_of_a_message_goes_over_two_rows(words: tuple[str, ...], scene: Scene) -> None:
+    """Names, ids, paths and the commands to copy, in faults too."""
+    for width in (60, 80):
+        written = scene.write(*words, width=width, messages=True)
+        text = "\n".join(screen.emulate(written, width))
+        assert not screen.find_broken(written, width), (width, text)
+        assert not OF_PYTHON.search(text) and not FOR_PROGRAMS.search(text), (width, text)
 
 
 def names_of(scene: Scene, words: tuple[str, ...]) -> set[str]:

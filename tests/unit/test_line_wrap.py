@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_compose.core.line_wrap import wrap_line
@@ -24,12 +24,14 @@ def test_every_name_of_a_command_stands_whole_on_one_row(columns: int) -> None:
     assert all(row.startswith("  ") for row in rows[1:])
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab '\"$|é漢", max_size=30), max_size=9), st.integers(20, 90))
 def test_a_shell_reads_the_same_words_of_what_is_shown(words: list[str], columns: int) -> None:
     command = join_for_shell(["docker", *words])
     assert shlex.split(wrap_line(command, columns)) == shlex.split(command)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text("abc-'漢", min_size=1, max_size=18), min_size=1, max_size=20),
     st.integers(40, 90),
