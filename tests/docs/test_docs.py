@@ -239,7 +239,8 @@ def keys_of(model: Any, prefix: str = "") -> Iterator[str]:
         elif of_tables := [a for a in get_args(field.annotation) if hasattr(a, "model_fields")]:
             yield from keys_of(of_tables[0], f"{prefix}{name}.NAME.")
         else:
-            yield f"{prefix}{name}.NAME" if not prefix else f"{prefix}{name}"
+            of = "PATH" if name == "folders" else "NAME"
+            yield f"{prefix}{name}.{of}" if not prefix else f"{prefix}{name}"
 
 
 def test_every_setting_is_in_the_reference_for_the_file_that_takes_it() -> None:

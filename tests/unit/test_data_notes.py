@@ -197,6 +197,7 @@ services:
       - $PWD/logs:/logs
       - ./app.db:/data/app.db
       - ${STATE}:/var/lib/shop
+      - ./src:/srv/shop
   web:
     volumes:
       - .:/app
@@ -219,6 +220,8 @@ def project(tmp_path: Path) -> Path:
     (folder / "compose.yaml").write_text(COMPOSE)
     (folder / "data/pg/PG_VERSION").write_text("16")
     (folder / "app.db").touch()
+    (folder / "src").mkdir()
+    (folder / "src/main.py").touch()
     (folder / "compose.mail.yaml").write_text("services: {mail: {volumes: ['./mail:/var/mail']}}")
     (folder / ".env").write_text("STATE=./state\nPASSWORD=hunter2\n")
     (folder / ".gitignore").write_text("# local\nuploads/\n*.log\n")
@@ -240,7 +243,6 @@ def project(tmp_path: Path) -> Path:
         "find data -mindepth 1 -delete",
         'rm -rf "$PWD/data"',
         "rm -rf $(pwd)/data",
-        "rm -rf logs",
         "git clean -fdx",
         "git clean -ffdx data",
         "git clean -xdf -e uploads",
@@ -330,6 +332,8 @@ def test_a_script_that_removes_a_folder_of_a_service_is_noted(
         "rm -rf html-cache",
         "rm data",
         "rm -rf cached",
+        "rm -rf logs",
+        "rm -rf src",
     ],
 )
 def test_another_folder_is_not_noted(line: str, project: Path) -> None:

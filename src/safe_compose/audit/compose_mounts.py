@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safe_compose.core.known_images import Claim, VolumeUse, claim_of_image, claim_of_path
-from safe_compose.core.tier import Tier
+from safe_compose.core import folders
+from safe_compose.core.observed import FolderMount, HostFolder, Project
 from safe_compose.credentials import dotenv
 
 LARGEST = 64 << 10
@@ -27,7 +27,9 @@ _MOST_FILES = 8
 _MOST_NAMES = 10_000
 """Most names of one folder among which compose files are looked for."""
 _NAME = re.compile(r"(?:docker-)?compose(?:[.-][\w.-]+)?\.ya?ml")
-_DATA_TARGET = re.compile(r"/(?:var/(?:lib|opt)|data|bitnami|opt/[^/]+/data|mnt|srv|storage)\b")
+_MOST_FOLDERS = 50
+_SEEN = 200
+"""Most files of a mounted folder that are looked at, and folders in it."""
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$(\w+)")
 _UNKNOWN = "?"
 """Where a variable has no default: a path that begins so is none, and no other one is the same."""
@@ -43,26 +45,8 @@ class ServiceMount(NamedTuple):
     root: str
     """The folder of the compose file."""
     image: str = ""
-
-    @property
-    def holds_data(self) -> bool:
-        """Return whether it looks like data of the service, and not like its source code."""
-        if self.root == self.source or self.root.startswith(self.source.rstrip("/") + "/"):
-            return False
-        claim = self._claim()
-        if claim is not None:
-            return claim.tier is not Tier.DISPOSABLE
-        return _DATA_TARGET.match(self.target) is not None
-
-    @property
-    def is_disposable(self) -> bool:
-        """Return whether it is known to hold only what can be made anew: caches, metrics."""
-        claim = self._claim()
-        return claim is not None and claim.tier is Tier.DISPOSABLE
-
-    def _claim(self) -> Claim | None:
-        use = VolumeUse(self.image, self.target or "/", read_only=False)
-        return claim_of_image(use) or claim_of_path(use)
+    holds_data: bool = False
+    """Whether a backup would take it, as far as its path and its content here show."""
 
 
 def is_compose_file(path: str) -> bool:
@@ -89,7 +73,38 @@ def read_mounts(path: Path) -> Sequence[ServiceMount]:
     if not text:
         return ()
     variables = (read_small(path.parent / ".env") or "") if "$" in text else ""
-    return _parse_mounts(text, str(path.parent), variables)
+    found = _parse_mounts(text, str(path.parent), variables)
+    return [mount._replace(holds_data=_holds_data(mount)) for mount in found]
+
+
+def _holds_data(mount: ServiceMount) -> bool:
+    """Return whether a mount is data, by the judgement that backups use.
+
+    One that is not there yet may become data.
+    """
+    of_folder = FolderMount(mount.source, mount.service, mount.target, False, mount.image)
+    mounted = folders.MountedFolder(HostFolder(mount.source), (of_folder,))
+    project = Project("", "folder", "config", working_dir=mount.root)
+    if folders.explain_impossible(mounted) or folders.explain_by_path(mounted, project):
+        return False
+    return folders.explain_by_content(mounted, _look_into(mount.source), project) is None
+
+
+def _look_into(path: str) -> folders.Look:
+    """Return the names of some files in a folder; those of a file are its own."""
+    if os.path.isfile(path):  # noqa: PTH113
+        name = os.path.basename(path)  # noqa: PTH119
+        return folders.Look("folder", (name,), (name,))
+    names: list[str] = []
+    files: list[str] = []
+    for folder, below, here in islice(os.walk(path), _MOST_FOLDERS):
+        below.sort()
+        if folder == path:
+            names = sorted([*below, *here])[:_MOST_NAMES]
+        files += [os.path.relpath(os.path.join(folder, name), path) for name in here[:_SEEN]]  # noqa: PTH118
+        if len(files) >= _SEEN:
+            break
+    return folders.Look("folder", tuple(names), tuple(files))
 
 
 def read_small(path: Path) -> str | None:

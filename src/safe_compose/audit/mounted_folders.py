@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from safe_compose.audit.compose_mounts import ServiceMount, find_mounts, read_small
+from safe_compose.audit.compose_mounts import ServiceMount, find_mounts
 from safe_compose.audit.data_folder import find_removed_words
 from safe_compose.audit.shell_line import ShellLine, SimpleCommand
 from safe_compose.audit.shell_words import Word
@@ -32,7 +32,6 @@ PROGRAMS = _DEEP_REMOVERS | _FILE_REMOVERS | _CHANGERS | _COPIERS | {"mv", "git"
 _NAMED = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(PROGRAMS - {'git'}))}|git\s+clean)(?![\w-])")
 _OWN_FOLDER = re.compile(r"dirname|BASH_SOURCE|\$0|\$\{0|PWD|pwd|show-toplevel|ROOT|BASE", re.ASCII)
 """Matches what scripts name the folder by that they stand in, or one above."""
-_MOST_LINES = 500
 
 
 class MountLoss(NamedTuple):
@@ -172,16 +171,17 @@ def _path_of(word: Word, folder: str) -> str:
 
 
 def _is_lost(path: str, mount: ServiceMount, reached: _Reached) -> bool:
-    """Return whether a path that a command reaches has files of a mount."""
-    inside = mount.holds_data and _covers(mount.source, path)
+    """Return whether a path that a command reaches has files of a mount with data."""
+    if not mount.holds_data:
+        return False
+    inside = _covers(mount.source, path)
     if reached.deep:
-        whole = reached.above and not mount.is_disposable and _covers(path, mount.source)
-        return inside or whole
+        return inside or (reached.above and _covers(path, mount.source))
     if reached.does == OVERWRITES:
         return inside and Path(path).is_file()
     if path.count("/") > mount.source.count("/"):
         return inside
-    return mount.holds_data and _covers(path, mount.source) and Path(mount.source).is_file()
+    return _covers(path, mount.source) and Path(mount.source).is_file()
 
 
 def _covers(path: str, inner: str) -> bool:
@@ -219,19 +219,6 @@ def _find_cleaned(
         names = mount.source.split("/")
         below = any(_covers(path, mount.source) for path in cleaned)
         there = mounts is not None or Path(mount.source).exists()
-        removed = below and there and not set(left_out) & set(names)
-        if removed and (mount.holds_data or _is_ignored(mount)):
+        if mount.holds_data and below and there and not set(left_out) & set(names):
             return mount
     return None
-
-
-def _is_ignored(mount: ServiceMount) -> bool:
-    """Return whether a line of the `.gitignore` next to the compose file names a mount."""
-    inner = mount.source.removeprefix(mount.root + "/")
-    lines = (read_small(Path(mount.root) / ".gitignore") or "").splitlines()[:_MOST_LINES]
-    patterns = [line.strip().strip("/") for line in lines if line[:1] not in ("#", "!", "")]
-    return inner != mount.source and any(
-        fnmatchcase(part, pattern) or _covers(pattern, inner)
-        for pattern in patterns
-        for part in inner.split("/")
-    )
