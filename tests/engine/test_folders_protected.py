@@ -1,5 +1,6 @@
 """`protect` of a folder that a service mounts: a floor, as for a volume."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,20 @@ def test_a_folder_of_a_service_is_protected_by_its_path(
     require_success(safe_compose("protect", "--ahead", "./elsewhere", cwd=here))
     locked = safe_compose("protect", "--lock", path, cwd=here)
     assert locked.returncode == 64 and "docker deletes no folder" in locked.stderr
+
+
+def test_a_folder_is_named_by_a_relative_path_too(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(COMPOSE)
+    path = project.folder / "up [1]"
+    path.mkdir()
+    (path / "photo.jpg").write_bytes(bytes(100))
+    require_success(safe_compose("backup", "--volume", "./up [1]/", cwd=project.folder))
+    shown = safe_compose("volumes", "--volume", "up [1]/../up [1]", "--json", cwd=project.folder)
+    assert shown.returncode == 64  # without ./ it is the name of a volume
+    shown = safe_compose("volumes", "--volume", "./up [1]", "--json", cwd=project.folder)
+    [row] = json.loads(require_success(shown).stdout)["volumes"]
+    assert (row["name"], row["location"]) == (str(path), "folder") and row["last_backup"]
+    listed = safe_compose("list", "--volume", "./up [1]", "--json", cwd=project.folder)
+    assert len(json.loads(require_success(listed).stdout)["backups"]) == 1

@@ -4,6 +4,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,16 +45,39 @@ ComposeFile = Annotated[
     typer.Option("--file", "-f", help="A compose file, as docker compose takes it."),
 ]
 
+
+def make_absolute(name: str) -> str:
+    """Return the name of a location: a path of a folder as an absolute one, another as it is.
+
+    Links stay: docker mounts a folder by the path that the compose file names.
+
+    >>> make_absolute("shop_pgdata"), make_absolute("/srv/shop/../uploads/")
+    ('shop_pgdata', '/srv/uploads')
+    """
+    is_path = name.startswith(("/", "./", "../")) or name in (".", "..")
+    return normpath(str(Path.cwd() / name)) if is_path else name
+
+
+def _make_all_absolute(names: list[str] | None) -> list[str] | None:
+    return names and [make_absolute(name) for name in names]
+
+
 VolumeName = Annotated[
     list[str] | None,
     typer.Option(
-        "--volume", help="Only this volume, or folder of the host by its path; may be repeated."
+        "--volume",
+        help="Only this volume, or folder of the host by its path; may be repeated.",
+        callback=_make_all_absolute,
     ),
 ]
 
 HoldsVolume = Annotated[
     list[str] | None,
-    typer.Option("--volume", help="Only what holds this volume; may be repeated."),
+    typer.Option(
+        "--volume",
+        help="Only what holds this volume; may be repeated.",
+        callback=_make_all_absolute,
+    ),
 ]
 
 Yes = Annotated[

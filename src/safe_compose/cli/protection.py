@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from os.path import normpath, realpath
+from os.path import realpath
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from safe_compose.cli.options import (
     Yes,
     app,
     ask_yes,
+    make_absolute,
     make_down,
     print_json,
 )
@@ -129,18 +130,6 @@ def unprotect(
         ends = stamp(until) if until else None
         shapes = [{"name": name, "until": ends, "unlocked": name in locked} for name in names]
         print_json({"unprotected": shapes})
-
-
-def make_absolute(name: str) -> str:
-    """Return the name of a location: a path of a folder as an absolute one, another as it is.
-
-    Links stay: docker mounts a folder by the path that the compose file names.
-
-    >>> make_absolute("shop_pgdata"), make_absolute("/srv/shop/../uploads/")
-    ('shop_pgdata', '/srv/uploads')
-    """
-    is_path = name.startswith(("/", "./", "../")) or name in (".", "..")
-    return normpath(str(Path.cwd() / name)) if is_path else name
 
 
 def _refuse_folders(names: Sequence[str]) -> None:
