@@ -50,7 +50,7 @@ def test_a_removal_says_what_only_the_layer_holds(
     line = next(line for line in done.stderr.splitlines() if line.startswith("safe-compose:"))
     assert line == (
         f"safe-compose: this removes what only its own layer holds: {shop.name}-app-1 (SQLite"
-        f" /app/app.db, 2 files in /srv); to keep it, first: docker cp {shop.name}-app-1:PATH ."
+        " /app/app.db, 2 files in /srv); to keep it, first: safe-compose backup"
     )
     assert shop.containers() == []
 
@@ -126,7 +126,7 @@ def test_the_settings_make_a_question_of_it_or_silence(
     settings.write_text('[guard]\nlayers = "ask"\n')
     done = safe_compose("compose", "down", cwd=shop.folder)
     assert done.returncode == 77 and "docker was not run (77)" in done.stderr
-    assert f"--confirm {shop.name}" in done.stderr
+    assert f"--confirm '{shop.name}'" in done.stderr
     assert len(shop.running()) == 2
     person = Person("compose", "down", cwd=shop.folder)
     person.sees("Go on without it? [y/N]")

@@ -33,6 +33,7 @@ from safe_compose.errors import UsageError
 from safe_compose.grammar import parser
 from safe_compose.operations import offsite
 from safe_compose.operations.restore import finish as restore_finish
+from safe_compose.operations.restore import layer as restore_layer
 from safe_compose.operations.restore import path as restore_path
 from safe_compose.operations.restore import undo as restore_undo
 from safe_compose.operations.restore.database import run as restore_database
@@ -225,7 +226,7 @@ def _restore(
     choice = RestoreChoice(
         arguments.volumes, source=arguments.source, into=arguments.into, settings=arguments.settings
     )
-    return restore_undo.restore(workspace, backup, choice, arguments.answer)
+    return restore_layer.restore(workspace, backup, choice, arguments.answer)
 
 
 def _fetch(workspace: Workspace, arguments: RestoreArguments, source: str) -> str | None:

@@ -28,6 +28,8 @@ class LayerLoss:
     data: LayerData
     unread: bool = False
     """Whether the engine did not list all of its changes in time."""
+    changed: tuple[str, ...] = ()
+    """The paths that it added or changed, folders included."""
 
     def describe(self) -> str:
         """Return its data in words: `a database in /var/lib/x, 3 files in /app/uploads`."""

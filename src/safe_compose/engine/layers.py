@@ -8,12 +8,16 @@ import base64
 import binascii
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from safe_compose.engine.docker import Daemon
+from safe_compose.engine.errors import changing, inspecting, read_message
 from safe_compose.engine.http import read_json
+from safe_compose.engine.volume_entries import read_chunks
+from safe_compose.errors import OperationFailed
 from safe_compose.fastpath.inspect import Queries
 from safe_compose.fastpath.layers import read_changed
 
@@ -22,7 +26,9 @@ LARGEST = 32 << 20
 _DELETED = 2
 _NOT_REGULAR = 0x8F280000
 """Go's `fs.ModeType`: the bits of folders, links, pipes, sockets, devices and irregular files."""
+_FOLDER, _LINK = 1 << 31, 1 << 27
 _SHORTEST = 0.001
+_ANSWER_SECONDS = 60.0
 
 
 class Changes(NamedTuple):
@@ -55,7 +61,7 @@ class Layers:
         return [_parse(body, whole=whole) for body, whole in answers]
 
     def holds_file(self, container_id: str, path: str, until: float) -> bool | None:
-        """Return whether a path in a container is a file with content; None where that is unknown.
+        """Return whether a path is a file with content, or a link; None where that is unknown.
 
         Args:
             container_id: The container.
@@ -64,16 +70,76 @@ class Layers:
         """
         from requests.exceptions import RequestException
 
-        api = self._docker.connection.api
-        url = f"{api.base_url}/v{api.api_version}/containers/{quote(container_id)}/archive"
         try:
-            answer = api.head(url, params={"path": path}, timeout=_remaining(until))
+            stat = self._stat(container_id, path, _remaining(until))
         except RequestException:
             return None
+        if stat is None:
+            return None
+        kind = stat[0] & _NOT_REGULAR
+        return kind == _LINK or (kind == 0 and stat[1] > 0)
+
+    def describe(self, container_id: str, path: str) -> str:
+        """Return size, mode and time of a path in a container, encoded; empty where nothing is."""
+        with inspecting():
+            api = self._docker.connection.api
+            answer = api.head(
+                self._url(container_id), params={"path": path}, timeout=_ANSWER_SECONDS
+            )
+        return str(answer.headers.get("X-Docker-Container-Path-Stat", ""))
+
+    def is_folder(self, container_id: str, path: str) -> bool:
+        """Return whether a path in a container is a folder, and not a link to one."""
+        with inspecting():
+            stat = self._stat(container_id, path, _ANSWER_SECONDS)
+        return stat is not None and stat[0] & _NOT_REGULAR == _FOLDER
+
+    @contextmanager
+    def read(self, container_id: str, path: str) -> Iterator[Iterator[bytes]]:
+        """Yield a path of a container as a tar stream; its members begin with the path's last part.
+
+        Raises:
+            OperationFailed: The engine does not read it.
+        """
+        with inspecting():
+            api = self._docker.connection.api
+            answer = api.get(
+                self._url(container_id), params={"path": path}, stream=True, timeout=_ANSWER_SECONDS
+            )
+        with answer:
+            if not answer.ok:
+                raise OperationFailed(
+                    f"docker could not read {path!r} in the container: {read_message(answer)}"
+                )
+            yield read_chunks(answer)
+
+    def write(self, container_id: str, chunks: Iterable[bytes]) -> None:
+        """Unpack a tar stream at the root of a container.
+
+        Raises:
+            OperationFailed: The engine does not unpack it; a part of it may be there.
+        """
+        with changing("unpack an archive into the container"):
+            api = self._docker.connection.api
+            answer = api.put(
+                self._url(container_id), params={"path": "/"}, data=iter(chunks), timeout=None
+            )
+            if not answer.ok:
+                raise OperationFailed(
+                    f"docker could not unpack an archive into the container: {read_message(answer)}"
+                )
+
+    def _url(self, container_id: str) -> str:
+        api = self._docker.connection.api
+        return f"{api.base_url}/v{api.api_version}/containers/{quote(container_id)}/archive"
+
+    def _stat(self, container_id: str, path: str, seconds: float) -> tuple[int, int] | None:
+        """Return (mode, size) of a path, (0, 0) where nothing is; None for another answer."""
+        api = self._docker.connection.api
+        answer = api.head(self._url(container_id), params={"path": path}, timeout=seconds)
         if answer.status_code == 404:
-            return False
-        stat = _parse_stat(answer.headers.get("X-Docker-Container-Path-Stat", ""))
-        return None if stat is None else stat[0] & _NOT_REGULAR == 0 and stat[1] > 0
+            return 0, 0
+        return _parse_stat(answer.headers.get("X-Docker-Container-Path-Stat", ""))
 
 
 def _remaining(until: float) -> float:

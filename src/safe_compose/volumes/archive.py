@@ -7,7 +7,7 @@ What such an archive loses was found by running it, and is recorded with the arc
 """
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -94,20 +94,65 @@ def archive(
         ):
             tar, lost = _pack_by_helper(engine, volume.name, path, into, progress, live=False)
             listing = pending.result()
-    detail = {
-        "tar": by,
-        "list": "archive" if listing is None else "helper",
-        "live": str(live).lower(),
-    }
     if listing is None:
         listing = _make_list(tar, folder / LIST_FILE, into, volume.name)
+        source = "archive"
+    else:
+        source = "helper"
+    return _describe(tar, listing, into, {"tar": by, "list": source, "live": live}, lost)
+
+
+def archive_blocks(
+    blocks: Iterable[bytes],
+    name: str,
+    *,
+    into: Path,
+    progress: Callable[[int], None] = show_nothing,
+    live: bool = False,
+) -> tuple[Artifact, ...]:
+    """Archive a location from a tar stream with members `volume/...` that the engine sends.
+
+    Args:
+        blocks: The stream.
+        name: The name of the location.
+        into: As for `archive`.
+        progress: Called with the bytes read so far.
+        live: As for `archive`.
+
+    Returns:
+        The archive and its list.
+
+    Raises:
+        OperationFailed: The stream is no whole archive, or it could not be written.
+    """
+    folder = into / slug(name)
+    new_folder(folder, subject=name, stage="archive")
+    path = folder / ARCHIVE_FILE
+    with removing_on_fault(path):
+        tar = _pack(blocks, path, into, name, "archive", progress)
+        listing = _make_list(tar, folder / LIST_FILE, into, name)
+    return _describe(
+        tar, listing, into, {"tar": "engine", "list": "archive", "live": live}, [_ENGINE_LOSES]
+    )
+
+
+def _describe(
+    tar: Artifact,
+    listing: Artifact,
+    into: Path,
+    facts: Mapping[str, str | bool],
+    lost: list[str],
+) -> tuple[Artifact, ...]:
+    """Flush the folder of an archive, and return archive and list with facts about them."""
+    detail = {name: str(value).lower() for name, value in facts.items()}
     count, sockets = _count(into, listing)
     detail["members"] = str(count)
     lost += [f"{sockets} sockets (they hold nothing)"] if sockets else []
     if lost:
         detail["lost"] = "; ".join(lost)
-    sync_folder(folder, subject=volume.name, stage="archive")
-    sync_folder(into, subject=volume.name, stage="archive")
+    folder = (into / tar.file).parent
+    sync_folder(folder, subject=tar.volume, stage="archive")
+    sync_folder(into, subject=tar.volume, stage="archive")
     return replace(tar, detail=detail), replace(
         listing, detail={"from": detail["list"], "members": detail["members"]}
     )

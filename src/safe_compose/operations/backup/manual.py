@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from safe_compose.core import backup_set
 from safe_compose.core.backup import Backup, Omission, VolumeRecord
 from safe_compose.core.folders import ABSENT
-from safe_compose.core.observed import Container, Location, Observed, Volume, location_of
+from safe_compose.core.observed import Container, Layer, Location, Observed, Volume, location_of
 from safe_compose.core.policy import Verdict
 from safe_compose.core.tier import Tier
 from safe_compose.databases.registry import DATABASES
 from safe_compose.errors import OperationFailed, SafeComposeError, StateChanged, VerificationFailed
 from safe_compose.grammar.parser import Invocation
 from safe_compose.operations import folders
+from safe_compose.operations.backup import layers
 from safe_compose.operations.backup.hot import copy_as_used_now
 from safe_compose.operations.backup.jobs import VolumeJob, make_manual
 from safe_compose.operations.backup.omissions import tell_omitted
@@ -63,9 +64,11 @@ def _choose_volumes(workspace: "Workspace", observed: Observed, names: Sequence[
     host = folders.find_data(
         workspace, observed, [n for n in names if location_of(n) == "folder"] if names else None
     )
+    of_layers = layers.find_data(workspace.engine, observed, names)
     if names:
         found = backup_set.BackupSet(tuple(v for v in observed.volumes if v.name in names), ())
-        _require_found(names, [*(v.name for v in found.volumes), *(f.name for f, _ in host.data)])
+        there = (*found.volumes, *(one for one, _ in (*host.data, *of_layers)))
+        _require_found(names, [one.name for one in there])
     elif observed.project is None:
         raise OperationFailed(
             "there is no compose project here that compose can load; no backup was made",
@@ -82,6 +85,7 @@ def _choose_volumes(workspace: "Workspace", observed: Observed, names: Sequence[
         )
     )
     judged += host.data
+    judged += of_layers
     passed = {
         v.name: why
         for v, verdict in judged
@@ -271,6 +275,9 @@ def _back_up_group(workspace: "Workspace", request: BackupRequest, wait: float) 
 
     def jobs(request: BackupRequest, into: Path) -> Iterator[VolumeJob]:
         for volume, verdict in request.volumes:
+            if isinstance(volume, Layer):
+                yield from layers.make_jobs(workspace.engine, volume, into)
+                continue
             copy = VolumeCopy(
                 workspace.engine, request, volume, verdict, into, workspace.settings.method
             )

@@ -6,25 +6,25 @@ docker deletes the layer with its container. As a rule this is said in one line,
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from safe_compose.compose.first_query import has_single_use_inputs
 from safe_compose.core.layers import LayerLoss, describe_losses, find_recreated, find_removed
-from safe_compose.core.observed import Container, Observed
+from safe_compose.core.observed import LAYER, Observed
 from safe_compose.core.plan import Plan
+from safe_compose.core.text import shell_quote_always
 from safe_compose.errors import Interrupted, Refused, SafeComposeError
-from safe_compose.fastpath.layer_data import RECREATE, REMOVE, LayerData, find_data
+from safe_compose.fastpath.layer_data import RECREATE, REMOVE
 from safe_compose.grammar import own_flags
 from safe_compose.grammar.parser import Invocation
+from safe_compose.operations.layer_changes import look_into
 from safe_compose.system.children import hold_standard_descriptors
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace, open_workspace
 
 PATIENCE = 0.7
 """Seconds for the engine's lists of all containers; the first look had the rest of a second."""
-MOST_CHECKED = 16
-"""Most files of a container that are looked at one by one; of more, some certainly exist."""
 
 
 def check(invocation: Invocation) -> None:
@@ -63,7 +63,7 @@ def tell(workspace: Workspace, invocation: Invocation, observed: Observed) -> No
         return
     terminal.say(f"safe-compose: {describe_losses(losses)}; {advise(losses)}")
     if mode == "ask":
-        _confirm(invocation, losses)
+        _confirm(workspace, invocation, losses)
 
 
 def add_warning(workspace: Workspace, made: Plan) -> Plan:
@@ -90,26 +90,8 @@ def find_losses(
     except SafeComposeError:
         return "off", []
     until = time.monotonic() + PATIENCE
-    found = look_into(workspace, find_removed(invocation, observed, recreated), until)
+    found = look_into(workspace.engine, find_removed(invocation, observed, recreated), until)
     return mode, [loss for loss in found if loss.unread or not loss.data.is_empty]
-
-
-def look_into(
-    workspace: Workspace, containers: Sequence[Container], until: float
-) -> Iterator[LayerLoss]:
-    """Yield what the layer of each container holds, as far as that is known until a moment."""
-    layers = workspace.engine.layers
-    listed = layers.list_changes([container.id for container in containers], until)
-    for container, changes in zip(containers, listed, strict=True):
-        found = find_data(changes.paths, [mount.destination for mount in container.mounts])
-        sqlite, files = (
-            paths
-            if len(paths) > MOST_CHECKED
-            else tuple(p for p in paths if layers.holds_file(container.id, p, until) is not False)
-            for paths in (found.sqlite, found.files)
-        )
-        data = LayerData(found.databases, sqlite, files)
-        yield LayerLoss(container, data, unread=not changes.whole)
 
 
 def _find_recreated(
@@ -128,27 +110,40 @@ def _find_recreated(
     return find_recreated(invocation, observed, hashes, images)
 
 
-def advise(losses: list[LayerLoss]) -> str:
+def advise(losses: Sequence[LayerLoss]) -> str:
     """Return what keeps the data."""
+    if all(loss.container.project for loss in losses):
+        return "to keep it, first: safe-compose backup"
     return f"to keep it, first: docker cp {losses[0].container.name}:PATH ."
 
 
-def _confirm(invocation: Invocation, losses: list[LayerLoss]) -> None:
-    """Have the loss confirmed by a person or by flags.
+def _confirm(workspace: Workspace, invocation: Invocation, losses: Sequence[LayerLoss]) -> None:
+    """Have the loss confirmed by a person or by flags; a backup takes the place of that.
 
     Raises:
-        Refused: It was not.
+        Refused: It was not confirmed.
+        OperationFailed: The backup failed.
     """
     own = invocation.own
     projects = {loss.container.project for loss in losses}
     name = projects.pop() if len(projects) == 1 else None
     phrase = name or losses[0].container.name
-    if own.confirm is not None or own.non_interactive or (ask := terminal.Terminal.open()) is None:
+    nobody = own.confirm is not None or own.non_interactive
+    ask = None if nobody else terminal.Terminal.open()
+    if ask is None and own.backup_first and own.confirm is None and name is not None:
+        _back_up(workspace, invocation, losses)
+        return
+    if ask is None:
         if own.confirm == phrase:
             return
+        flag = f"--confirm {shell_quote_always(phrase)}"
         raise Refused(
             "[guard] layers asks for a confirmation before data in a container's own layer goes",
-            next_step=f"{advise(losses)}; then add --confirm {phrase}",
+            next_step=(
+                f"add --non-interactive --backup-first to back it up, or {flag} to lose it"
+                if name is not None
+                else f"{advise(losses)}; then add {flag}"
+            ),
         )
     try:
         answer = ask.ask("Go on without it? [y/N] ")
@@ -156,3 +151,37 @@ def _confirm(invocation: Invocation, losses: list[LayerLoss]) -> None:
         raise Interrupted("interrupted; nothing was removed") from stop
     if answer.strip().lower() not in ("y", "yes"):
         raise Refused("not confirmed; nothing was removed")
+
+
+def keep_where_asked(workspace: Workspace, made: Plan) -> None:
+    """Back up the layers of a confirmed deletion, where the settings ask about them.
+
+    Raises:
+        OperationFailed: The backup failed.
+    """
+    own = made.invocation.own
+    if own.skip_backup or workspace.settings_for(made.observed, ()).layers != "ask":
+        return
+    _, losses = find_losses(workspace, made.invocation, made.observed)
+    if losses and made.observed.project is not None:
+        _back_up(workspace, made.invocation, losses)
+
+
+def _back_up(workspace: Workspace, invocation: Invocation, losses: Sequence[LayerLoss]) -> None:
+    """Back up the layers of these containers of one project.
+
+    Raises:
+        OperationFailed: A part of them could not be backed up.
+    """
+    # Imported here, docker runs sooner where nothing is backed up.
+    from safe_compose.operations.backup import manual
+    from safe_compose.operations.backup.omissions import report_incomplete
+
+    names = [f"{LAYER}{loss.container.name}" for loss in losses]
+    backup = manual.back_up(workspace, invocation, names=names, wait=0.0, reason="pre-delete")
+    if (fault := report_incomplete(backup)) is not None:
+        raise fault
+    terminal.say(
+        f"safe-compose: what their layers hold is in backup {backup.id}; to restore it:"
+        f" safe-compose restore {backup.id}"
+    )

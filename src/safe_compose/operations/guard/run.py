@@ -225,6 +225,7 @@ def _confirm_and_act(
 ) -> int:
     """Confirm and execute, and return docker's exit code, or minus the signal that it died by."""
     workspace, made, approval = confirm(workspace, made, case)
+    layers.keep_where_asked(workspace, made)
     # Imported here, the confirmation screen is shown 40 ms sooner.
     from safe_compose.operations.guard.execute import execute
 

@@ -82,7 +82,8 @@ def _lines(backup: Backup) -> Iterator[str]:
 
 
 def _volume(record: VolumeRecord, backup_id: str) -> Iterator[str]:
-    yield f"## Volume {quote_markdown(record.name)}"
+    what = "Volume" if record.location == "volume" else record.location.capitalize()
+    yield f"## {what} {quote_markdown(record.name)}"
     yield ""
     made = record.created_at or "at an unknown time"
     yield (
@@ -113,7 +114,8 @@ def _volume(record: VolumeRecord, backup_id: str) -> Iterator[str]:
         yield f"- put the real value in the place of `{HIDDEN}` below"
     archives = [a for a in record.artifacts if a.kind == "archive"]
     for archive in archives:
-        yield from _from_archive(record, archive)
+        into = _into_container if record.location == "layer" else _from_archive
+        yield from into(record, archive)
     for number, copy in enumerate(a for a in record.artifacts if a.kind == "sqlite"):
         yield from _sqlite_copy(copy, first=number == 0)
     yield from describe_server(record, shell_quote(f"restore-{backup_id}"), archived=bool(archives))
@@ -139,6 +141,23 @@ def _from_archive(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
         f"{print_file(archive)} | docker run --rm -i --pull never --network none --user 0 \\",
         '  -v "$VOLUME":/volume \\',
         f'  --entrypoint tar "$IMAGE" {TAR_OPTIONS}{after}',
+    )
+
+
+def _into_container(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
+    """Yield the section for the files of a container's own layer."""
+    user = record.users[0] if record.users else {}
+    yield ""
+    yield f"### {quote_markdown(record.name)} into a container"
+    yield (
+        "They replace what is there under the same names. Stop the container first where it has a"
+        " database open. Root keeps their"
+    )
+    yield "owners; `layer` is a new folder here."
+    yield from format_block(
+        f"CONTAINER={shell_quote(user.get('container') or 'NAME')}",
+        f"mkdir layer && {print_file(archive)} | tar --numeric-owner -xpf - -C layer &&",
+        'docker cp --archive layer/volume/. "$CONTAINER":/',
     )
 
 

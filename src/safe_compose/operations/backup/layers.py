@@ -1,0 +1,249 @@
+"""The data in containers' own layers, and its backup while everything runs.
+
+A database there is dumped by its server, as one in a folder of the host; SQLite databases and
+uploads are read through the engine, and only the files that names show to be data.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from safe_compose.core.backup import VolumeRecord
+from safe_compose.core.layers import LayerLoss
+from safe_compose.core.observed import LAYER, PROJECT_LABEL, Container, Layer, Mount, Observed
+from safe_compose.core.policy import Verdict
+from safe_compose.core.text import shell_quote
+from safe_compose.core.tier import Tier
+from safe_compose.databases.registry import DATABASES
+from safe_compose.engine import Engine
+from safe_compose.errors import OperationFailed
+from safe_compose.fastpath.layer_data import SQLITE_COMPANIONS, LayerData, find_folder
+from safe_compose.operations.backup.jobs import VolumeJob
+from safe_compose.operations.backup.records import describe_user, remove_half
+from safe_compose.operations.layer_changes import look_into
+from safe_compose.store.catalogue.checks import is_pair
+from safe_compose.ui import terminal
+from safe_compose.volumes.archive import archive_blocks
+from safe_compose.volumes.layer_archive import LayerFiles, stream_files
+
+PATIENCE = 30.0
+"""Seconds for the engine's lists, for a backup."""
+ATTEMPTS = 3
+"""How often files are read that somebody changes meanwhile."""
+
+
+class FoundLayer(NamedTuple):
+    """A container whose layer holds data."""
+
+    layer: Layer
+    container: Container
+    data: LayerData
+    changed: tuple[str, ...]
+    """The paths that the container changed."""
+
+
+def find_data(
+    engine: Engine, observed: Observed, names: Sequence[str] = ()
+) -> list[tuple[Layer, Verdict]]:
+    """Return the layers with data of the observed project, with their verdicts.
+
+    Containers that end with `--rm` are made to be thrown away.
+
+    Args:
+        engine: The engine.
+        observed: The state of the engine, with the project.
+        names: Only these layers; of none all.
+    """
+    project = observed.project
+    if project is None:
+        return []
+    theirs = [
+        c
+        for c in observed.containers
+        if project.owns(c)
+        and not c.is_marked_as_ours
+        and not c.auto_remove
+        and (not names or f"{LAYER}{c.name}" in names)
+    ]
+    found = []
+    for loss in look_into(engine, theirs, time.monotonic() + PATIENCE):
+        if loss.unread:
+            terminal.say(
+                f"safe-compose: not all that {loss.container.name} changed in its own layer could"
+                f" be listed within {PATIENCE:.0f} s"
+            )
+        if not loss.data.is_empty:
+            layer = _make_layer(loss)
+            why = f"in no volume: {loss.describe()}"
+            found.append((layer, Verdict(layer.name, Tier.CRITICAL, why, _find_kind(loss.data))))
+    return found
+
+
+def _find_kind(data: LayerData) -> str:
+    return "files" if data.files or not data.sqlite else "sqlite"
+
+
+def _make_layer(loss: LayerLoss) -> Layer:
+    project = loss.container.project
+    labels = {PROJECT_LABEL: project} if project is not None else {}
+    paths = _list_roots(loss.data, cold=True)
+    return Layer(f"{LAYER}{loss.container.name}", labels=labels, paths=paths)
+
+
+def make_jobs(engine: Engine, layer: Layer, into: Path) -> Iterator[VolumeJob]:
+    """Yield the jobs that back up a layer: one for its files, and one for each database server.
+
+    Raises:
+        OperationFailed: Its container is gone.
+    """
+    container = engine.docker.container(layer.name.removeprefix(LAYER))
+    if container is None:
+        raise OperationFailed(f"the container of {layer.name} is not there any more")
+    [loss] = look_into(engine, [container], time.monotonic() + PATIENCE)
+    found = FoundLayer(layer, container, loss.data, loss.changed)
+    tier = Tier.CRITICAL.value
+    for number, folder in enumerate(loss.data.databases if container.lively else ()):
+        name = name_dump(container) + (f"-{number + 1}" if number else "")
+        yield VolumeJob(name, tier, partial(_dump_server, engine, found, folder, name, into))
+    if _list_roots(loss.data, cold=not container.lively):
+        yield VolumeJob(layer.name, tier, partial(_archive_files, engine, found, into))
+
+
+def name_dump(container: Container) -> str:
+    """Return the volume that a dump of a server without a volume is restored to."""
+    project = container.project or "volumes"
+    return f"{project}_{container.service or container.name}-dump"
+
+
+def _dump_server(
+    engine: Engine, found: FoundLayer, folder: str, name: str, into: Path
+) -> VolumeRecord:
+    """Dump the server whose data lies in the layer, and return the record of a volume with it.
+
+    Raises:
+        OperationFailed: It is of a kind that nobody can dump, or cannot be dumped.
+    """
+    container = found.container
+    place = Mount("bind", None, folder, folder)
+    seen = replace(container, mounts=(*container.mounts, place))
+    kind = next((k for k, d in DATABASES.items() if d.is_server(seen)), None)
+    if kind is None or container.state != "running":
+        raise OperationFailed(
+            f"the database in {folder} of container {container.name} cannot be dumped: a copy of"
+            " its files while it runs would be silently wrong",
+            next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
+        )
+    database = DATABASES[kind]
+    server = database.server(engine, seen)
+    with terminal.showing_progress(f"dump {container.name} ({server.title})") as report:
+        dump = database.dump(replace(server, volume=name), name, into, report)
+    note = (
+        f"its data lies in {folder} of container {container.name} alone, in no volume; restored, it"
+        f" becomes the volume {name}, to be mounted there"
+    )
+    return VolumeRecord(
+        name=name,
+        driver="local",
+        options={},
+        labels={},
+        created_at="",
+        tier=Tier.CRITICAL.value,
+        data_kind=kind,
+        anonymous=False,
+        method="dump",
+        users=(describe_user(container, place),),
+        artifacts=dump.artifacts,
+        statistics=dump.statistics,
+        notes=(note, *dump.warnings),
+    )
+
+
+def _archive_files(engine: Engine, found: FoundLayer, into: Path) -> VolumeRecord:
+    """Archive the files of a layer, and return its record.
+
+    A SQLite database counts as read when neither it nor the file beside it changed meanwhile.
+
+    Raises:
+        OperationFailed: They cannot be read, or change faster than they are read.
+    """
+    container, name = found.container, found.layer.name
+    for left in reversed(range(ATTEMPTS)):
+        wanted = _choose_files(engine, found)
+        before = _list_states(engine, found)
+        with terminal.showing_progress(f"archive {name}") as report:
+            artifacts = archive_blocks(
+                stream_files(engine, container.id, wanted),
+                name,
+                into=into,
+                progress=report,
+                live=container.lively,
+            )
+        if not container.lively or before == _list_states(engine, found):
+            break
+        if not left:
+            raise OperationFailed(
+                f"the SQLite databases of container {container.name} were written during each of"
+                f" {ATTEMPTS} attempts to read them: a copy would be silently wrong",
+                next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
+            )
+        remove_half(into, name)
+    notes = ["its container ran meanwhile: files that changed may be inconsistent"]
+    return VolumeRecord(
+        name=name,
+        driver="local",
+        options={},
+        labels={key: value for key, value in found.layer.labels.items() if is_pair(key, value)},
+        created_at="",
+        tier=Tier.CRITICAL.value,
+        data_kind=_find_kind(found.data),
+        anonymous=False,
+        # Its SQLite databases are opened for the verification, as those of a volume at rest.
+        method="cold",
+        users=(describe_user(container, Mount("layer", None, "", "/")),),
+        artifacts=artifacts,
+        notes=tuple(notes) if container.lively else (),
+        location=found.layer.location,
+    )
+
+
+def _list_states(engine: Engine, found: FoundLayer) -> list[str]:
+    """Return size and time of each SQLite database and the files beside it, as the engine says."""
+    return [
+        engine.layers.describe(found.container.id, f"{path}{end}")
+        for path in found.data.sqlite
+        for end in ("", *SQLITE_COMPANIONS[:2])
+    ]
+
+
+def _choose_files(engine: Engine, found: FoundLayer) -> LayerFiles:
+    """Return the files of a layer to be archived, without those of a server that runs."""
+    until = time.monotonic() + PATIENCE
+    identity, data = found.container.id, found.data
+    databases = () if found.container.lively else tuple(f"{path}/" for path in data.databases)
+    files = {path for path in found.changed if databases and path.startswith(databases)}
+    files.update(data.files)
+    for path in data.sqlite:
+        beside = (f"{path}{end}" for end in SQLITE_COMPANIONS[:2])
+        files.add(path)
+        files.update(p for p in beside if engine.layers.holds_file(identity, p, until))
+    roots = _list_roots(data, cold=not found.container.lively)
+    below = tuple(f"{root}/" for root in roots)
+    singles = (path for path in files if path not in roots and not path.startswith(below))
+    return LayerFiles(sorted((*roots, *singles)), files)
+
+
+def _list_roots(data: LayerData, *, cold: bool) -> tuple[str, ...]:
+    """Return the paths that hold data, without those below another.
+
+    Args:
+        data: The data.
+        cold: Whether the folders of database servers are among them.
+    """
+    paths = {find_folder(path) or path for path in data.files} | set(data.sqlite)
+    paths |= set(data.databases) if cold else set()
+    return tuple(
+        sorted(p for p in paths if not any(p != q and p.startswith(f"{q}/") for q in paths))
+    )

@@ -1,0 +1,182 @@
+"""The data in a container's own layer as one tar stream, out of it and back into it.
+
+No helper can mount a layer, so the engine's archive of the container is read path by path, and all
+but the found files is left out: the folders of an image hold more than what its program wrote.
+"""
+
+import tarfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+from safe_compose.core.backup import Artifact
+from safe_compose.engine import Engine
+from safe_compose.errors import OperationFailed
+from safe_compose.volumes.archive import archive_and_list
+from safe_compose.volumes.gzip_stream import unpack
+from safe_compose.volumes.tar import RECORD, Member, read_list
+
+_PIECE = 256 << 10
+_TOP = "volume"
+
+
+class LayerFiles(NamedTuple):
+    """The files of a layer that are archived."""
+
+    roots: Sequence[str]
+    """The absolute paths that are read; none lies below another."""
+    files: Collection[str]
+    """The absolute paths that are kept."""
+
+    def list_folders(self) -> set[str]:
+        """Return the folders that hold a kept file, at any depth."""
+        folders: set[str] = set()
+        for path in self.files:
+            while (path := path.rpartition("/")[0]) and path not in folders:
+                folders.add(path)
+        return folders
+
+
+def stream_files(engine: Engine, container_id: str, wanted: LayerFiles) -> Iterator[bytes]:
+    """Yield the files as a tar stream with members `volume/...`.
+
+    Folders above the paths that are read have root as their owner: a container has them anyway.
+
+    Raises:
+        OperationFailed: The engine does not read them, or sends something else.
+    """
+    folders = wanted.list_folders()
+    seen: set[str] = {""}
+    yield _make_folder("")
+    for root in wanted.roots:
+        for above in _list_above(root):
+            if above not in seen:
+                seen.add(above)
+                yield _make_folder(above)
+        with engine.layers.read(container_id, root) as chunks:
+            yield from _select(chunks, root.rpartition("/")[0], wanted.files, folders, seen)
+    yield bytes(2 * RECORD)
+
+
+def _select(
+    chunks: Iterator[bytes],
+    parent: str,
+    files: Collection[str],
+    folders: Collection[str],
+    seen: set[str],
+) -> Iterator[bytes]:
+    """Yield the wanted members of one stream under their paths in the container."""
+    try:
+        with tarfile.open(
+            fileobj=cast("IO[bytes]", Blocks(chunks)), mode="r|", errorlevel=2
+        ) as tar:
+            for info in tar:
+                tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+                path = f"{parent}/{info.name.strip('/')}"
+                if path in seen or not (path in folders if info.isdir() else path in files):
+                    continue
+                if info.islnk():
+                    target = f"{parent}/{info.linkname.strip('/')}"
+                    if target not in seen:
+                        raise OperationFailed(f"{path!r} is a hard link to a file that is no data")
+                    info.linkname = f"{_TOP}{target}"
+                seen.add(path)
+                info.name = f"{_TOP}{path}"
+                yield _to_header(info)
+                if info.isfile():
+                    yield from _read_content(tar, info)
+    except (tarfile.TarError, OSError) as error:
+        raise OperationFailed(f"docker did not send all of {parent}: {error}") from error
+
+
+def _read_content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
+    content = tar.extractfile(info)
+    left = info.size
+    while content is not None and left:
+        piece = content.read(min(_PIECE, left))
+        if not piece:
+            raise tarfile.ReadError("it ends in the middle of a file")
+        left -= len(piece)
+        yield piece
+    yield bytes(-info.size % RECORD)
+
+
+def _list_above(path: str) -> list[str]:
+    """Return the folders above a path, the highest first: `/a/b/c` -> `/a`, `/a/b`."""
+    parts = path.split("/")[1:-1]
+    return ["/" + "/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _make_folder(path: str) -> bytes:
+    info = tarfile.TarInfo(f"{_TOP}{path}")
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    return _to_header(info)
+
+
+def _to_header(info: tarfile.TarInfo) -> bytes:
+    info.pax_headers = {
+        key: value for key, value in info.pax_headers.items() if key.startswith("SCHILY.xattr.")
+    }
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def list_files(folder: Path, artifacts: Sequence[Artifact]) -> list[Member]:
+    """Return the entries of the archive of a layer, without its root.
+
+    Raises:
+        VerificationFailed: The list is missing or damaged.
+    """
+    _, listing = archive_and_list(artifacts)
+    return [entry for entry in read_list(unpack(folder, listing)) if entry.path]
+
+
+def stream_back(
+    folder: Path, artifacts: Sequence[Artifact], there: Collection[bytes]
+) -> Iterator[bytes]:
+    """Yield an archive of a layer as a tar stream to be unpacked at a container's root.
+
+    Args:
+        folder: The folder of the backup.
+        artifacts: The archive of the layer, verified, and its list.
+        there: The folders that the container has: they stay as they are. Relative to its root.
+
+    Raises:
+        VerificationFailed: The archive is damaged.
+        OperationFailed: A member leads elsewhere.
+    """
+    artifact, _ = archive_and_list(artifacts)
+    source = cast("IO[bytes]", Blocks(unpack(folder, artifact, checked=True)))
+    with tarfile.open(fileobj=source, mode="r|", errorlevel=2) as tar:
+        for info in tar:
+            tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+            top, _, path = info.name.strip("/").partition("/")
+            if top != _TOP or ".." in path.split("/"):
+                raise OperationFailed(f"a member outside of the archive: {info.name[:100]!r}")
+            if not path or path.encode("utf-8", "surrogateescape") in there:
+                continue
+            if info.islnk():
+                info.linkname = info.linkname.removeprefix(f"{_TOP}/")
+            info.name = path
+            yield _to_header(info)
+            if info.isfile():
+                yield from _read_content(tar, info)
+    yield bytes(2 * RECORD)
+
+
+class Blocks:
+    """A file object over blocks, for tarfile."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        """Read these blocks."""
+        self._blocks = iter(blocks)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Return `size` bytes; fewer at the end."""
+        pieces, found = [self._rest], len(self._rest)
+        while found < size and (block := next(self._blocks, b"")):
+            pieces.append(block)
+            found += len(block)
+        whole = b"".join(pieces)
+        self._rest = whole[size:]
+        return whole[:size]

@@ -1,0 +1,226 @@
+"""Data in a container's own layer is backed up, and comes back into a container or a volume."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from testing.fixtures import ProjectFactory, SafeCompose
+from testing.projects import (
+    ComposeProject,
+    docker,
+    read_in_volume,
+    require_success,
+    unique,
+    wait_until,
+)
+from testing.stacks import JOB
+
+pytestmark = pytest.mark.engine
+
+APP = """
+services:
+  app:
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+"""
+WRITE = """
+mkdir -p /app/uploads/1 /app/uploads/empty
+echo photo > /app/uploads/1/a.jpg
+ln -s a.jpg /app/uploads/1/link
+ln /app/uploads/1/a.jpg /app/uploads/1/hard
+chown 33:34 /app/uploads/1/a.jpg
+chmod 0640 /app/uploads/1/a.jpg
+printf other > '/app/uploads/1/strange
+name'
+echo noise > /app/main.py
+"""
+SHOW = "cd /app && find uploads ! -type d -exec ls -ln '{}' ';' -exec md5sum '{}' ';' | sort"
+
+
+@pytest.fixture
+def app(compose_project: ProjectFactory) -> ComposeProject:
+    project = compose_project(APP)
+    project.up()
+    return project
+
+
+def run(project: ComposeProject, script: str, service: str = "app") -> str:
+    return project.exec(service, "sh", "-ec", script)
+
+
+def back_up(safe_compose: SafeCompose, project: ComposeProject) -> dict[str, object]:
+    require_success(safe_compose("backup", cwd=project.folder))
+    return newest(safe_compose, project)
+
+
+def newest(safe_compose: SafeCompose, project: ComposeProject) -> dict[str, object]:
+    listed = json.loads(require_success(safe_compose("list", "--json")).stdout)["backups"]
+    return max((b for b in listed if b["project"] == project.name), key=lambda b: int(b["seq"]))
+
+
+def files_of(backup: dict[str, object]) -> list[str]:
+    [archive] = Path(str(backup["path"])).glob("layer_*/data.list.gz")
+    listed = docker(
+        "run",
+        "--rm",
+        "-v",
+        f"{archive.parent}:/b:ro",
+        "busybox:latest",
+        "zcat",
+        f"/b/{archive.name}",
+    )
+    return sorted(
+        entry.split(" ", 5)[5] for entry in listed.stdout.split("\0") if entry and entry[0] != "d"
+    )
+
+
+def test_uploads_come_back_into_the_container_that_took_its_place(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    run(app, WRITE)
+    before = run(app, SHOW)
+    kept = back_up(safe_compose, app)
+    name = f"layer:{app.name}-app-1"
+    assert kept["volumes"] == [name] and kept["verified"]
+    assert files_of(kept) == [
+        "app/uploads/1/a.jpg",
+        "app/uploads/1/hard",
+        "app/uploads/1/link",
+        "app/uploads/1/strange\nname",
+    ]
+    app.docker("compose", "up", "--detach", "--force-recreate")
+    assert run(app, "ls /app 2>/dev/null || true") == ""
+    done = require_success(safe_compose("restore", "latest", cwd=app.folder))
+    assert f"4 files of {name} are back in container {app.name}-app-1" in done.stderr
+    assert run(app, SHOW) == before
+
+
+def test_what_is_there_is_backed_up_and_replaced_only_with_the_phrase(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    run(app, WRITE)
+    kept = back_up(safe_compose, app)
+    run(app, "echo newer > /app/uploads/1/a.jpg; echo mine > /app/uploads/2.jpg")
+    id = str(kept["id"])
+    refused = safe_compose("restore", id, cwd=app.folder)
+    assert refused.returncode == 77 and f"--confirm '{app.name}-app-1'" in refused.stderr
+    assert run(app, "cat /app/uploads/1/a.jpg") == "newer\n"
+    require_success(safe_compose("restore", id, "--confirm", f"{app.name}-app-1", cwd=app.folder))
+    assert run(app, "cat /app/uploads/1/a.jpg /app/uploads/2.jpg") == "photo\nmine\n"
+    safety = newest(safe_compose, app)
+    assert safety["reason"] == "pre-restore" and "app/uploads/2.jpg" in files_of(safety)
+
+
+def test_a_plan_writes_nothing(app: ComposeProject, safe_compose: SafeCompose) -> None:
+    run(app, WRITE)
+    back_up(safe_compose, app)
+    run(app, "rm -r /app/uploads")
+    done = require_success(safe_compose("restore", "latest", "--dry-run", cwd=app.folder))
+    assert f"4 files into container {app.name}-app-1" in done.stderr
+    assert run(app, "ls /app") == "main.py\n"
+
+
+def test_a_layer_becomes_a_volume_on_request(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    run(app, WRITE)
+    back_up(safe_compose, app)
+    target = unique("layer-into")
+    try:
+        require_success(safe_compose("restore", "latest", "--into", target, cwd=app.folder))
+        assert read_in_volume(target, "cat", "/v/app/uploads/1/a.jpg") == "photo\n"
+    finally:
+        docker("volume", "rm", "-f", target, check=False)
+
+
+def test_without_its_container_nothing_is_written_and_the_next_step_is_named(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    run(app, WRITE)
+    back_up(safe_compose, app)
+    app.docker("compose", "down", "-t", "0")
+    name = f"layer:{app.name}-app-1"
+    refused = safe_compose("restore", "latest", "--volume", name, cwd=app.folder)
+    assert refused.returncode == 75 and "--into scratch" in refused.stderr
+    assert f"service app of project {app.name}" in refused.stderr
+
+
+def test_a_sqlite_database_is_read_at_one_moment_and_opened(
+    app: ComposeProject, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    place = tmp_path / "app.db"
+    with sqlite3.connect(place) as made:
+        made.execute("CREATE TABLE rows (n)")
+        made.executemany("INSERT INTO rows VALUES (?)", [(n,) for n in range(1000)])
+    run(app, "mkdir -p /srv")
+    docker("cp", str(place), f"{app.name}-app-1:/srv/app.db")
+    kept = back_up(safe_compose, app)
+    shown = require_success(safe_compose("show", str(kept["id"]), "--json")).stdout
+    assert "integrity_check ok, 1 table, 1,000 rows" in shown
+    running = safe_compose("restore", str(kept["id"]), cwd=app.folder)
+    assert running.returncode == 75 and "docker stop" in running.stderr
+    docker("rm", "-f", f"{app.name}-app-1")
+    app.docker("compose", "create")
+    require_success(safe_compose("restore", str(kept["id"]), cwd=app.folder))
+    docker("cp", f"{app.name}-app-1:/srv/app.db", str(tmp_path / "back.db"))
+    assert (tmp_path / "back.db").read_bytes() == place.read_bytes()
+
+
+DATABASE = """
+services:
+  db:
+    image: postgres:15
+    environment: {POSTGRES_USER: shop, POSTGRES_PASSWORD: secret, POSTGRES_DB: shop, PGDATA: /srv/pg}
+    healthcheck:
+      test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop]
+      interval: 1s
+      retries: 60
+"""
+
+
+def test_a_database_is_dumped_by_its_server_and_restored_to_a_volume(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(DATABASE)
+    project.up()
+    project.psql(
+        "CREATE TABLE orders AS SELECT generate_series(1, 1000) AS id", user="shop", database="shop"
+    )
+    kept = back_up(safe_compose, project)
+    volume = f"{project.name}_db-dump"
+    assert kept["volumes"] == [volume] and kept["verified"]
+    done = require_success(safe_compose("compose", "down", cwd=project.folder))
+    assert f"{project.name}-db-1 (a database in /srv/pg)" in done.stderr
+    require_success(safe_compose("restore", str(kept["id"]), cwd=project.folder))
+    server = unique("layer-db")
+    try:
+        docker("run", "-d", "--name", server, "-e", "PGDATA=/srv/pg", "-v", f"{volume}:/srv/pg",
+               "postgres:15")  # fmt: skip
+        count = ("exec", server, "psql", "-XqtA", "-U", "shop", "-c", "SELECT count(*) FROM orders")
+        wait_until("the server answers", lambda: docker(*count, check=False).stdout == "1000\n")
+    finally:
+        docker("rm", "-f", "-v", server, check=False)
+
+
+def test_a_job_backs_the_layer_up_where_the_settings_ask(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    run(app, WRITE)
+    (app.folder / "safe-compose.toml").write_text('[guard]\nlayers = "ask"\n')
+    done = require_success(safe_compose(*JOB, "compose", "down", "-t", "0", cwd=app.folder))
+    kept = newest(safe_compose, app)
+    assert kept["reason"] == "pre-delete" and str(kept["id"]) in done.stderr
+    assert app.containers() == []
+
+
+def test_an_unknown_database_that_runs_is_refused_and_archived_when_it_is_stopped(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    run(app, "mkdir -p /srv/mongo; echo x > /srv/mongo/WiredTiger.wt; echo y > /srv/mongo/1.wt")
+    refused = safe_compose("backup", cwd=app.folder)
+    assert refused.returncode == 73 and "docker stop" in refused.stderr
+    docker("stop", "-t", "0", f"{app.name}-app-1")
+    assert files_of(back_up(safe_compose, app)) == ["srv/mongo/1.wt", "srv/mongo/WiredTiger.wt"]
