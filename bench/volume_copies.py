@@ -18,8 +18,10 @@ from stage import Stage, docker, high_mark, real_docker, shell
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import Location
 from safe_compose.databases import postgres
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.engine import PIPE, Engine, Helper, connect
 from safe_compose.volumes import archive, extraction, gzip_stream
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.helper_program import feed
 from testing.projects import unique
 
@@ -110,7 +112,7 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
             table.single("  the archive verified, L2", proofs[1:]),
         ]
         with _fresh(stage) as kept:
-            made = archive.archive(engine, source, into=kept)
+            made = archive.archive(EngineVolume(engine, source.name), into=kept)
             fill, tarred = (
                 partial(_extract, engine, kept, made),
                 partial(_extract_by_gnu_tar, engine, kept, made),
@@ -174,7 +176,8 @@ def _dump(stage: Stage, engine: Engine, proofs: list[float]) -> float:
         begun = time.perf_counter()
         container = engine.docker.container(stage.database)
         assert container is not None
-        made = postgres.dump(postgres.server(engine, container), stage.volume, into)
+        server = postgres.server(EngineContainer(engine, container))
+        made = postgres.dump(server, stage.volume, into)
         took = time.perf_counter() - begun
         postgres.verify_dump(into, made.artifacts, made.statistics)
         proofs.append(time.perf_counter() - begun - took)
@@ -187,7 +190,7 @@ def archive_once(
     """The archive with its list; how long the proof takes is added to `proofs`."""
     with _fresh(stage) as into:
         begun = time.perf_counter()
-        artifacts = archive.archive(engine, location, into=into)
+        artifacts = archive.archive(EngineVolume(engine, location.name), into=into)
         took = time.perf_counter() - begun
         sizes["helper"] = artifacts[0].bytes
         archive.verify(into, artifacts)
@@ -251,8 +254,8 @@ def _extract(engine: Engine, kept: Path, artifacts: Sequence[Artifact]) -> float
     target = engine.docker.create_volume(unique("scback"))
     try:
         begun = time.perf_counter()
-        extraction.extract(engine, kept, artifacts, target.name)
-        extraction.sync(engine, target.name)
+        extraction.extract(EngineVolume(engine, target.name), kept, artifacts)
+        extraction.sync(EngineVolume(engine, target.name))
         return time.perf_counter() - begun
     finally:
         docker("volume", "rm", target.name)

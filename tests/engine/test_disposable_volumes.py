@@ -19,7 +19,7 @@ from safe_compose.core.observed import PROJECT_LABEL, Container, Mount, Observed
 from safe_compose.core.policy import judge
 from safe_compose.core.tier import Tier
 from safe_compose.databases import irreplaceable
-from safe_compose.databases.irreplaceable import COUNTS, describe_user_content, made_at
+from safe_compose.databases.irreplaceable import COUNTS, describe_user_content, read_ulid_time
 from safe_compose.databases.sqlite.check import Checker
 from safe_compose.engine.volume_entries import VolumeEntry, VolumeListing
 from testing.fixtures import ProjectFactory, SafeCompose
@@ -144,7 +144,7 @@ def test_what_people_made_in_grafana_is_told_from_what_it_makes_itself(
 
 
 def test_the_time_in_the_name_of_a_block_is_read() -> None:
-    assert made_at("01J9ZT5V0Q8M3X4N7B6C2D1E0F") == 1_728_718_236_695
+    assert read_ulid_time("01J9ZT5V0Q8M3X4N7B6C2D1E0F") == 1_728_718_236_695
 
 
 def seen(image: str, path: str) -> Observed:

@@ -17,7 +17,7 @@ from safe_compose.databases.postgres.dump_loading import Paths, failures
 from safe_compose.databases.postgres.dump_reader import (
     DumpSummary,
     extract_database,
-    loading,
+    prepare_loading,
     rename_database,
     restrict_script,
     summarize,
@@ -92,7 +92,9 @@ def test_a_dump_is_loaded_under_the_path_of_its_database_then_of_its_roles_then_
         path
         == b'E\'"$user", "app", "it\'\'s", "of clerk", """$user""", "public", "shared", "Odd"\''
     )
-    script = b"".join(rename_database([DUMP], "shop_new", DumpSummary(), how=loading("key", path)))
+    script = b"".join(
+        rename_database([DUMP], "shop_new", DumpSummary(), how=prepare_loading("key", path))
+    )
     assert (
         script.count(b"set_config('search_path', " + path) == 2
         and b"search_path', ''" not in script
@@ -105,7 +107,7 @@ def test_a_dump_is_loaded_under_the_path_of_its_database_then_of_its_roles_then_
 
 
 def test_a_dump_of_anybodys_calls_no_function_of_an_extension_itself() -> None:
-    known, how = summarize([DUMP]), loading("k", superuser=False)
+    known, how = summarize([DUMP]), prepare_loading("k", superuser=False)
     script = b"".join(
         extract_database(
             split_dump([DUMP]), "shop_new", known, DumpSummary(), io.BytesIO(), how=how
@@ -131,7 +133,7 @@ def test_settings_of_the_application_come_with_a_dump_of_anybodys_and_event_trig
             known,
             DumpSummary(),
             later,
-            how=loading("k", superuser=False),
+            how=prepare_loading("k", superuser=False),
         )
     )
     assert (
@@ -202,7 +204,7 @@ def test_what_keeps_people_from_seeing_or_doing_more_may_not_fail(
     statement: str, may_fail: bool
 ) -> None:
     dump = DUMP.replace(b"CREATE EVENT TRIGGER", statement.encode() + b"\nCREATE EVENT TRIGGER")
-    script = b"".join(restrict_script([dump], "key", loading("key", b"E'app'")))
+    script = b"".join(restrict_script([dump], "key", prepare_loading("key", b"E'app'")))
     assert (b"ON_ERROR_STOP off\n\\restrict key\n" + statement.encode() in script) is may_fail
 
 

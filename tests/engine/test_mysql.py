@@ -26,6 +26,7 @@ from safe_compose.core.backup import (
 )
 from safe_compose.core.observed import HELPER_LABEL, Container, Mount
 from safe_compose.databases import mysql
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.mysql import dump_file
 from safe_compose.databases.mysql.dump_scanner import ACCOUNTS_TRAILER, MySQLDumpScanner
 from safe_compose.databases.mysql.restore import require_equal
@@ -36,6 +37,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import Refused, StateChanged, VerificationFailed
 from safe_compose.store.catalogue.restore_md import write_text
 from safe_compose.volumes import archive, gzip_stream
+from safe_compose.volumes.engine_volume import EngineVolume
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, docker, unique, wait_until
 from testing.watch import command_lines
@@ -420,7 +422,7 @@ def full(start: Start, engine: Engine, tmp_path_factory: pytest.TempPathFactory)
     lab.sql(FILL)
     folder = tmp_path_factory.mktemp("full")
     with command_lines() as argvs:
-        found = mysql.server(engine, lab.container)
+        found = mysql.server(EngineContainer(engine, lab.container))
         made = mysql.dump(found, lab.name, folder)
     return Full(lab, folder, made, frozenset(argvs))
 
@@ -452,7 +454,7 @@ def test_the_server_is_described_and_reached_by_a_side_container(full: Full) -> 
     assert server.client.side
     assert server.databases == ("--help", 'a b"c', "app")
     assert {a.detail["by"] for a in full.dump.artifacts} == {"side container"}
-    summary = mysql.summary(full.lab.engine, full.lab.container, timeout=60)
+    summary = mysql.summary(EngineContainer(full.lab.engine, full.lab.container), timeout=60)
     assert summary is not None and re.fullmatch(
         r"MariaDB 10\.11\.\d+, 3 databases, 9 tables, about .* rows", summary
     )
@@ -509,11 +511,11 @@ def test_a_rebuilt_volume_serves_the_same_rows_programs_and_accounts(
 ) -> None:
     name = unique("Test_my")
     engine.docker.create_volume(name)
-    mysql.rebuild(engine, full.folder, record_of(full), name)
+    mysql.rebuild(EngineVolume(engine, name), full.folder, record_of(full))
     assert leftovers(engine) == []
-    assert mysql.inspect_shutdown(engine, name, None).clean
+    assert mysql.inspect_shutdown(EngineVolume(engine, name), None).clean
     with pytest.raises(StateChanged):
-        mysql.rebuild(engine, full.folder, record_of(full), name)
+        mysql.rebuild(EngineVolume(engine, name), full.folder, record_of(full))
     fresh = start("--event-scheduler=OFF", volume=name)
     for sql in SAME:
         assert fresh.sql(sql) == full.lab.sql(sql), sql
@@ -576,7 +578,7 @@ def test_writes_are_noticed_and_reads_are_not(full: Full, engine: Engine) -> Non
     with client.session() as asked:
         asked.rows("START TRANSACTION; INSERT INTO app.child VALUES (1); SELECT 1;")
         assert look().busy
-        assert mysql.server(engine, full.lab.container).foreign_sessions == (
+        assert mysql.server(EngineContainer(engine, full.lab.container)).foreign_sessions == (
             "root in no database from 127.0.0.1",
         )
     full.lab.sql("DELETE FROM app.child WHERE t = 2 LIMIT 1")
@@ -588,22 +590,25 @@ def test_a_cold_archive_is_tried_and_how_it_was_stopped_is_told(
     full: Full, engine: Engine, tmp_path: Path
 ) -> None:
     lab, image = full.lab, full.lab.container.image_id
-    assert not mysql.inspect_shutdown(engine, lab.name, full.dump.server).clean  # it runs
+    assert not mysql.inspect_shutdown(
+        EngineVolume(engine, lab.name), full.dump.server
+    ).clean  # it runs
     assert engine.docker.stop(lab.container.id, timeout=60) == 0
-    left = mysql.inspect_shutdown(engine, lab.name, full.dump.server)
+    left = mysql.inspect_shutdown(EngineVolume(engine, lab.name), full.dump.server)
     assert left.clean and left.words
     volume = engine.docker.volume(lab.name)
     assert volume is not None
-    record = record_of(full, *archive.archive(engine, volume, into=tmp_path))
-    assert [e.level for e in mysql.trial(engine, tmp_path, record, image)] == ["L4"]
+    record = record_of(full, *archive.archive(EngineVolume(engine, volume.name), into=tmp_path))
+    assert [e.level for e in mysql.MysqlTrial(engine, tmp_path, record, image).run()] == ["L4"]
     assert leftovers(engine) == []
     engine.docker.start(lab.container.id)
     wait_until(
-        "it serves again", lambda: mysql.summary(engine, lab.container, timeout=60) is not None
+        "it serves again",
+        lambda: mysql.summary(EngineContainer(engine, lab.container), timeout=60) is not None,
     )
     lab.sql("INSERT INTO app.forgetful VALUES (1), (2)")
     with pytest.raises(ServerUnreachable, match="does not run"):
-        mysql.server(engine, replace(lab.container, state="exited"))
+        mysql.server(EngineContainer(engine, replace(lab.container, state="exited")))
 
 
 @pytest.mark.thorough
@@ -630,7 +635,7 @@ def test_a_dump_made_under_fire_holds_exactly_what_was_counted(
     thread.start()
     try:
         wait_until("somebody writes", lambda: rounds[0] > 1)
-        made = mysql.dump(mysql.server(engine, lab.container), lab.name, tmp_path)
+        made = mysql.dump(mysql.server(EngineContainer(engine, lab.container)), lab.name, tmp_path)
         assert made.was_written_since()
     finally:
         over.set()
@@ -669,7 +674,7 @@ def test_another_server_at_the_usual_place_of_a_shared_folder_of_sockets_is_not_
         lambda: "socket: '/run/mysqld/other.sock'  port: 3306" in docker("logs", lab.name).stderr,
     )
     with pytest.raises(ServerUnreachable, match="another server"):
-        mysql.server(engine, lab.container)
+        mysql.server(EngineContainer(engine, lab.container))
 
 
 @pytest.mark.thorough
@@ -680,7 +685,7 @@ def test_a_password_in_a_file_or_in_the_first_log_lets_us_in(
     (tmp_path / "pw").write_text(ROOT + "\n")
     tmp_path.chmod(0o755)
     filed = start(environment={"MYSQL_ROOT_PASSWORD_FILE": "/run/secrets/pw"}, files=str(tmp_path))
-    found = mysql.server(engine, filed.container)
+    found = mysql.server(EngineContainer(engine, filed.container))
     assert found.client.login == mysql.Login("root", "file", "/run/secrets/pw")
     assert not found.client.side  # this image lets root in over 127.0.0.1 by another account
     made = mysql.dump(found, filed.name, tmp_path / "into")
@@ -689,7 +694,7 @@ def test_a_password_in_a_file_or_in_the_first_log_lets_us_in(
     assert not made.was_written_since()
     filed.sql("ALTER USER root@localhost IDENTIFIED BY 'changed since'")
     with pytest.raises(ServerUnreachable, match="Access denied") as silent:
-        mysql.server(engine, filed.container)
+        mysql.server(EngineContainer(engine, filed.container))
     assert ROOT not in silent.value.message
 
     logged = start(
@@ -699,7 +704,9 @@ def test_a_password_in_a_file_or_in_the_first_log_lets_us_in(
             "MARIADB_PASSWORD": APP,
         }
     )
-    assert mysql.server(engine, logged.container).client.login == mysql.Login("root", "log")
+    assert mysql.server(EngineContainer(engine, logged.container)).client.login == mysql.Login(
+        "root", "log"
+    )
 
 
 # -- by the operations -----------------------------------------------------------------------------

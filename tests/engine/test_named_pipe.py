@@ -18,6 +18,7 @@ from safe_compose.core.backup import Artifact
 from safe_compose.engine import PIPE, Engine, Helper, HelperFailed, connect, helper_containers
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive, extraction
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import read_blocks
 from safe_compose.volumes.helper_program import feed
 from testing.projects import docker, unique, wait_until
@@ -292,7 +293,7 @@ def test_an_archive_is_the_same_both_ways_and_goes_back_both_ways(
     for way, through in (("pipe", engine), ("stream", blind[0])):
         found = through.docker.volume(volume)
         assert found is not None
-        made[way] = archive.archive(through, found, into=tmp_path / way)
+        made[way] = archive.archive(EngineVolume(through, found.name), into=tmp_path / way)
         archive.verify(tmp_path / way, made[way])
     contents = [
         gzip.decompress((tmp_path / way / files[0].file).read_bytes()).rstrip(b"\0")
@@ -312,7 +313,7 @@ def test_an_archive_is_the_same_both_ways_and_goes_back_both_ways(
 def _goes_back(engine: Engine, folder: Path, artifacts: tuple[Artifact, ...]) -> None:
     target = engine.docker.create_volume(unique("sc-pipe")).name
     try:
-        extraction.extract(engine, folder, artifacts, target)
+        extraction.extract(EngineVolume(engine, target), folder, artifacts)
     finally:
         engine.docker.remove_volume(target)
 
@@ -340,7 +341,7 @@ def test_a_helper_that_is_killed_amid_the_bytes_leaves_no_archive(
             wait_until("the helper was killed", kill_packer)
 
     with pytest.raises(OperationFailed, match=f"volume {volume}"):
-        archive.archive(engine, found, into=tmp_path / "store", progress=kill)
+        archive.archive(EngineVolume(engine, found.name), into=tmp_path / "store", progress=kill)
     assert killed
     assert engine.helpers.leftovers() == ()
     assert not list((tmp_path / "store").rglob("data.tar.gz"))

@@ -24,11 +24,13 @@ from safe_compose.core.backup import (
 )
 from safe_compose.core.observed import HELPER_LABEL, Container, Mount
 from safe_compose.databases import postgres
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import restricted_load, side_by_side
 from safe_compose.databases.protocol import CopyRefused, ServerUnreachable
 from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import OperationFailed, Refused, StateChanged, VerificationFailed
 from safe_compose.volumes import archive, gzip_stream
+from safe_compose.volumes.engine_volume import EngineVolume
 from testing.projects import docker, wait_until
 
 pytestmark = pytest.mark.long
@@ -343,7 +345,7 @@ def full(start: Start, engine: Engine, tmp_path_factory: pytest.TempPathFactory)
     lab.sql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     lab.sql("CREATE TABLE \"größe\" AS SELECT 'ä'::text AS x", "latin")
     folder = tmp_path_factory.mktemp("full")
-    found = postgres.server(engine, lab.container)
+    found = postgres.server(EngineContainer(engine, lab.container))
     return lab, folder, postgres.dump(found, lab.name, folder)
 
 
@@ -427,7 +429,7 @@ def test_a_dump_file_cut_or_flipped_on_disk_is_rejected(full: Full) -> None:
 def test_the_dump_of_everything_restores_into_a_fresh_server(full: Full, engine: Engine) -> None:
     lab, folder, dump = full
     record = _record(lab, dump.artifacts, dump.statistics)
-    evidence = postgres.trial(engine, folder, record, lab.container.image_id)
+    evidence = postgres.PostgresTrial(engine, folder, record, lab.container.image_id).run()
     assert [(e.level, e.subject) for e in evidence] == [("L4", lab.name)]
     assert _leftovers(engine) == []
 
@@ -441,11 +443,15 @@ def test_a_rebuilt_volume_serves_the_same_rows_roles_and_settings(
     fresh = PostgresLab(lab.docker, engine, f"Test_pg_{uuid.uuid4().hex[:10]}")
     engine.docker.create_volume(fresh.name)
     try:
-        postgres.rebuild(engine, folder, _record(lab, dump.artifacts, dump.statistics), fresh.name)
-        assert postgres.clean(postgres.control_state(engine, fresh.name, None))
+        postgres.rebuild(
+            EngineVolume(engine, fresh.name), folder, _record(lab, dump.artifacts, dump.statistics)
+        )
+        assert postgres.clean(postgres.control_state(EngineVolume(engine, fresh.name), None))
         with pytest.raises(StateChanged):
             postgres.rebuild(
-                engine, folder, _record(lab, dump.artifacts, dump.statistics), fresh.name
+                EngineVolume(engine, fresh.name),
+                folder,
+                _record(lab, dump.artifacts, dump.statistics),
             )
         fresh.call("run", "-d", "--name", fresh.name, "-v", f"{fresh.name}:{DATA}", IMAGE)
         _wait(fresh)
@@ -497,10 +503,9 @@ def test_a_psql_that_is_older_than_the_dump_is_named(full: Full, engine: Engine)
         assert image is not None
         with pytest.raises(OperationFailed, match="invalid command") as fault:
             postgres.rebuild(
-                engine,
+                EngineVolume(engine, name),
                 folder,
                 replace(record, users=({**record.users[0], "image_id": image.id},)),
-                name,
             )
         assert "latest minor release" in str(fault.value.next_step)
     finally:
@@ -527,7 +532,9 @@ def test_writes_after_the_dump_are_noticed_and_reads_are_not(
 ) -> None:
     lab = start()
     lab.sql("CREATE TABLE t (x int)", "app")
-    dump = postgres.dump(postgres.server(engine, lab.container), lab.name, tmp_path)
+    dump = postgres.dump(
+        postgres.server(EngineContainer(engine, lab.container)), lab.name, tmp_path
+    )
     lab.sql("SELECT count(*) FROM t; CHECKPOINT", "app")
     assert dump.was_written_since() is False
     assert stopped_after(lab, engine, dump) is False
@@ -543,7 +550,7 @@ def test_writes_after_the_dump_are_noticed_and_reads_are_not(
 def stopped_after(lab: PostgresLab, engine: Engine, dump: postgres.PostgresDump) -> bool:
     """What the files of the stopped server say."""
     engine.docker.stop(lab.container.id, timeout=60)
-    left = postgres.inspect_shutdown(engine, lab.name, dump.server)
+    left = postgres.inspect_shutdown(EngineVolume(engine, lab.name), dump.server)
     assert left.clean
     return dump.is_older_than(left)
 
@@ -555,17 +562,19 @@ def test_cold_archives_are_tried_and_their_control_state_is_told(
 ) -> None:
     lab = start()
     lab.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS x", "app")
-    found = postgres.server(engine, lab.container)
+    found = postgres.server(EngineContainer(engine, lab.container))
     dump = postgres.dump(found, lab.name, tmp_path)
     image = lab.container.image_id
-    assert postgres.control_state(engine, lab.name, found.pgdata) == "in production"
+    assert postgres.control_state(EngineVolume(engine, lab.name), found.pgdata) == "in production"
     assert engine.docker.stop(lab.container.id, timeout=60) == 0
-    assert postgres.control_state(engine, lab.name, None) == "shut down"
+    assert postgres.control_state(EngineVolume(engine, lab.name), None) == "shut down"
     volume = engine.docker.volume(lab.name)
     assert volume is not None
-    artifacts = archive.archive(engine, volume, into=tmp_path)
+    artifacts = archive.archive(EngineVolume(engine, volume.name), into=tmp_path)
     record = _record(lab, (*artifacts, *dump.artifacts), dump.statistics)
-    assert [e.level for e in postgres.trial(engine, tmp_path, record, image)] == ["L4"]
+    assert [e.level for e in postgres.PostgresTrial(engine, tmp_path, record, image).run()] == [
+        "L4"
+    ]
 
     app = next(d for d in dump.statistics.databases if d.name == "app")
     others = tuple(d for d in dump.statistics.databases if d.name != "app")
@@ -573,14 +582,14 @@ def test_cold_archives_are_tried_and_their_control_state_is_told(
         dump.statistics, databases=(replace(app, tables=(TableCount("public", "t", 999),)), *others)
     )
     with pytest.raises(VerificationFailed, match=r"app: public\.t: 1000, was 999"):
-        postgres.trial(engine, tmp_path, replace(record, statistics=tampered), image)
+        postgres.PostgresTrial(engine, tmp_path, replace(record, statistics=tampered), image).run()
     older = replace(record, statistics=tampered, dump_older_than_archive=True)
-    assert "1,000 rows" in postgres.trial(engine, tmp_path, older, image)[0].what
+    assert "1,000 rows" in postgres.PostgresTrial(engine, tmp_path, older, image).run()[0].what
 
     engine.docker.start(lab.container.id)
     _wait(lab)
     lab.call("kill", lab.name)
-    assert postgres.control_state(engine, lab.name, found.pgdata) == "in production"
+    assert postgres.control_state(EngineVolume(engine, lab.name), found.pgdata) == "in production"
     assert _leftovers(engine) == []
 
 
@@ -592,11 +601,11 @@ def test_a_trial_of_something_that_is_no_cluster_fails_and_says_so(
     name = f"Test_pg_{uuid.uuid4().hex[:10]}"
     volume = engine.docker.create_volume(name)
     try:
-        artifacts = archive.archive(engine, volume, into=tmp_path)
+        artifacts = archive.archive(EngineVolume(engine, volume.name), into=tmp_path)
         with pytest.raises(VerificationFailed, match="no data directory"):
-            postgres.trial(
+            postgres.PostgresTrial(
                 engine, tmp_path, _record(lab, artifacts, dump.statistics), lab.container.image_id
-            )
+            ).run()
     finally:
         engine.docker.remove_volume(name)
     assert _leftovers(engine) == []
@@ -609,7 +618,7 @@ def test_without_tcp_the_dump_goes_by_exec_over_the_socket(
 ) -> None:
     lab = start("postgres", "-c", "listen_addresses=")
     lab.sql("CREATE TABLE t AS SELECT generate_series(1, 5000) AS x", "app")
-    found = postgres.server(engine, lab.container)
+    found = postgres.server(EngineContainer(engine, lab.container))
     assert not found.client.side
     dump = postgres.dump(found, lab.name, tmp_path)
     assert {a.detail["by"] for a in dump.artifacts if a.kind != "settings"} == {"exec"}
@@ -618,7 +627,9 @@ def test_without_tcp_the_dump_goes_by_exec_over_the_socket(
     }  # made on Unix (RFC 1952)
     assert by_pg_dump == {"app", "postgres"}  # not the globals
     assert len(postgres.verify_dump(tmp_path, dump.artifacts, dump.statistics)) == 3
-    assert "PostgreSQL 15" in str(postgres.summary(engine, lab.container, timeout=10))
+    assert "PostgreSQL 15" in str(
+        postgres.summary(EngineContainer(engine, lab.container), timeout=10)
+    )
 
 
 @pytest.mark.thorough
@@ -644,7 +655,9 @@ def test_a_pg_dump_that_cannot_compress_is_asked_again_without(
         program,
         stdin=f"#!/bin/sh\n{script}",
     )
-    dump = postgres.dump(postgres.server(engine, lab.container), lab.name, tmp_path)
+    dump = postgres.dump(
+        postgres.server(EngineContainer(engine, lab.container)), lab.name, tmp_path
+    )
     assert len(postgres.verify_dump(tmp_path, dump.artifacts, dump.statistics)) == 3
 
 
@@ -654,7 +667,7 @@ def test_a_server_that_lets_nobody_replicate_gives_no_copy_and_keeps_its_dump(
     start: Start, engine: Engine, tmp_path: Path
 ) -> None:
     lab = start("postgres", "-c", "max_wal_senders=0", "-c", "wal_level=minimal")
-    found = postgres.server(engine, lab.container)
+    found = postgres.server(EngineContainer(engine, lab.container))
     with pytest.raises(CopyRefused, match="pg_basebackup"):
         postgres.copy(found, lab.name, tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
@@ -668,17 +681,22 @@ def test_another_port_and_a_data_folder_below_the_mount_are_found(
     start: Start, engine: Engine, tmp_path: Path
 ) -> None:
     lab = start(port=5499, data="/srv/db/sub/pgdata", mount="/srv/db")
-    found = postgres.server(engine, lab.container)
+    found = postgres.server(EngineContainer(engine, lab.container))
     assert (found.client.port, found.pgdata, found.client.side) == (5499, "sub/pgdata", True)
-    assert postgres.control_state(engine, lab.name, None) == "in production"
+    assert postgres.control_state(EngineVolume(engine, lab.name), None) == "in production"
     dump = postgres.dump(found, lab.name, tmp_path)
     engine.docker.stop(lab.container.id, timeout=60)
     volume = engine.docker.volume(lab.name)
     assert volume is not None
-    artifacts = archive.archive(engine, volume, into=tmp_path)
+    artifacts = archive.archive(EngineVolume(engine, volume.name), into=tmp_path)
     record = _record(lab, (*artifacts, *dump.artifacts), dump.statistics)
     record = replace(record, users=({**record.users[0], "destination": "/srv/db"},))
-    assert postgres.trial(engine, tmp_path, record, "sha256:not-the-servers-image")[0].level == "L4"
+    assert (
+        postgres.PostgresTrial(engine, tmp_path, record, "sha256:not-the-servers-image")
+        .run()[0]
+        .level
+        == "L4"
+    )
 
 
 @pytest.mark.thorough
@@ -688,7 +706,10 @@ def test_of_two_servers_that_share_a_folder_of_sockets_each_is_itself(
 ) -> None:
     usual = start(sockets=f"{tmp_path}")
     other = start(port=5433, sockets=f"{tmp_path}")
-    names = [postgres.server(engine, lab.container).system_identifier for lab in (usual, other)]
+    names = [
+        postgres.server(EngineContainer(engine, lab.container)).system_identifier
+        for lab in (usual, other)
+    ]
     assert names == [
         lab.sql("SELECT system_identifier FROM pg_control_system()") for lab in (usual, other)
     ]
@@ -702,7 +723,7 @@ def test_of_two_servers_that_share_a_folder_of_sockets_each_is_itself(
     )
     assert usual.sql("SELECT system_identifier FROM pg_control_system()") == names[1]
     with pytest.raises(ServerUnreachable, match="another server"):
-        postgres.server(engine, usual.container)
+        postgres.server(EngineContainer(engine, usual.container))
 
 
 @pytest.mark.thorough
@@ -728,7 +749,9 @@ def test_of_an_extension_only_configuration_tables_are_counted(
         "CREATE EXTENSION fancy; INSERT INTO conf VALUES (2), (3); INSERT INTO own VALUES (2)",
         "app",
     )
-    dump = postgres.dump(postgres.server(engine, lab.container), lab.name, tmp_path)
+    dump = postgres.dump(
+        postgres.server(EngineContainer(engine, lab.container)), lab.name, tmp_path
+    )
     app = next(d for d in dump.statistics.databases if d.name == "app")
     assert {t.table: t.rows for t in app.tables} == {"conf": 2, "every": 1}
     assert "fancy 1.0" in app.extensions
@@ -743,7 +766,7 @@ def test_a_tablespace_outside_of_the_data_directory_is_refused(
     lab.call("exec", lab.name, "install", "-d", "-o", "postgres", "/elsewhere")
     lab.sql("CREATE TABLESPACE far LOCATION '/elsewhere'")
     with pytest.raises(OperationFailed, match="tablespace far in /elsewhere") as fault:
-        postgres.server(engine, lab.container)
+        postgres.server(EngineContainer(engine, lab.container))
     assert not isinstance(fault.value, ServerUnreachable)
     assert fault.value.next_step
 
@@ -769,7 +792,7 @@ def test_clients_besides_us_are_named(start: Start, engine: Engine) -> None:
         client.stdin.write(b"SELECT 1;\n")
         client.stdin.flush()
         client.stdout.readline()
-        assert postgres.server(engine, lab.container).foreign_sessions == (
+        assert postgres.server(EngineContainer(engine, lab.container)).foreign_sessions == (
             "boss in app from the socket",
         )
         client.stdin.close()
@@ -793,10 +816,10 @@ def test_a_server_that_does_not_answer_or_does_not_run_is_silent(
     until = time.monotonic() + 20
     with pytest.raises(ServerUnreachable, match="lets us in by no way"):
         while time.monotonic() < until:  # the reload takes a moment
-            postgres.server(engine, lab.container)
+            postgres.server(EngineContainer(engine, lab.container))
     engine.docker.stop(lab.container.id, timeout=60)
     with pytest.raises(ServerUnreachable, match="does not run"):
-        postgres.server(engine, lab.container)
+        postgres.server(EngineContainer(engine, lab.container))
 
 
 @pytest.mark.thorough
@@ -809,7 +832,7 @@ def test_a_server_that_dies_while_it_is_dumped_fails_the_backup(
         "CREATE TABLE t AS SELECT g, repeat(md5(g::text), 20) FROM generate_series(1, 100000) g",
         "app",
     )
-    found = postgres.server(engine, lab.container)
+    found = postgres.server(EngineContainer(engine, lab.container))
     killed: list[int] = []
 
     def kill(size: int) -> None:
@@ -864,7 +887,7 @@ def test_a_server_with_locks_for_one_dump_is_dumped_one_after_the_other(
     def logs() -> str:
         return docker("logs", lab.name).stderr
 
-    found = postgres.server(engine, lab.container)
+    found = postgres.server(EngineContainer(engine, lab.container))
     dump = postgres.dump(found, lab.name, tmp_path, wait_for_the_other)
     tables = {d.name: len(d.tables) for d in dump.statistics.databases}
     assert (tables["first"], tables["later"]) == (161, 160)
@@ -916,7 +939,7 @@ def test_a_dump_that_lost_its_counts_is_made_once_more(
         try:
             locked = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND granted"
             wait_until("the table is locked", lambda: lab.sql(locked, "later") == "1")
-            found = postgres.server(engine, lab.container)
+            found = postgres.server(EngineContainer(engine, lab.container))
             dump = postgres.dump(found, lab.name, tmp_path, end_one)
         finally:
             free()
@@ -938,7 +961,7 @@ def test_an_interruption_ends_both_dumps_that_run(
     for name in ("first", "second"):
         lab.sql(f"CREATE DATABASE {name}")
         lab.sql("CREATE TABLE t AS SELECT repeat('x', 2000) FROM generate_series(1, 60000)", name)
-    found = postgres.server(engine, lab.container)
+    found = postgres.server(EngineContainer(engine, lab.container))
     by: set[str] = set()
 
     def interrupt(_: int) -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from safe_compose.core.observed import Container, Mount
 from safe_compose.databases import redis
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.redis.discover import is_memory_only
 from safe_compose.databases.redis.rdb import BadRdb, read
 from safe_compose.engine import Engine, StartConfiguration
+from safe_compose.volumes.engine_volume import EngineVolume
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import (
     ComposeProject,
@@ -288,7 +290,7 @@ def test_damaged_files_are_seen_after_a_stop_and_writes_go_on_after_a_fault_befo
 ) -> None:
     container = engine.docker.container(f"{shop.name}-mem-1")
     assert container is not None
-    with pytest.raises(KeyError), redis.settling(engine, container) as known:
+    with pytest.raises(KeyError), redis.settling(EngineContainer(engine, container)) as known:
         blocked = subprocess.Popen(
             [
                 real_docker(),
@@ -312,10 +314,10 @@ def test_damaged_files_are_seen_after_a_stop_and_writes_go_on_after_a_fault_befo
     )
     assert {d.name: d.rows for d in known.databases} == {"0": 3015, "3": 2}
 
-    with redis.settling(engine, container) as known:
+    with redis.settling(EngineContainer(engine, container)) as known:
         engine.docker.stop(container.id, timeout=30)
     volume = f"{shop.name}_mem"
-    left = redis.inspect_shutdown(engine, volume, known)
+    left = redis.inspect_shutdown(EngineVolume(engine, volume), known)
     assert left.clean and left.statistics is not None and "dump.rdb" in " ".join(left.notes)
     whole = in_volume_bytes(volume, "cat", "/v/dump.rdb")
     for harm in (
@@ -338,7 +340,7 @@ def test_damaged_files_are_seen_after_a_stop_and_writes_go_on_after_a_fault_befo
         ]
         subprocess.run([*argv, "of=/v/dump.rdb"], input=harm, check=True, capture_output=True)
         for seen in (known, None):
-            assert not redis.inspect_shutdown(engine, volume, seen).clean
+            assert not redis.inspect_shutdown(EngineVolume(engine, volume), seen).clean
     for cut in range(0, len(whole) - 1, 4099):
         with pytest.raises(BadRdb):
             read([whole[:cut]])

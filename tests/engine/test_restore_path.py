@@ -12,6 +12,7 @@ from safe_compose.operations.recover.run import recover
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.store.journal import Journal
 from safe_compose.volumes import single_path
+from safe_compose.volumes.engine_volume import EngineVolume
 from testing.approvals import approve_settings
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
@@ -202,9 +203,12 @@ def test_wherever_it_was_cut_off_it_is_brought_to_one_of_two_ends() -> None:
         with connect(real_docker(), (), environ=os.environ, run_id=unique("test")) as engine:
             for n, (state, existed, done) in enumerate(STATES):
                 piece = single_path.SinglePath(
-                    volume, f"{n}/f", f"{n}/.safe-compose-t", f"{n}/f.before-t"
+                    EngineVolume(engine, volume),
+                    f"{n}/f",
+                    f"{n}/.safe-compose-t",
+                    f"{n}/f.before-t",
                 )
-                assert single_path.settle_path(engine, piece, existed=existed) is done, state
+                assert piece.settle(existed=existed) is done, state
         left = docker(
             *run, "for f in $(find . -mindepth 2); do echo $f $(cat $f); done | sort"
         ).stdout.splitlines()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from safe_compose.databases.mysql.client import fault as mysql_fault
+from safe_compose.databases.mysql.client import naming_client_fault as naming_mysql_fault
 from safe_compose.databases.postgres import login
-from safe_compose.databases.postgres.client import fault
+from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.dump_scanner import PostgresScanner
 from safe_compose.databases.postgres.encodings import codec_of, decode_answer, encode_text
 from safe_compose.databases.protocol import ServerUnreachable
@@ -92,9 +92,12 @@ def test_a_name_in_a_dump_is_the_one_that_the_server_gave_when_it_counted(
     ids=["no space for locks", "damaged data"],
 )
 def test_what_a_server_cannot_dump_is_left_to_the_archive_before_a_deletion(said: str) -> None:
-    with pytest.raises(ServerUnreachable, match="volume data: dump"), fault("data", "dump"):
+    with (
+        pytest.raises(ServerUnreachable, match="volume data: dump"),
+        naming_client_fault("data", "dump"),
+    ):
         raise HelperFailed("pg_dump", 1, said)
-    with pytest.raises(OperationFailed) as raised, fault("data", "dump"):
+    with pytest.raises(OperationFailed) as raised, naming_client_fault("data", "dump"):
         raise HelperFailed("pg_dump", 1, "pg_dump: error: connection to server was lost")
     assert not isinstance(raised.value, ServerUnreachable)
 
@@ -145,7 +148,7 @@ def test_a_mariadb_with_damaged_data_is_left_to_the_archive_before_a_deletion(
 ) -> None:
     with (
         pytest.raises(OperationFailed, match="volume data: dump: ") as raised,
-        mysql_fault("data", "dump"),
+        naming_mysql_fault("data", "dump"),
     ):
         raise HelperFailed("mariadb-dump", 3, said)
     assert (

@@ -19,7 +19,7 @@ from safe_compose.core.tier import Tier
 from safe_compose.engine import Engine
 from safe_compose.errors import EngineUnavailable, OperationFailed, StateChanged
 from safe_compose.grammar.parser import parse
-from safe_compose.operations.backup.before_deletion import _stop_all_but, back_up_before_deletion
+from safe_compose.operations.backup.before_deletion import DeletionBackup, _stop_all_but
 from safe_compose.operations.backup.request import BackupRequest
 from safe_compose.operations.compose_stop import HookedServices, find_hooked_services
 from safe_compose.operations.stopped_containers import RefillSource, StoppedContainers, stop_seconds
@@ -382,13 +382,8 @@ def test_a_slow_service_ends_in_its_own_time_and_a_killed_one_is_named_in_the_ba
     assert read_in_volume(volume.name, "cat", "/v/slow") == "saved\n"
     judged = ((volume, Verdict(volume.name, Tier.CRITICAL, "", "files", explicit=False)),)
     now = engine.commands.look(parse(["volume", "ls"]))
-    made = back_up_before_deletion(
-        engine,
-        catalogue,
-        run,
-        BackupRequest(project.name, "pre-delete", (), now, judged, users),
-        load(tmp_path, {}),
-        stopped_containers,
+    made = DeletionBackup(engine, catalogue, run, load(tmp_path, {}), stopped_containers).make(
+        BackupRequest(project.name, "pre-delete", (), now, judged, users)
     )
     assert any("stubborn-1 was killed" in note for note in made.backup.volumes[0].notes)
     assert stopped_containers.restore() and len(project.running()) == 2

@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from safe_compose.core.observed import Container
 from safe_compose.databases import mysql, postgres, redis
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import base_backup, side_by_side
 from safe_compose.databases.postgres.connection import Use
 from safe_compose.databases.postgres.row_counts import Counting
@@ -279,7 +280,7 @@ def test_the_confirmation_screen_runs_no_code_of_a_database(untaken: PlantedServ
     person.presses("d")
     assert person.leaves_with() == 77
     told = postgres.summary(
-        untaken.engine, untaken.container, timeout=100
+        EngineContainer(untaken.engine, untaken.container), timeout=100
     )  # the same, on a busy machine too
     assert told is not None and re.match(
         r"PostgreSQL 15\.\d+, \d databases, \d+ tables, about", told
@@ -290,7 +291,7 @@ def test_the_confirmation_screen_runs_no_code_of_a_database(untaken: PlantedServ
 def test_a_dump_and_its_counts_run_no_code_of_a_database(
     untaken: PlantedServer, engine: Engine, tmp_path: Path
 ) -> None:
-    server = postgres.server(engine, untaken.container)
+    server = postgres.server(EngineContainer(engine, untaken.container))
     made = postgres.dump(server, server.volume, tmp_path)
     assert made.was_written_since() is False
     assert "L3" in [
@@ -307,7 +308,7 @@ def test_a_dump_and_its_counts_run_no_code_of_a_database(
 def test_a_physical_copy_runs_no_code_of_a_database(
     untaken: PlantedServer, engine: Engine, tmp_path: Path
 ) -> None:
-    server = postgres.server(engine, untaken.container)
+    server = postgres.server(EngineContainer(engine, untaken.container))
     made = base_backup.copy(server, server.volume, tmp_path)
     assert [a.kind for a in made.artifacts] == ["base"]
 
@@ -316,13 +317,16 @@ def test_a_physical_copy_runs_no_code_of_a_database(
 def test_a_password_is_read_and_changed_without_code_of_a_database(
     untaken: PlantedServer, engine: Engine
 ) -> None:
-    server = postgres.server(engine, untaken.container)
+    server = postgres.server(EngineContainer(engine, untaken.container))
     kept = postgres.password.role(server, "mallory").verifier
     fresh = postgres.password.verifier("y", "mallory")
     postgres.password.put(server, "mallory", fresh)
     assert postgres.password.role(server, "mallory").verifier == fresh
     postgres.password.put(server, "mallory", kept)
-    assert postgres.password.can_log_in(engine, untaken.container, "mallory", "wrong") is False
+    assert (
+        postgres.password.can_log_in(EngineContainer(engine, untaken.container), "mallory", "wrong")
+        is False
+    )
 
 
 @pytest.mark.engine
@@ -352,7 +356,7 @@ def test_a_restore_beside_the_living_one_runs_no_code_of_either(
 def test_an_empty_database_like_hers_takes_her_settings_and_none_comes_into_our_session(
     untaken: PlantedServer, engine: Engine
 ) -> None:
-    server = postgres.server(engine, untaken.container)
+    server = postgres.server(EngineContainer(engine, untaken.container))
     side_by_side.make_empty(server, "mallory", "like_hers", exists=True)
     now = [
         sorted(untaken.sql(_SETTINGS_OF.format(name), "shop", options=PLAIN).split())
@@ -366,7 +370,7 @@ def test_an_empty_database_like_hers_takes_her_settings_and_none_comes_into_our_
 def test_a_table_that_becomes_a_view_while_it_is_counted_is_an_error_and_is_not_read(
     untaken: PlantedServer, engine: Engine
 ) -> None:
-    server = postgres.server(engine, untaken.container)
+    server = postgres.server(EngineContainer(engine, untaken.container))
     with pytest.raises(OperationFailed), server.client.session("mallory") as asked:
         counting = Counting(asked)
         untaken.sql(
@@ -389,10 +393,10 @@ def test_a_database_whose_name_has_a_newline_is_named_and_no_line_of_it_is_a_com
     name = "x\n\\! touch /tmp/taken\n\\connect shop\n"
     untaken.sql(f'CREATE DATABASE "{name}"', "shop", options=PLAIN)
     try:
-        told = postgres.summary(engine, untaken.container, timeout=100)
+        told = postgres.summary(EngineContainer(engine, untaken.container), timeout=100)
         assert told is not None and re.search(r", \d databases, \d+ tables, about", told), told
         with pytest.raises(ServerUnreachable, match="has a newline, so it cannot be dumped"):
-            postgres.server(engine, untaken.container)
+            postgres.server(EngineContainer(engine, untaken.container))
     finally:
         untaken.sql(f'DROP DATABASE "{name}"', "shop", options=PLAIN)
     assert docker("exec", untaken.name, "test", "-e", "/tmp/taken", check=False).returncode == 1
@@ -407,8 +411,10 @@ def test_a_server_that_is_older_than_its_image_says_is_asked_all_the_same(
         told = replace(
             untaken.container, environment={**untaken.container.environment, "PG_MAJOR": major}
         )
-        assert (postgres.summary(engine, told, timeout=100) or "").startswith("PostgreSQL 15.")
-    found = postgres.server(engine, untaken.container)
+        assert (postgres.summary(EngineContainer(engine, told), timeout=100) or "").startswith(
+            "PostgreSQL 15."
+        )
+    found = postgres.server(EngineContainer(engine, untaken.container))
     untaken.sql("ALTER DATABASE shop SET lc_messages = 'POSIX'", "shop", options=PLAIN)
     for client in (found.client, found.client.by_exec()):
         assert client.ask("shop", "SHOW lc_messages") == "C", (
@@ -445,10 +451,10 @@ def test_no_login_trigger_of_a_database_runs_for_us(
     before = server.caught()
     assert before == ["login as shop"]
 
-    assert (postgres.summary(engine, server.container, timeout=100) or "").startswith(
-        "PostgreSQL 17."
-    )
-    found = postgres.server(engine, server.container)
+    assert (
+        postgres.summary(EngineContainer(engine, server.container), timeout=100) or ""
+    ).startswith("PostgreSQL 17.")
+    found = postgres.server(EngineContainer(engine, server.container))
     made = postgres.dump(found, found.volume, tmp_path)
     assert {d.name: d.rows for d in made.statistics.databases} == {
         "mallory": 1,
@@ -566,8 +572,8 @@ def test_a_server_that_answers_anything_is_not_understood_and_nothing_fails(
     _say(liar, LIES[lie])
     for module, _ in CLIENTS:
         with pytest.raises(ServerUnreachable):
-            module.server(engine, container)  # type: ignore[attr-defined]
-        assert module.summary(engine, container, timeout=60) is None  # type: ignore[attr-defined]
+            module.server(EngineContainer(engine, container))  # type: ignore[attr-defined]
+        assert module.summary(EngineContainer(engine, container), timeout=60) is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.engine
@@ -577,7 +583,7 @@ def test_a_server_that_never_answers_is_given_up_in_time(liar: str, engine: Engi
     _say(liar, "exec sleep 100")
     for module, _ in CLIENTS:
         begun = time.monotonic()
-        assert module.summary(engine, container, timeout=1) is None  # type: ignore[attr-defined]
+        assert module.summary(EngineContainer(engine, container), timeout=1) is None  # type: ignore[attr-defined]
         assert time.monotonic() - begun < 60
 
 
@@ -646,11 +652,11 @@ def test_views_functions_modes_and_names_of_mariadb_take_nobody_over(
 
     container = engine.docker.container(name)
     assert container is not None
-    told = mysql.summary(engine, container, timeout=100)
+    told = mysql.summary(EngineContainer(engine, container), timeout=100)
     assert told is not None and re.match(
         r"MariaDB 10\.11\.\d+, 3 databases, 6 tables, about", told
     ), told
-    server = mysql.server(engine, container)
+    server = mysql.server(EngineContainer(engine, container))
     assert server.databases == ("---- safe-compose: answered ----", "shop", "zz\"[bold]'\\")
     made = mysql.dump(server, server.volume, tmp_path)
     assert "L3" in [e.level for e in mysql.verify_dump(tmp_path, made.artifacts, made.statistics)]
@@ -682,16 +688,16 @@ def test_the_value_of_one_setting_of_redis_does_not_pass_for_another(
         "it answers",
         lambda: docker("exec", name, "redis-cli", "PING", check=False).stdout == "PONG\n",
     )
-    assert redis.server(engine, container).memory_only
+    assert redis.server(EngineContainer(engine, container)).memory_only
     for planted in ("dump.rdb\nappendonly\nyes", "--loadmodule", "x\x1b[2J"):
         assert (
             docker("exec", name, "redis-cli", "CONFIG", "SET", "dbfilename", planted).stdout
             == "OK\n"
         )
         with pytest.raises(ServerUnreachable, match="the name of its file is none"):
-            redis.server(engine, container)
+            redis.server(EngineContainer(engine, container))
     docker("exec", name, "redis-cli", "CONFIG", "SET", "dbfilename", "dump.rdb")
-    found = redis.server(engine, container)
+    found = redis.server(EngineContainer(engine, container))
     assert found.memory_only and found.folder == "." and not found.appends
 
 

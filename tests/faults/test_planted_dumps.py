@@ -27,7 +27,7 @@ from safe_compose.databases.postgres.dump_lexer import PieceKind, PsqlLexer, spl
 from safe_compose.databases.postgres.dump_reader import (
     DumpSummary,
     extract_database,
-    loading,
+    prepare_loading,
     rename_database,
     restrict_script,
     summarize,
@@ -723,7 +723,7 @@ def test_what_a_role_cannot_load_of_a_backup_of_ours_is_the_superusers_to_do() -
     known, later, how = (
         summarize([dump(more)], own=True),
         io.BytesIO(),
-        loading("key", superuser=False),
+        prepare_loading("key", superuser=False),
     )
     loaded = b"".join(
         extract_database(split_dump([dump(more)]), "new", known, DumpSummary(), later, how=how)
@@ -767,7 +767,7 @@ def test_what_may_fail_of_a_backup_of_ours_may_fail_as_well_where_the_superuser_
     known, later, how = (
         summarize([dump(more)], own=True),
         io.BytesIO(),
-        loading("key", b"E'app'", superuser=False),
+        prepare_loading("key", b"E'app'", superuser=False),
     )
     assert b"gone" not in b"".join(
         extract_database(split_dump([dump(more)]), "new", known, DumpSummary(), later, how=how)

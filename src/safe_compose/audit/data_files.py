@@ -19,7 +19,7 @@ def package_json(text: str) -> FileSnippets:
     except (ValueError, RecursionError) as fault:
         line = getattr(fault, "lineno", 1)
         return FileSnippets(
-            _quoted_lines(text),
+            _find_quoted_texts(text),
             notes=((line, f"does not read as JSON ({getattr(fault, 'msg', fault)})"),),
         )
     reached = (0, 1)  # values are requested in their order in the file
@@ -76,7 +76,7 @@ def _make_allowed(pattern: str) -> str:
     return re.sub(r"(?::\*|\s*\*)$", " x", pattern)
 
 
-def _quoted_lines(text: str) -> tuple[Snippet, ...]:
+def _find_quoted_texts(text: str) -> tuple[Snippet, ...]:
     """Return the texts between double quotes, line by line."""
     rows = enumerate(text.split("\n"))
     return tuple(
@@ -97,7 +97,9 @@ def toml_tasks(text: str) -> FileSnippets:
     try:
         whole = parse_toml(text)
     except ValueError as fault:
-        return FileSnippets(_quoted_lines(text), notes=((1, f"does not read as TOML ({fault})"),))
+        return FileSnippets(
+            _find_quoted_texts(text), notes=((1, f"does not read as TOML ({fault})"),)
+        )
     reached = (0, 1)  # values are mostly requested in their order in the file
 
     def line_of(value: str) -> int:

@@ -39,7 +39,7 @@ def find_data_root(command: SimpleCommand, line: ShellLine, here: Path) -> str:
             root
             for word in targets
             for folder in ([""] if word.text.startswith("/") else folders)
-            if (root := _reached_root(word.text, folder, above=above and word is not into))
+            if (root := _find_reached_root(word.text, folder, above=above and word is not into))
         ),
         "",
     )
@@ -63,7 +63,11 @@ def find_written_root(target: Word, line: ShellLine, here: Path) -> str:
         return _MOUNTPOINT
     folders = [""] if target.text.startswith("/") else [str(here), *_folders(line)]
     return next(
-        (root for folder in folders if (root := _reached_root(target.text, folder, above=False))),
+        (
+            root
+            for folder in folders
+            if (root := _find_reached_root(target.text, folder, above=False))
+        ),
         "",
     )
 
@@ -98,7 +102,7 @@ def find_removed_words(command: SimpleCommand, line: ShellLine) -> Sequence[Word
     return operands
 
 
-def _reached_root(text: str, folder: str, *, above: bool) -> str:
+def _find_reached_root(text: str, folder: str, *, above: bool) -> str:
     """Return the data folder that a path lies in, or above.
 
     Args:

@@ -161,7 +161,7 @@ def find(path: str, text: str, found: FileSnippets, *, unattended: bool = False)
                 left_out += _count_left(snippet, row)
                 break
             line = snippet.at(row)
-            one = _finding(path, line, destructive, snippet, unattended=unattended)
+            one = _make_finding(path, line, destructive, snippet, unattended=unattended)
             if not is_allowed(lines, line) and not any(
                 _is_warning(around, destructive, one) for around in snippet.surroundings
             ):
@@ -224,12 +224,12 @@ def _guess_in_text(part: str) -> Iterator[_DestructiveCommand]:
                 asked = tuple(w.text for w in words[at + 1 :])
                 doubt = "if this line, which does not read as shell, is run"
                 yield _DestructiveCommand(
-                    tuple(words[at:]), _whole(program, asked), found, frozenset(), doubt
+                    tuple(words[at:]), _spell_out(program, asked), found, frozenset(), doubt
                 )
                 return
 
 
-def _whole(program: str, asked: Sequence[str]) -> tuple[str, ...]:
+def _spell_out(program: str, asked: Sequence[str]) -> tuple[str, ...]:
     return ("compose", *asked) if docker_name(program) == "docker-compose" else tuple(asked)
 
 
@@ -285,7 +285,7 @@ def _read_command(
         if found is None or found.kind in SOFT or (own is not None and not found.own.skip_backup):
             return  # it is already guarded through safe-compose
         yield _DestructiveCommand(
-            typed, _whole(program, [w.text for w in asked]), found, command.via, doubt
+            typed, _spell_out(program, [w.text for w in asked]), found, command.via, doubt
         )
 
 
@@ -389,7 +389,7 @@ def _split(text: str) -> list[str]:
 # -- commands -> findings --------------------------------------------------------------------------
 
 
-def _finding(
+def _make_finding(
     path: str, line: int, destructive: _DestructiveCommand, snippet: Snippet, *, unattended: bool
 ) -> Finding:
     kind = destructive.invocation.kind

@@ -66,8 +66,12 @@ def _add_warning(path: str, text: str, block: tuple[int, int]) -> str | None:
     for less in (0, 4):  # indentation comes from a list, or makes the line code in it
         after = _insert(text, block, words, less)
         now = _findings(path, after)
-        gone = Counter(_what(f) for f in before) - Counter(_what(f) for f in now)
-        more = Counter(_what(f) for f in now) - Counter(_what(f) for f in before)
+        gone = Counter(_describe_change(f) for f in before) - Counter(
+            _describe_change(f) for f in now
+        )
+        more = Counter(_describe_change(f) for f in now) - Counter(
+            _describe_change(f) for f in before
+        )
         lost = Counter(outline(_plain(text))) - Counter(outline(_plain(after)))
         if gone and not more and not lost:
             return after
@@ -104,7 +108,7 @@ def _insert(text: str, block: tuple[int, int], words: str, less: int) -> str:
     return "\n".join(lines)
 
 
-def _what(finding: Finding) -> tuple[str, str]:
+def _describe_change(finding: Finding) -> tuple[str, str]:
     return finding.kind, finding.command
 
 
@@ -114,7 +118,7 @@ def _plain(text: str) -> str:
 
 def _sentences(findings: Sequence[Finding]) -> list[str]:
     sentences = []
-    for f in {_what(f): f for f in findings}.values():
+    for f in {_describe_change(f): f for f in findings}.values():
         keeps = f"{_code(f.keeps)} keeps the data; " if f.keeps else ""
         sentences.append(
             f"{_code(f.command)} {f.does} for good. {keeps}{_code(f.guarded)} makes a verified"

@@ -34,8 +34,8 @@ def find_changes(line: ShellLine) -> Iterator[Change]:
     """Yield the answers about everything in a line that changes the guard."""
     yield from _switches(line)
     for command in line.commands:
-        yield from _own_verbs(command)
-        yield from _changed_files(command)
+        yield from _find_own_verbs(command)
+        yield from _find_changed_files(command)
     for target in line.targets:
         yield from _change_of(target.text)
     if line.targets and any("SAFE_COMPOSE=off" in text for text in line.texts):
@@ -68,7 +68,7 @@ def _switches(line: ShellLine) -> Iterator[Change]:
             yield off
 
 
-def _own_verbs(command: SimpleCommand) -> Iterator[Change]:
+def _find_own_verbs(command: SimpleCommand) -> Iterator[Change]:
     words = [word.text for word in command.words]
     if command.program in ENGINES and _LIFTS.intersection(words):
         for word in words:
@@ -102,7 +102,7 @@ def _own_verbs(command: SimpleCommand) -> Iterator[Change]:
         )
 
 
-def _changed_files(command: SimpleCommand) -> Iterator[Change]:
+def _find_changed_files(command: SimpleCommand) -> Iterator[Change]:
     """Yield answers about settings and programs of ours that a command writes or removes."""
     program, words = command.program, [word.text for word in command.words[1:]]
     operands = [word for word in words if not word.startswith("-")]

@@ -80,7 +80,7 @@ def markdown(text: str) -> FileSnippets:
             r"<!--\s*safe-compose:\s*allow\b(?!-)", block.content
         ):
             continue
-        if block.kind == "row" and _marked_table(blocks, index):
+        if block.kind == "row" and _is_marked_table(blocks, index):
             continue
         read = _read_block(block)
         known.update(read.known)
@@ -158,7 +158,7 @@ def _codes(token: Token, first: int) -> Iterator[tuple[int, str]]:
             yield line, child.content
 
 
-def _marked_table(blocks: Sequence[_Block], index: int) -> bool:
+def _is_marked_table(blocks: Sequence[_Block], index: int) -> bool:
     while index and blocks[index].kind == "row":
         index -= 1
     return blocks[index].kind == "html" and bool(MARK.match(blocks[index].content.strip()))

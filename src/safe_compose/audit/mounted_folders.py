@@ -100,7 +100,7 @@ def _find_reached(command: SimpleCommand, line: ShellLine) -> Iterator[_Reached]
     )
     operands = [word for word in words if not word.text.startswith("-")]
     if program == "mv":
-        yield _Reached(MOVES, _without_destination(words))
+        yield _Reached(MOVES, _drop_destination(words))
     elif program in _CHANGERS:
         named = any(flag.startswith("--reference") for flag in flags)
         yield _Reached(CHANGES, (operands if named else operands[1:]) if recursive else ())
@@ -126,7 +126,7 @@ def _has_flag(flags: Sequence[str], letters: str, *longs: str) -> bool:
     )
 
 
-def _without_destination(words: Sequence[Word]) -> Sequence[Word]:
+def _drop_destination(words: Sequence[Word]) -> Sequence[Word]:
     """Return the operands of `mv` that are moved."""
     operands = [word for word in words if not word.text.startswith("-")]
     for index, word in enumerate(words[:-1]):

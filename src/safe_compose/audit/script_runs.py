@@ -190,7 +190,7 @@ class ScriptReader:
                 yield from self._of_command(command, folder)
         for run in line.runs:
             if run.path.sure and not run.command.via & {"container", "ssh"}:
-                arguments = _after(run.command.words, run.path)
+                arguments = _list_words_after(run.command.words, run.path)
                 yield from self._file(folders[-1], run.path.text, arguments, is_code=run.is_code)
         yield from self._hooks(line, here)
 
@@ -314,7 +314,7 @@ def _normalize(folder: Path, path: str) -> str:
     return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))  # noqa: PTH111, PTH118
 
 
-def _after(words: Sequence[Word], path: Word) -> Sequence[Word]:
+def _list_words_after(words: Sequence[Word], path: Word) -> Sequence[Word]:
     """Return the words after a script's path."""
     index = next((n for n, word in enumerate(words) if word.text == path.text), len(words))
     return words[index + 1 :]

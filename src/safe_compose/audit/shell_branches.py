@@ -18,13 +18,13 @@ def find_skipped(
 ) -> "list[tree_sitter.Node]":
     """Return the children of a node that are surely not run."""
     if node.type == "case_statement":
-        return _skipped_items(node, source, expand)
+        return _list_skipped_items(node, source, expand)
     if node.type == "if_statement":
-        return _skipped_branches(node, source, expand)
+        return _list_skipped_branches(node, source, expand)
     return []
 
 
-def _skipped_items(
+def _list_skipped_items(
     node: "tree_sitter.Node", source: ShellSource, expand: Expand
 ) -> "list[tree_sitter.Node]":
     value = node.child_by_field_name("value")
@@ -65,7 +65,7 @@ def _is_in_loop(node: "tree_sitter.Node") -> bool:
     return False
 
 
-def _skipped_branches(
+def _list_skipped_branches(
     node: "tree_sitter.Node", source: ShellSource, expand: Expand
 ) -> "list[tree_sitter.Node]":
     names = [child.type for child in node.children]

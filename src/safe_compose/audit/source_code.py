@@ -23,7 +23,7 @@ def python(text: str) -> FileSnippets:
             notes=((getattr(fault, "lineno", None) or 1, "does not read as Python"),)
         )
     snippets = []
-    names = _named_values(tree)
+    names = _find_named_values(tree)
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not node.args:
             continue
@@ -50,7 +50,7 @@ def python(text: str) -> FileSnippets:
 _Value = str | list[str] | None
 
 
-def _named_values(tree: ast.AST) -> dict[str, _Value]:
+def _find_named_values(tree: ast.AST) -> dict[str, _Value]:
     """Return the names that are given a literal text or list, with the last one of each."""
     names: dict[str, _Value] = {}
     for node in ast.walk(tree):

@@ -86,10 +86,10 @@ class FileTree:
 
     def _list(self, given: str) -> list[str]:
         if given not in self._listed:
-            self._listed[given] = list(self._below(given))
+            self._listed[given] = list(self._walk_below(given))
         return self._listed[given]
 
-    def _below(self, given: str) -> Iterator[str]:
+    def _walk_below(self, given: str) -> Iterator[str]:
         if Path(given).is_file():
             # a link that a person names is followed
             yield os.path.realpath(given) if Path(given).is_symlink() else given

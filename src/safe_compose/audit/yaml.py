@@ -101,7 +101,7 @@ class _YamlReader:
                 if name in _ARGV_KEYS and isinstance(value, SequenceNode | ScalarNode):
                     lists[name] = value
             self._walk(value, name)
-        self._together(lists, image)
+        self._read_together(lists, image)
         self.snippets += _of_module(node)
 
     def _take(self, node: Node, name: str) -> None:
@@ -131,7 +131,7 @@ class _YamlReader:
                 Snippet(argv=(*before, *texts), rows=(*(lines[0] for _ in before), *lines))
             )
 
-    def _together(self, lists: dict[str, Node], image: str) -> None:
+    def _read_together(self, lists: dict[str, Node], image: str) -> None:
         """Read the command that several keys of one container form.
 
         These are `entrypoint` and `command`, or `command` and `args`; an image of docker's client

@@ -188,7 +188,7 @@ def _tell_forgetting(
             moments.cell(j.backup.created, none="unknown"),
             tables.size_cell(j.backup.bytes),
             Cell("stays", style=GOOD) if j.stays else Cell("GOES", style=BAD),
-            _why_cell("; ".join((*j.why, *j.held)), shorten),
+            _make_why_cell("; ".join((*j.why, *j.held)), shorten),
         ]
         for j in forgetting.judged
     ]
@@ -200,7 +200,7 @@ def _tell_forgetting(
         tables.print_summary(f"{rules}{go} ({format_size(forgetting.bytes)})")
 
 
-def _why_cell(why: str, shorten: Callable[[str], str]) -> Cell:
+def _make_why_cell(why: str, shorten: Callable[[str], str]) -> Cell:
     return Cell(rewrite_stamps(shorten_in(why, shorten)), why)
 
 

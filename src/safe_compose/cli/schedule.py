@@ -69,7 +69,7 @@ def install_schedule(
     as_json: AsJson = False,
 ) -> None:
     """Write and start the systemd units of a daily backup."""
-    with _open_to_schedule(project, files, at) as (workspace, job):
+    with _opening_to_schedule(project, files, at) as (workspace, job):
         units = folder or systemd.find_folder(os.environ)
         _install_schedule(workspace, job, units, yes=yes, dry_run=dry_run, as_json=as_json)
 
@@ -82,7 +82,7 @@ def print_cron(
     as_json: AsJson = False,
 ) -> None:
     """Print the lines for a crontab that back up a project daily."""
-    with _open_to_schedule(project, files, at) as (_, job):
+    with _opening_to_schedule(project, files, at) as (_, job):
         _tell_cron(job, as_json=as_json)
 
 
@@ -118,7 +118,7 @@ def remove_schedule(
 
 
 @contextmanager
-def _open_to_schedule(
+def _opening_to_schedule(
     project: str | None, files: Sequence[str] | None, at: Sequence[str] | None
 ) -> Iterator[tuple[Workspace, systemd.Job]]:
     """Open the workspace of a project, with the job that backs it up; report what that omits."""

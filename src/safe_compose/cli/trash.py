@@ -63,7 +63,7 @@ def list_trash(
     as_json: AsJson = False,
 ) -> None:
     """List what is in the trash."""
-    with _open(recovering=False) as workspace:
+    with _opening(recovering=False) as workspace:
         chosen = _narrow(_choose(workspace, ids), project, volumes or (), required=False)
         narrowed = bool((project or volumes) and not ids)
         _tell_trash(workspace, chosen, utc=utc, as_json=as_json, narrowed=narrowed)
@@ -84,10 +84,11 @@ def restore_from_trash(
         raise UsageError(
             "trash restore needs an id, --volume or --project", next_step="safe-compose trash list"
         )
-    with _open(recovering=not dry_run) as workspace:
+    with _opening(recovering=not dry_run) as workspace:
         chosen = _narrow(_choose(workspace, ids), project, volumes or (), required=True)
         if not (ids or volumes):
-            chosen = [item for item in chosen if trash.is_own(workspace.journal, item)]
+            own = trash.Trash(workspace.engine, workspace.journal)
+            chosen = [item for item in chosen if own.is_own(item)]
         answer = GivenAnswer(confirm, not non_interactive, dry_run)
         tell_restored("restored", _restore(workspace, chosen, answer), as_json=as_json)
 
@@ -112,12 +113,13 @@ def empty_trash(
     if expired and ids:
         raise UsageError("--expired goes without ids")
     check_wait(wait)
-    with _open(recovering=not dry_run) as workspace:
+    with _opening(recovering=not dry_run) as workspace:
         chosen = _narrow(_choose(workspace, ids), project, volumes or (), required=True)
         doomed = [item for item in chosen if not expired or item.has_expired(read_clock())]
+        own = trash.Trash(workspace.engine, workspace.journal)
         if ids or volumes:
-            trash.require_own(workspace.journal, doomed)
-        doomed = [item for item in doomed if trash.is_own(workspace.journal, item)]
+            own.require_own(doomed)
+        doomed = [item for item in doomed if own.is_own(item)]
         if not as_json:
             _tell_trash(workspace, doomed, utc=utc)
         if doomed and not dry_run:
@@ -129,7 +131,7 @@ def empty_trash(
 
 
 @contextmanager
-def _open(*, recovering: bool) -> Iterator[Workspace]:
+def _opening(*, recovering: bool) -> Iterator[Workspace]:
     """Open the workspace of this folder; `recovering` finishes or reverts what was cut off."""
     workspace = open_workspace(make_down(None, None))
     with closing(workspace.engine):
@@ -145,7 +147,9 @@ def _open(*, recovering: bool) -> Iterator[Workspace]:
 
 def _choose(workspace: Workspace, ids: Sequence[str] | None) -> Sequence[trash.TrashItem]:
     """Return the named items; where none is named, all of them."""
-    return trash.find(workspace.engine, ids) if ids else trash.list_items(workspace.engine)
+    if ids:
+        return trash.Trash(workspace.engine, workspace.journal).find(ids)
+    return trash.list_items(workspace.engine)
 
 
 def _narrow(
@@ -184,11 +188,12 @@ def _restore(
     Raises:
         UsageError: They are of several projects, or two are of one volume.
     """
-    trash.require_own(workspace.journal, chosen)
+    own = trash.Trash(workspace.engine, workspace.journal)
+    own.require_own(chosen)
     names = {item.record.name: item for item in chosen}
     if len(names) != len(chosen) or len({item.project for item in chosen}) != 1:
         raise UsageError("trash restore takes items of one project, and of each volume one")
-    backup = trash.make_backup(workspace.engine, chosen)
+    backup = own.make_backup(chosen)
     return restore_undo.restore(workspace, backup, RestoreChoice(trash=names), answer)
 
 

@@ -80,7 +80,7 @@ def verify(
                 _tell_reading(reading, shorten)
         write(operations_forget.format_junit(readings))
     if as_json:
-        print_json({"results": [_reading_shape(reading) for reading in readings]})
+        print_json({"results": [_make_shape(reading) for reading in readings]})
     _require_verified(readings)
 
 
@@ -106,7 +106,7 @@ def _tell_reading(
     )
 
 
-def _reading_shape(reading: operations_forget.ReverificationResult) -> dict[str, Any]:
+def _make_shape(reading: operations_forget.ReverificationResult) -> dict[str, Any]:
     listed = reading.listed
     return {
         "id": listed.id,

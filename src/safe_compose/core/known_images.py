@@ -336,7 +336,7 @@ def parse_image_name(reference: str) -> tuple[str, ...]:
     return tuple(parts[-2:])
 
 
-def _same_image(name: tuple[str, ...], known: str) -> bool:
+def _is_same_image(name: tuple[str, ...], known: str) -> bool:
     if known.endswith("/*"):
         return len(name) == 2 and name[0] == known[:-2]
     if "/" in known:
@@ -346,7 +346,7 @@ def _same_image(name: tuple[str, ...], known: str) -> bool:
     return bool(name) and name[-1] == known
 
 
-def _within(path: str, folder: str) -> bool:
+def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -365,7 +365,7 @@ def claim_of_rows(rows: Iterable[KnownImage], use: VolumeUse) -> Claim | None:
     found: dict[int, list[Claim]] = {}
     for row in rows:
         depth = _depth_of(path, row, use.pgdata)
-        if depth is not None and any(_same_image(name, known) for known in row.images):
+        if depth is not None and any(_is_same_image(name, known) for known in row.images):
             why = f"image {use.image} mounts it at {row.what}"
             claim = Claim(row.tier, row.kind, why, from_image=True, looks=row.looks)
             found.setdefault(depth, []).append(claim)
@@ -384,14 +384,14 @@ def _depth_of(path: str, row: KnownImage, pgdata: str) -> int | None:
     )
     if depths := [len(place) for place in places if _is_at(path, place)]:
         return max(depths)
-    above = row.tier is _C and path != "/" and any(_within(place, path) for place in places)
+    above = row.tier is _C and path != "/" and any(_is_within(place, path) for place in places)
     return 0 if above else None
 
 
 def _is_at(path: str, place: str) -> bool:
     if place.endswith("/*"):
         return path.startswith(place[:-1])
-    return _within(path, place)
+    return _is_within(path, place)
 
 
 def _keeps_elsewhere(path: str, pgdata: str) -> bool:
@@ -400,16 +400,18 @@ def _keeps_elsewhere(path: str, pgdata: str) -> bool:
     docker then made the volume for a VOLUME line of the image, and its content decides.
     """
     data = normpath(pgdata)
-    return bool(pgdata) and not _within(path, data) and not _within(data, path)
+    return bool(pgdata) and not _is_within(path, data) and not _is_within(data, path)
 
 
 def claim_of_path(use: VolumeUse) -> Claim | None:
     """Return the claim of a mount by its path, or None for an unknown path."""
     path = normpath(use.destination)
-    if use.pgdata and (_within(path, normpath(use.pgdata)) or _within(normpath(use.pgdata), path)):
+    if use.pgdata and (
+        _is_within(path, normpath(use.pgdata)) or _is_within(normpath(use.pgdata), path)
+    ):
         return Claim(_C, "postgres", f"{use.image} keeps PGDATA in it")
     for folder, kind in _DATABASE_PATHS:
-        if _within(path, folder) and not (
+        if _is_within(path, folder) and not (
             kind == "postgres" and _keeps_elsewhere(path, use.pgdata)
         ):
             return Claim(_C, kind, f"mounted at {path}, where {kind} keeps its data")
@@ -418,9 +420,9 @@ def claim_of_path(use: VolumeUse) -> Claim | None:
     if file_words := sorted(words & _FILE_WORDS):
         return Claim(_C, "files", f"mounted at {path} of image {use.image}: {file_words[0]}")
     for folder, kind in _PASSING_PATHS:
-        if kind == "logs" and _within(path, folder) and (kept := sorted(words & _KEPT_LOGS)):
+        if kind == "logs" and _is_within(path, folder) and (kept := sorted(words & _KEPT_LOGS)):
             return Claim(_I, kind, f"mounted at {path}: logs that are kept ({kept[0]})")
-        if _within(path, folder):
+        if _is_within(path, folder):
             return Claim(_D, kind, f"mounted at {path}: {kind}", looks=(ROOT,))
     if path in _PASSING_EXACTLY:
         return Claim(

@@ -52,15 +52,15 @@ def find_suspects(observed: Observed, exists: Callable[[str], bool]) -> list[Sus
             continue
         key = volume.labels.get(VOLUME_LABEL, "")
         if volume.project == project.name:
-            found += _renamed_key(volume, key, project.volumes, observed)
+            found += _suspect_renamed_key(volume, key, project.volumes, observed)
         elif volume.project and (
             declared := next((d for d in project.volumes if d.key == key and not d.external), None)
         ):
-            found += _renamed_project(volume, declared, observed, exists)
+            found += _suspect_renamed_project(volume, declared, observed, exists)
     return found
 
 
-def _renamed_key(
+def _suspect_renamed_key(
     volume: Volume, key: str, declared: Sequence[DeclaredVolume], observed: Observed
 ) -> list[Suspect]:
     """Return the suspicion that a volume of this project had another key.
@@ -74,7 +74,7 @@ def _renamed_key(
     return [Suspect(volume.name, d.name, why, False) for d in likeliest]
 
 
-def _renamed_project(
+def _suspect_renamed_project(
     volume: Volume, declared: DeclaredVolume, observed: Observed, exists: Callable[[str], bool]
 ) -> list[Suspect]:
     """Return the suspicion that a volume of another project with the same key is meant.

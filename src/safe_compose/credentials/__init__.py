@@ -12,7 +12,7 @@ from safe_compose.credentials.account import (
     environment,
     kind_of,
     list_declared,
-    mounted_files,
+    list_mounted_files,
     serves,
 )
 from safe_compose.credentials.rewrite import CredentialFile, FileEdit
@@ -43,7 +43,7 @@ __all__ = [
     "is_stale",
     "kind_of",
     "list_declared",
-    "mounted_files",
+    "list_mounted_files",
     "own_names",
     "serves",
     "survey",

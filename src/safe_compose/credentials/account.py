@@ -218,10 +218,12 @@ def hosts(model: Mapping[str, Any], server: str) -> frozenset[str]:
 
 def find_file(model: Mapping[str, Any], service: str, inside: str) -> str | None:
     """Return the file of this machine that is mounted at a path of a service, or None."""
-    return next((file for file, place in mounted_files(model, service) if place == inside), None)
+    return next(
+        (file for file, place in list_mounted_files(model, service) if place == inside), None
+    )
 
 
-def mounted_files(model: Mapping[str, Any], service: str) -> Iterator[tuple[str, str]]:
+def list_mounted_files(model: Mapping[str, Any], service: str) -> Iterator[tuple[str, str]]:
     """Yield (file on this machine, path inside) of a service's secrets, configs and bind mounts."""
     body = services(model).get(service) or {}
     for kind, folder in (("secrets", "/run/secrets"), ("configs", "")):

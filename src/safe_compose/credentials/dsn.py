@@ -74,7 +74,7 @@ def find_passwords(text: str, known: str = "") -> list[Password]:
     if not found:
         found = _of_pairs(text) or _of_words(text)
     apart = [f for f in found if not any(f.start < r.end and r.start < f.end for r in raw)]
-    return sorted([*raw, *(f for f in apart if not _within_url_of(f, raw, text))])
+    return sorted([*raw, *(f for f in apart if not _is_within_url_of(f, raw, text))])
 
 
 _URL_BREAKS = re.compile(r"[@/?#%\[\]\s\"<>\\^`{|}]")
@@ -154,7 +154,7 @@ def _raw_at(m: "re.Match[str]", form: str, user: str | None, host: str | None) -
     )
 
 
-def _within_url_of(found: Password, raw: Sequence[Password], text: str) -> bool:
+def _is_within_url_of(found: Password, raw: Sequence[Password], text: str) -> bool:
     """Return whether a match exists only because a raw password ends a URL too early.
 
     Then no whitespace is between the two.

@@ -17,7 +17,7 @@ from safe_compose.credentials.account import (
     ModelString,
     environment,
     kind_of,
-    mounted_files,
+    list_mounted_files,
     serves,
     services,
     strings,
@@ -88,7 +88,7 @@ def survey(
     made = tuple(edit for edit in edits if edit is not None)
     takers = _takers(model, search, [e.source.path for e in made])
     refusals += _find_exported(sources, search, exported, leave)
-    refusals += _unencoded(model, search, pen, new)
+    refusals += _explain_unencoded(model, search, pen, new)
     refusals += _databases_of_their_own(model, account)
     refusals += _find_shared(model, raw, account, own, leave)
     if not made and not account.password:
@@ -109,7 +109,9 @@ def survey(
     )
 
 
-def _unencoded(model: Mapping[str, Any], search: Search, pen: Rewriter, new: str) -> Iterator[str]:
+def _explain_unencoded(
+    model: Mapping[str, Any], search: Search, pen: Rewriter, new: str
+) -> Iterator[str]:
     """Yield why a password cannot be used that compose itself puts into connection strings."""
     composed = [
         s
@@ -189,7 +191,7 @@ def _takers(
             found.setdefault(s.path[0], []).append(".".join(s.path[1:]))
     for service in services(model):
         found.setdefault(service, []).extend(
-            file for file, _ in mounted_files(model, service) if file in files
+            file for file, _ in list_mounted_files(model, service) if file in files
         )
     return {service: tuple(places) for service, places in found.items() if places}
 

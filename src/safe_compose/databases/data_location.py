@@ -30,7 +30,7 @@ class DataLocation:
         )
 
 
-def recorded_location(record: VolumeRecord, image: str) -> DataLocation:
+def read_location(record: VolumeRecord, image: str) -> DataLocation:
     """Return the recorded mount of the data directory, and the image of its container.
 
     If several containers had the data directory there, `image` is preferred.

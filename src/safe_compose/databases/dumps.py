@@ -43,7 +43,7 @@ Scanning = TypeVar("Scanning", bound=DumpScanner)
 
 
 @contextmanager
-def dump_folder(
+def making_dump_folder(
     server: DumpedServer, volume: str, into: Path, stage: str = "dump"
 ) -> Iterator[Path]:
     """Make the folder of a volume's dump for a block, and flush it to the disk at the block's end.

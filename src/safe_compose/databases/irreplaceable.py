@@ -327,12 +327,14 @@ def _blocks(volume: _InspectedVolume, base: str) -> str | None:
         newest = (volume.stat(at + name) for name in ("wal", "chunks_head"))
         later = [_milliseconds(entry.changed) for entry in newest if entry is not None]
     spans = [
-        _span([*times, *later]) for times in ([made_at(name) for name in blocks], covered) if times
+        _span([*times, *later])
+        for times in ([read_ulid_time(name) for name in blocks], covered)
+        if times
     ]
     return _history("samples", max(spans) // _DAY_MS)
 
 
-def made_at(ulid: str) -> int:
+def read_ulid_time(ulid: str) -> int:
     """Return the time in the first ten characters of a ULID, in milliseconds since 1970."""
     number = 0
     for character in ulid[:10]:

@@ -4,25 +4,24 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact
-from safe_compose.core.observed import Location, describe_location
+from safe_compose.core.observed import describe_location
 from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.databases.protocol import OwnFiles
-from safe_compose.engine import Engine, HelperFailed, NoOwnImage
+from safe_compose.engine import HelperFailed, NoOwnImage
 from safe_compose.engine.helper_image import READS
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive
+from safe_compose.volumes.engine_volume import CHANGED, EngineVolume
 from safe_compose.volumes.gzip_stream import read_blocks, show_nothing
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 from safe_compose.volumes.tar import BadTar, Member, read_list
-from safe_compose.volumes.volume_files import CHANGED
 
 _SHOWN = 3
 _LEFT_BY_FILE_SYSTEMS = "lost+found"
 
 
 def keep(
-    engine: Engine,
-    volume: Location,
+    volume: EngineVolume,
     owned: OwnFiles,
     into: Path,
     progress: Callable[[int], None] = show_nothing,
@@ -32,7 +31,6 @@ def keep(
     """Archive what a volume holds besides a database that was just dumped.
 
     Args:
-        engine: The engine.
         volume: The volume.
         owned: The parts of the volume that are the database's own.
         into: The folder of the backup.
@@ -47,7 +45,7 @@ def keep(
         OperationFailed: The other files cannot be archived: the dump alone would not be a backup of
             the volume.
     """
-    notes = () if copied is None else _tell_foreign(engine, volume, owned, copied)
+    notes = () if copied is None else _tell_foreign(volume, owned, copied)
     if "." in owned.folders:
         return (), notes
     step = f"stop its services, then: safe-compose backup --volume {shell_quote(volume.name)}"
@@ -60,12 +58,10 @@ def keep(
             next_step=step,
         )
     try:
-        names = list(_find_others(engine, volume, owned))
+        names = list(_find_others(volume, owned))
         if not names:
             return (), notes
-        artifacts = archive.archive_others(
-            engine, volume, owned.folders, into=into, progress=progress
-        )
+        artifacts = archive.archive_others(volume, owned.folders, into=into, progress=progress)
     except NoOwnImage as fault:
         raise OperationFailed(
             f"{describe_location(volume.name)}:"
@@ -81,7 +77,7 @@ def keep(
 
 
 def _tell_foreign(
-    engine: Engine, volume: Location, owned: OwnFiles, copied: Collection[str]
+    volume: EngineVolume, owned: OwnFiles, copied: Collection[str]
 ) -> tuple[str, ...]:
     """Return a note about the files in a data directory that no server creates, if there are any.
 
@@ -94,7 +90,7 @@ def _tell_foreign(
     found: list[str] = []
     count = 0
     try:
-        for member in _members(engine, volume):
+        for member in _members(volume):
             path = member.path.decode("utf-8", "surrogateescape")
             below = path.removeprefix(inside)
             if member.type in "ds" or not path.startswith(inside) or owned.known.fullmatch(below):
@@ -118,7 +114,7 @@ def _can_be_covered(path: str) -> bool:
     return not set(path) & set(':,\n"')
 
 
-def _find_others(engine: Engine, volume: Location, owned: OwnFiles) -> Iterator[str]:
+def _find_others(volume: EngineVolume, owned: OwnFiles) -> Iterator[str]:
     """Yield some paths that are neither the database's nor a folder above it.
 
     Raises:
@@ -132,21 +128,21 @@ def _find_others(engine: Engine, volume: Location, owned: OwnFiles) -> Iterator[
     known = {*above, *owned.folders, *owned.files, _LEFT_BY_FILE_SYSTEMS}
     covers = tuple(f"{MOUNT}/{path}" for path in owned.folders)
     found: list[str] = []
-    for member in _members(engine, volume, covers):
+    for member in _members(volume, covers):
         path = member.path.decode("utf-8", "surrogateescape")
         if path and path not in known and len(found) < _SHOWN and not _is_passing(member):
             found.append(path)
     yield from found
 
 
-def _members(engine: Engine, volume: Location, covers: tuple[str, ...] = ()) -> Iterator[Member]:
+def _members(volume: EngineVolume, covers: tuple[str, ...] = ()) -> Iterator[Member]:
     """Yield the entries of a volume, which may change meanwhile.
 
     Raises:
         OperationFailed: The volume cannot be listed.
         NoOwnImage: Our helper program does not run on this engine.
     """
-    helper = engine.helpers.own(
+    helper = volume.engine.helpers.own(
         "list",
         MOUNT,
         volumes=((volume.name, MOUNT, True),),
@@ -154,7 +150,7 @@ def _members(engine: Engine, volume: Location, covers: tuple[str, ...] = ()) -> 
         capabilities=READS,
     )
     try:
-        with engine.helpers.stream(helper) as opened:
+        with volume.engine.helpers.stream(helper) as opened:
             yield from read_list(read_blocks(opened.stdout))
     except BadTar as error:
         raise OperationFailed(

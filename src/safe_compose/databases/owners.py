@@ -20,24 +20,24 @@ from safe_compose.core.owners import (
     make_file_commands,
     parse_owner,
 )
-from safe_compose.databases.protocol import FILE_LIMIT
-from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.databases.data_location import DataLocation
+from safe_compose.databases.engine_container import EngineContainer
+from safe_compose.engine import Helper, HelperFailed
 from safe_compose.engine.helper_image import CHANGES
+from safe_compose.engine.values import Image
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes import volume_files
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 
 UNKNOWN = (
     "who owns its data directory could not be found out: made again from the dump it belongs to the"
     " image's own user"
 )
-_SECONDS = 60.0
 
 
 def record(
-    engine: Engine,
-    container: str,
-    volume: str | None,
+    at: EngineContainer,
+    volume: EngineVolume | None,
     directory: str,
     inside: str,
     file: str,
@@ -49,9 +49,8 @@ def record(
     They are read in the server's container, or else by our own helper program.
 
     Args:
-        engine: The engine of the container.
-        container: The id of the running container.
-        volume: The name of its volume; None if the data is in a folder of the host.
+        at: The running container.
+        volume: Its volume; None if the data is in a folder of the host.
         directory: The data directory in the container.
         inside: The data directory relative to the volume's root; `.` is the root itself.
         file: The name of a file, or a folder, of the server's own in the data directory.
@@ -61,21 +60,18 @@ def record(
     folders = list_folders_to(inside)
     data = PurePosixPath(directory)
     above = [str(folder) for folder in reversed((data, *data.parents)[: len(folders)])]
-    argv = ("stat", "-L", "-c", "%u %g %a", *above, str(data / file))
     if part and volume is not None:
         return _as_detail(
-            _stat_paths(engine, volume, [*folders, str(PurePosixPath(inside, file))]), folders
+            _stat_paths(volume, [*folders, str(PurePosixPath(inside, file))]), folders
         )
     try:
-        output = engine.helpers.execute(container, argv, timeout=_SECONDS, limit=FILE_LIMIT).decode(
-            "ascii", "replace"
-        )
-        found = [parse_owner(line) for line in output.splitlines()]
+        output = at.execute("stat", "-L", "-c", "%u %g %a", *above, str(data / file))
+        found = [parse_owner(line) for line in output.decode("ascii", "replace").splitlines()]
     except (HelperFailed, ValueError):
         found = (
             []
             if volume is None
-            else _stat_paths(engine, volume, [*folders, str(PurePosixPath(inside, file))])
+            else _stat_paths(volume, [*folders, str(PurePosixPath(inside, file))])
         )
     return _as_detail(found, folders)
 
@@ -87,10 +83,10 @@ def _as_detail(found: Sequence[Owner], paths: Sequence[str]) -> dict[str, str]:
     return {FOLDERS: json.dumps(folders), FILES: f"{last.uid} {last.gid} {last.mode:o}"}
 
 
-def _stat_paths(engine: Engine, volume: str, paths: list[str]) -> list[Owner]:
+def _stat_paths(volume: EngineVolume, paths: list[str]) -> list[Owner]:
     """Return the owners as our own helper program sees them; empty if it does not run."""
     try:
-        found = volume_files.look(engine, volume, paths)
+        found = volume.look(paths)
     except OperationFailed:
         return []
     return [
@@ -100,22 +96,33 @@ def _stat_paths(engine: Engine, volume: str, paths: list[str]) -> list[Owner]:
     ]
 
 
-def make_subpath(engine: Engine, volume: str, subpath: str) -> None:
+def make_subpath(volume: EngineVolume, subpath: str) -> None:
     """Make the folder of a volume that docker is to mount: unlike a volume's root it must exist.
 
     Raises:
         OperationFailed: The folder cannot be made.
     """
-    if not volume_files.is_there(engine, volume, subpath):
+    if not volume.is_there(subpath):
         make_folders(
-            engine,
             volume,
             Owners(tuple(Owner(0, 0, 0o755) for _ in list_folders_to(subpath)), Owner(0, 0, 0o644)),
             subpath,
         )
 
 
-def make_folders(engine: Engine, volume: str, owners: Owners, inside: str) -> None:
+def make_mounted_folders(volume: EngineVolume, place: DataLocation, image: Image | None) -> None:
+    """Make what a new server of ours needs of a recorded location in an empty volume.
+
+    Docker mounts no subpath that is missing, and a server that does not run as root could create
+    its data directory nowhere but in the volume's root.
+    """
+    if place.subpath:
+        make_subpath(volume, place.subpath)
+    if place.owners is not None and image is not None and not image.runs_as_root:
+        make_folders(volume, place.owners, place.inside)
+
+
+def make_folders(volume: EngineVolume, owners: Owners, inside: str) -> None:
     """Make the folders from a volume's root down to a data directory, with their recorded owners.
 
     Folders that exist get these owners and modes.
@@ -131,11 +138,11 @@ def make_folders(engine: Engine, volume: str, owners: Owners, inside: str) -> No
                 owner.mode,
             )
             made.addfile(member)
-    engine.archives.unpack(volume, iter([tar.getvalue()]))
+    volume.engine.archives.unpack(volume.name, iter([tar.getvalue()]))
 
 
 def restore_owners(
-    engine: Engine, image: str, volume: str, owners: Owners | None, inside: str, subject: str
+    volume: EngineVolume, image: str, owners: Owners | None, inside: str, subject: str
 ) -> None:
     """Give a data directory that a server of ours made and left to its recorded owner.
 
@@ -152,15 +159,15 @@ def restore_owners(
         helper = Helper(
             image=image,
             argv=argv,
-            volumes=((volume, MOUNT, False),),
+            volumes=((volume.name, MOUNT, False),),
             user="0:0",
             capabilities=capabilities,
         )
         try:
-            engine.helpers.run(helper)
+            volume.engine.helpers.run(helper)
         except HelperFailed as error:
             raise OperationFailed(
                 f"{describe_location(subject)}:"
                 f" give its files to their owner: {read_last_words(error)}"
             ) from error
-    make_folders(engine, volume, owners, inside)
+    make_folders(volume, owners, inside)

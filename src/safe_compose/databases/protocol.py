@@ -21,11 +21,10 @@ from safe_compose.core.backup import (
 from safe_compose.core.image_source import suggest_command_for_user
 from safe_compose.core.observed import Container, DeclaredMount, Mount, describe_location
 from safe_compose.core.text import shell_quote
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, StateChanged
-
-FILE_LIMIT = 1 << 20
-"""Largest size in bytes of a small file in a container: a setting, a password."""
+from safe_compose.volumes.engine_volume import EngineVolume
 
 
 class ServerUnreachable(OperationFailed):
@@ -91,7 +90,7 @@ def require_persistent(container: Container, mount: Mount | None, directory: str
     )
 
 
-def list_service_images(engine: Engine, volume: str) -> tuple[str, ...]:
+def list_service_images(volume: EngineVolume) -> tuple[str, ...]:
     """Return the ids of the images of the containers that have the volume, running or not.
 
     These images see its data anyway; no image but these and our own ever sees the volume.
@@ -100,17 +99,14 @@ def list_service_images(engine: Engine, volume: str) -> tuple[str, ...]:
     Raises:
         EngineUnavailable: The engine does not answer.
     """
-    users = [user for user in engine.docker.users(volume) if not user.is_marked_as_ours]
+    docker = volume.engine.docker
+    users = [user for user in docker.users(volume.name) if not user.is_marked_as_ours]
     return tuple(
-        dict.fromkeys(
-            user.image_id for user in users if engine.docker.image(user.image_id) is not None
-        )
+        dict.fromkeys(user.image_id for user in users if docker.image(user.image_id) is not None)
     )
 
 
-def read_statistics(
-    engine: Engine, record: VolumeRecord, image: str, volume: str
-) -> ServerStatistics:
+def read_statistics(volume: EngineVolume, record: VolumeRecord, image: str) -> ServerStatistics:
     """Return the statistics of a volume that can be rebuilt from a dump.
 
     The image must be at hand and the volume empty, except for the files that were archived with the
@@ -124,7 +120,7 @@ def read_statistics(
         raise OperationFailed(
             f"{describe_location(record.name)}: it cannot be made again from a dump: it has none"
         )
-    if not image or engine.docker.image(image) is None:
+    if not image or volume.engine.docker.image(image) is None:
         user = next((u for u in record.users if u.get("image")), {})
         named = f" ({user['image']})" if user else ""
         step = suggest_command_for_user(user, record.labels)
@@ -141,8 +137,8 @@ def read_statistics(
     if any(a.kind == "others" for a in record.artifacts):
         # What lies next to the database was restored a moment ago, into an empty volume.
         return record.statistics
-    if (names := engine.archives.list_root(volume)) is None or names:
-        raise StateChanged(f"volume {volume} is not empty; nothing was written into it")
+    if (names := volume.engine.archives.list_root(volume.name)) is None or names:
+        raise StateChanged(f"volume {volume.name} is not empty; nothing was written into it")
     return record.statistics
 
 
@@ -244,8 +240,7 @@ class Passwords(Protocol):
 
     def can_log_in(
         self,
-        engine: Engine,
-        container: Container,
+        at: EngineContainer,
         name: str,
         password: str,
         *,
@@ -297,10 +292,23 @@ class Dump(Protocol):
         """
 
 
+class Trial(Protocol):
+    """A test restore of the backup of one volume."""
+
+    def run(self) -> list[Evidence]:
+        """Test the restore and return the evidence.
+
+        Raises:
+            VerificationFailed: The backup does not restore.
+            TrialSkipped: No server can run on it for a reason that says nothing about the backup.
+            OperationFailed: The engine cannot run the test.
+        """
+
+
 class Summary(Protocol):
     """A function that describes the content of a running server."""
 
-    def __call__(self, engine: Engine, container: Container, *, timeout: float) -> str | None:
+    def __call__(self, at: EngineContainer, *, timeout: float) -> str | None:
         """Describe a server, as in `PostgreSQL 15.18, 3 databases, 41 tables, about 1.2 M rows`.
 
         The numbers are cheap to get. `timeout` is in seconds.
@@ -315,13 +323,13 @@ Progress = Callable[[int], None]
 PhysicalCopy = Callable[[Any, str, Path, Progress], Dump]
 """Copies the files of a running server, like `dump`. Raises CopyRefused too."""
 StoppedDump = Callable[
-    [Engine, Path, Sequence[Artifact], str, Stopped], tuple[Dump, dict[str, str]]
+    [EngineVolume, Path, Sequence[Artifact], Stopped], tuple[Dump, dict[str, str]]
 ]
 """Dumps a volume on which no server runs, from the archive just made of it; also returns a
 description of what served it.
 """
 UpgradedRecord = Callable[
-    [Engine, VolumeRecord, str, Iterable[Container], Iterable[DeclaredMount]], VolumeRecord | None
+    [EngineVolume, VolumeRecord, Iterable[Container], Iterable[DeclaredMount]], VolumeRecord | None
 ]
 """Returns the record as its dump has to be loaded, if the volume's server now has a newer major
 version. Raises Refused.
@@ -345,7 +353,7 @@ class Database:
     """Return whether the image of a container is one of a server of the kind."""
     serves: Callable[[Container, str], bool]
     """Return whether image and mounts are those of a server with its data in the named volume."""
-    server: Callable[[Engine, Container], Any]
+    server: Callable[[EngineContainer], Any]
     """Inspect the server in a running container. Raises ServerUnreachable, OperationFailed."""
     summary: Summary
     count: Callable[[Any], tuple[DatabaseStatistics, ...]]
@@ -354,7 +362,7 @@ class Database:
     """Dump and count everything in a server into `into/<slug of the volume>/`. Raises
     OperationFailed.
     """
-    settling: Callable[[Engine, Container], AbstractContextManager[Any]]
+    settling: Callable[[EngineContainer], AbstractContextManager[Any]]
     """Prepare a running server for its stop in a block: when the block begins, everything that the
     server holds is sure to be on its volume after the stop. Yields the argument for
     `inspect_shutdown`. If the block fails, the server continues as before.
@@ -363,7 +371,7 @@ class Database:
     """
     own_files: Callable[[Any], OwnFiles]
     """Return the parts of its volume that a server's dump stands for."""
-    inspect_shutdown: Callable[[Engine, str, Any], ShutdownState]
+    inspect_shutdown: Callable[[EngineVolume, Any], ShutdownState]
     """Inspect how an unused volume was left. The last argument is the server that was dumped from
     it, or what `settling` yielded, or None.
 
@@ -373,12 +381,11 @@ class Database:
     """Verify the dumps of one volume at levels L2 and L3, from the disk; other artifacts are
     ignored. Raises VerificationFailed.
     """
-    trial: Callable[[Engine, Path, VolumeRecord, str], list[Evidence]]
-    """Test the restore at level L4: into a scratch volume, started without a network, and counted.
-    Raises VerificationFailed; TrialSkipped if no server can run on it for a reason that says
-    nothing about the backup; OperationFailed.
+    trial: Callable[[Engine, Path, VolumeRecord, str], Trial]
+    """Describe the test restore of a volume at level L4: into a scratch volume, started without a
+    network, and counted. The last argument is the image of its server.
     """
-    rebuild: Callable[[Engine, Path, VolumeRecord, str, Progress], tuple[str, ...]]
+    rebuild: Callable[[EngineVolume, Path, VolumeRecord, Progress], tuple[str, ...]]
     """Rebuild the data from its dump in the existing empty volume, and stop its server properly.
     Returns what could not be restored besides the rows, in words.
 

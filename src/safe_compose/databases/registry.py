@@ -25,7 +25,7 @@ _POSTGRES = Database(
     own_files=postgres.own_files,
     inspect_shutdown=postgres.inspect_shutdown,
     verify_dump=postgres.verify_dump,
-    trial=postgres.trial,
+    trial=postgres.PostgresTrial,
     rebuild=postgres.rebuild,
     physical=postgres.copy,
     stopped=postgres.dump_stopped,
@@ -44,7 +44,7 @@ _MYSQL = Database(
     own_files=mysql.own_files,
     inspect_shutdown=mysql.inspect_shutdown,
     verify_dump=mysql.verify_dump,
-    trial=mysql.trial,
+    trial=mysql.MysqlTrial,
     rebuild=mysql.rebuild,
     passwords=mysql.password,
 )
@@ -59,7 +59,7 @@ _REDIS = Database(
     own_files=redis.own_files,
     inspect_shutdown=redis.inspect_shutdown,
     verify_dump=redis.verify_dump,
-    trial=redis.trial,
+    trial=redis.RedisTrial,
     rebuild=redis.rebuild,
     # The archive after a stop holds the same RDB, and the append-only file too.
     dumped_before_deletion=False,
@@ -109,19 +109,19 @@ def passwords_of(kind: str) -> Passwords:
     return found
 
 
-def physical_copy(kind: str) -> PhysicalCopy | None:
+def find_physical_copy(kind: str) -> PhysicalCopy | None:
     """Return the function that copies the files of a running server, or None."""
     found = DATABASES.get(kind)
     return found.physical if found is not None else None
 
 
-def stopped_dump(kind: str) -> StoppedDump | None:
+def find_stopped_dump(kind: str) -> StoppedDump | None:
     """Return the function that dumps an unused volume of a kind; None if it has none."""
     found = DATABASES.get(kind)
     return found.stopped if found is not None else None
 
 
-def upgraded_record(kind: str) -> UpgradedRecord | None:
+def find_upgraded_record(kind: str) -> UpgradedRecord | None:
     """Return the function that adapts a record to a newer major version, or None."""
     found = DATABASES.get(kind)
     return found.upgraded if found is not None else None
@@ -142,7 +142,7 @@ def is_restored_alone(kind: str) -> bool:
     return found is not None and found.settle_restore is not None
 
 
-def restored_alone() -> tuple[SettleRestore, Database]:
+def find_restored_alone() -> tuple[SettleRestore, Database]:
     """Return `settle_restore` and the entry of the one kind that can be restored alone."""
     return next((d.settle_restore, d) for d in DATABASES.values() if d.settle_restore is not None)
 
@@ -150,12 +150,12 @@ def restored_alone() -> tuple[SettleRestore, Database]:
 __all__ = [
     "DATABASES",
     "find_database",
+    "find_physical_copy",
+    "find_restored_alone",
+    "find_stopped_dump",
+    "find_upgraded_record",
     "has_passwords",
     "is_restored_alone",
     "may_hold_in_memory",
     "passwords_of",
-    "physical_copy",
-    "restored_alone",
-    "stopped_dump",
-    "upgraded_record",
 ]

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact, Evidence
-from safe_compose.engine import Engine, HelperFailed
+from safe_compose.databases.engine_container import EngineContainer
+from safe_compose.engine import HelperFailed
 from safe_compose.errors import VerificationFailed
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import check, make_damage_fault, make_evidence, pack, unpack
 from safe_compose.volumes.helper_program import MOUNT
 
@@ -26,7 +28,6 @@ LARGEST = 256 << 10
 MOST = 100
 _ALL = 32 << 20
 """Largest size in bytes of all of them."""
-_SECONDS = 60.0
 _WORDS = 12
 """Number of names in a note."""
 
@@ -147,9 +148,7 @@ def verify(folder: Path, artifacts: Iterable[Artifact]) -> list[Evidence]:
     return found
 
 
-def restore_files(
-    engine: Engine, folder: Path, artifacts: Sequence[Artifact], volume: str
-) -> list[str]:
+def restore_files(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]) -> list[str]:
     """Restore the stored files into a rebuilt data directory, and return their names.
 
     No server may run on it.
@@ -163,14 +162,12 @@ def restore_files(
         if artifact.kind == KIND and "names" in artifact.detail:
             files = _read(folder, artifact)
             owner = artifact.detail.get("owner") or "0 0 600"
-            put_files(engine, files, volume, artifact.detail.get("pgdata", "."), owner)
+            put_files(volume, files, artifact.detail.get("pgdata", "."), owner)
             names += sorted(files)
     return names
 
 
-def put_files(
-    engine: Engine, files: Mapping[str, bytes], volume: str, inside: str, owner: str
-) -> None:
+def put_files(volume: EngineVolume, files: Mapping[str, bytes], inside: str, owner: str) -> None:
     """Write small files into a data directory on which no server runs.
 
     `inside`: that directory relative to the volume's root. `owner`: `uid gid mode` of the files.
@@ -179,7 +176,7 @@ def put_files(
         OperationFailed: The volume cannot be written.
     """
     at = str(PurePosixPath(MOUNT.lstrip("/"), inside))
-    engine.archives.unpack(volume, iter([_tar(files, owner, at)]))
+    volume.engine.archives.unpack(volume.name, iter([_tar(files, owner, at)]))
 
 
 def read_files(folder: Path, artifacts: Iterable[Artifact]) -> dict[str, bytes]:
@@ -231,9 +228,7 @@ def _read(folder: Path, artifact: Artifact) -> dict[str, bytes]:
     return found
 
 
-def read_by_programs(
-    engine: Engine, container: str, directory: str, *tests: str
-) -> dict[str, bytes]:
+def read_by_programs(at: EngineContainer, directory: str, *tests: str) -> dict[str, bytes]:
     """Return the small files of a container's folder that match tests of `find`, by name.
 
     The result is empty if the image lacks these programs, or if the sizes and the content differ
@@ -241,7 +236,7 @@ def read_by_programs(
     """
     argv = ("find", directory, "-maxdepth", "1", "-type", "f", "-size", f"-{LARGEST >> 9}", *tests)
     try:
-        output = engine.helpers.execute(container, argv, timeout=_SECONDS, limit=LARGEST)
+        output = at.execute(*argv, limit=LARGEST)
         listed = output.decode("utf-8", "surrogateescape").splitlines()
         paths = sorted(
             path
@@ -250,11 +245,9 @@ def read_by_programs(
         )[:MOST]
         if not paths:
             return {}
-        measured = engine.helpers.execute(
-            container, ("stat", "-c", "%s", *paths), timeout=_SECONDS, limit=LARGEST
-        )
+        measured = at.execute("stat", "-c", "%s", *paths, limit=LARGEST)
         sizes = [int(n) for n in measured.split()]
-        content = engine.helpers.execute(container, ("cat", *paths), timeout=_SECONDS, limit=_ALL)
+        content = at.execute("cat", *paths, limit=_ALL)
     except (HelperFailed, ValueError):
         return {}
     if len(sizes) != len(paths) or sum(sizes) != len(content):

@@ -4,9 +4,10 @@ Image and mounts identify them if these leave no doubt; otherwise the servers ar
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from safe_compose.core.observed import ONEOFF_LABEL, Container, Observed, location_of
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Database
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
@@ -18,9 +19,22 @@ class RunningServer(NamedTuple):
 
     kind: str
     database: Database
-    container: Container
+    at: EngineContainer
     confirmed: bool = False
     """The server was asked where its data is, and confirmed the volume."""
+
+    @property
+    def container(self) -> Container:
+        """The container that it runs in."""
+        return self.at.container
+
+    def inspect(self) -> Any:
+        """Return the server, as `Database.server` does.
+
+        Raises:
+            ServerUnreachable, OperationFailed: See there.
+        """
+        return self.database.server(self.at)
 
 
 def find_servers(
@@ -34,7 +48,7 @@ def find_servers(
     well run something else. If none answers, image and mounts decide, the likeliest first.
     """
     found = sorted(
-        _candidates(observed, volume, kind),
+        _candidates(engine, observed, volume, kind),
         key=lambda s: (s.database is not DATABASES.get(kind), _is_oneoff(s)),
     )
     expected = tuple(s for s in found if s.database.serves(s.container, volume))
@@ -44,12 +58,14 @@ def find_servers(
         and not any(_has_several(s.container, volume) for s in found)
     ):
         return expected
-    asked = [(s, _volume_of(engine, s)) for s in found]
+    asked = [(s, _find_volume(s)) for s in found]
     confirmed = tuple(s._replace(confirmed=True) for s, place in asked if place == volume)
     return confirmed or tuple(s for s, place in asked if place is None and s in expected)
 
 
-def _candidates(observed: Observed, volume: str, kind: str) -> Iterator[RunningServer]:
+def _candidates(
+    engine: Engine, observed: Observed, volume: str, kind: str
+) -> Iterator[RunningServer]:
     for user in observed.users(volume):
         if user.state != "running":
             continue
@@ -58,7 +74,9 @@ def _candidates(observed: Observed, volume: str, kind: str) -> Iterator[RunningS
             if not any(database is known for known in seen) and database.is_server(user):
                 seen.append(database)
                 yield RunningServer(
-                    kind if DATABASES.get(kind) is database else name, database, user
+                    kind if DATABASES.get(kind) is database else name,
+                    database,
+                    EngineContainer(engine, user),
                 )
 
 
@@ -71,9 +89,9 @@ def _has_several(container: Container, location: str) -> bool:
     return sum(1 for m in container.mounts if m.type in kinds and not m.read_only) > 1
 
 
-def _volume_of(engine: Engine, serving: RunningServer) -> str | None:
+def _find_volume(serving: RunningServer) -> str | None:
     """Return the volume that a server reports for its data; None if it does not answer."""
     try:
-        return str(serving.database.server(engine, serving.container).volume)
+        return str(serving.inspect().volume)
     except OperationFailed:
         return None

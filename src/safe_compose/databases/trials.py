@@ -2,16 +2,22 @@
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from safe_compose.core.backup import DatabaseStatistics, ServerStatistics, VolumeRecord
+from safe_compose.core.backup import DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
 from safe_compose.core.observed import describe_location
 from safe_compose.core.quantities import count
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.databases.dumps import join_first
 from safe_compose.engine import Engine, HelperFailed
-from safe_compose.errors import OperationFailed, VerificationFailed
+from safe_compose.errors import OperationFailed, Refused, VerificationFailed
+from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.extraction import extract
+from safe_compose.volumes.gzip_stream import make_evidence
+from safe_compose.volumes.helper_program import read_last_words
 
 KILLED = (125, 126, 127, 137)
 """Exit codes that say nothing about a program: it was not started, or killed."""
@@ -25,33 +31,132 @@ class TrialSkipped(OperationFailed):
 
 
 @contextmanager
-def making_scratch_volume(engine: Engine) -> Iterator[str]:
+def making_scratch_volume(engine: Engine) -> Iterator[EngineVolume]:
     """Make an empty volume of ours for a block, and remove it afterwards."""
     name = f"safe-compose-trial-{engine.helpers.run_id}-{secrets.token_hex(4)}"
     engine.docker.create_volume(name, labels=engine.helpers.marks_for(name))
     try:
-        yield name
+        yield EngineVolume(engine, name)
     finally:
         engine.docker.remove_volume(name)
-
-
-def require_statistics(record: VolumeRecord) -> ServerStatistics:
-    """Return the statistics of a volume's backup.
-
-    Raises:
-        VerificationFailed: The backup has none.
-    """
-    if record.statistics is None:
-        raise VerificationFailed(
-            f"{describe_location(record.name)}: trial: nothing was counted when it was backed up"
-        )
-    return record.statistics
 
 
 def format_counts(databases: Sequence[DatabaseStatistics]) -> str:
     """Format counts, as in `3 tables, 4,711 rows`."""
     tables, rows = sum(len(d.tables) for d in databases), sum(d.rows for d in databases)
     return f"{count(tables, 'table')}, {count(rows, 'row')}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTrial:
+    """A test restore of one volume at level L4: in a scratch volume, served by its image, counted.
+
+    An archive is tested if there is one, otherwise the dump.
+    """
+
+    engine: Engine
+    folder: Path
+    """The folder of the backup."""
+    record: VolumeRecord
+    image: str
+
+    @property
+    def has_archive(self) -> bool:
+        """Whether the backup has an archive of the volume."""
+        return any(a.kind == "archive" for a in self.record.artifacts)
+
+    @property
+    def statistics(self) -> ServerStatistics:
+        """What was counted when the volume was backed up.
+
+        Raises:
+            VerificationFailed: Nothing was.
+        """
+        if self.record.statistics is None:
+            raise VerificationFailed(
+                f"{describe_location(self.record.name)}:"
+                f" trial: nothing was counted when it was backed up"
+            )
+        return self.record.statistics
+
+    def run(self) -> list[Evidence]:
+        """Test the restore and return the evidence; there is none if nothing was counted.
+
+        Raises:
+            VerificationFailed: The server does not start, or does not hold what was counted.
+            TrialSkipped, OperationFailed: The engine cannot run the test, which says nothing about
+                the backup.
+        """
+        if self.record.statistics is None:
+            return []
+        return [self.test_archive() if self.has_archive else self.test_dump()]
+
+    def test_archive(self) -> Evidence:
+        """Extract the archive, start a server on it and count its rows.
+
+        If there were writes after the dump, the counts are of the archive alone and are not
+        compared.
+
+        Raises:
+            VerificationFailed: The server does not start because of the data, or holds something
+                else.
+            TrialSkipped: The test cannot be run here.
+        """
+        raise NotImplementedError
+
+    def test_dump(self) -> Evidence:
+        """Load the dump into a fresh server and count its rows.
+
+        Raises:
+            VerificationFailed: The server holds something else.
+            TrialSkipped: The dump does not load by itself. That says nothing about it: it holds
+                every row that was counted.
+        """
+        raise NotImplementedError
+
+    @contextmanager
+    def extracting(self) -> Iterator[EngineVolume]:
+        """Extract the archive into a scratch volume for a block."""
+        with making_scratch_volume(self.engine) as volume:
+            extract(volume, self.folder, self.record.artifacts)
+            yield volume
+
+    @contextmanager
+    def counting(self, is_blamed: Callable[[HelperFailed], bool]) -> Iterator[None]:
+        """Count the tables of a restored archive in a block; `is_blamed` judges its failure.
+
+        Raises:
+            VerificationFailed: They cannot be counted, and the data is to blame.
+            TrialSkipped: They cannot be counted for another reason.
+        """
+        try:
+            yield
+        except HelperFailed as error:
+            raise (VerificationFailed if is_blamed(error) else TrialSkipped)(
+                f"{describe_location(self.record.name)}: trial: the tables cannot be counted:"
+                f" {read_last_words(error)}"
+            ) from error
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Load the dump in a block.
+
+        Raises:
+            TrialSkipped: The client failed, or the server is not empty.
+        """
+        try:
+            yield
+        except (OperationFailed, Refused) as error:
+            raise TrialSkipped(
+                f"{error.message}; every row that was counted is in it", next_step=error.next_step
+            ) from error
+
+    def make_evidence(
+        self, restored: str, counted: Sequence[DatabaseStatistics], notes: Sequence[str] = ()
+    ) -> Evidence:
+        """Return the evidence that what was restored holds these counts."""
+        result = f"{restored}: {format_counts(counted)} counted"
+        return make_evidence("L4", self.record.name, "; ".join((result, *notes)))
 
 
 def require_same(

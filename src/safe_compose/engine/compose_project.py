@@ -340,7 +340,7 @@ class ComposeQuery:
         )
         project = Project(
             name=name,
-            inferred_from=self._inferred_from(name),
+            inferred_from=self._guess_source(name),
             mode="config",
             working_dir=str(self._files.working_dir),
             config_files=tuple(str(f) for f in self._files.files),
@@ -373,7 +373,7 @@ class ComposeQuery:
                         declared.setdefault(key, mapping(everything, "volumes")[key])
         return declared
 
-    def _inferred_from(self, name: str) -> str:
+    def _guess_source(self, name: str) -> str:
         """Return where the name most likely came from, for people only.
 
         The order is that of docker-facts, section 2.

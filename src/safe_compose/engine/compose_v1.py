@@ -147,7 +147,7 @@ class ComposeV1Query:
         )
         project = Project(
             name=name,
-            inferred_from=self._inferred_from(name),
+            inferred_from=self._guess_source(name),
             mode="config",
             working_dir=str(self._files.working_dir),
             config_files=tuple(map(str, paths)),
@@ -177,7 +177,7 @@ class ComposeV1Query:
                 document = _read_yaml(text)
                 yield document.get("x-safe-compose") if document is not None else "unreadable"
 
-    def _inferred_from(self, name: str) -> str:
+    def _guess_source(self, name: str) -> str:
         """Return where the name most likely came from, for people only.
 
         See compose/cli/command.py `get_project_name`.

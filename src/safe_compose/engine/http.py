@@ -110,16 +110,16 @@ class HttpReader:
     def _ask(self, target: str) -> tuple[int, bytes]:
         reused = self._stream is not None
         try:
-            return self._once(target)
+            return self._ask_once(target)
         except (ConnectionError, _Broken):
             # The other side may have closed an idle connection in the meantime; a GET can be
             # repeated safely.
             self.close()
             if not reused:
                 raise
-            return self._once(target)
+            return self._ask_once(target)
 
-    def _once(self, target: str) -> tuple[int, bytes]:
+    def _ask_once(self, target: str) -> tuple[int, bytes]:
         if self._wire is None or self._stream is None:
             self._wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._wire.settimeout(self._timeout)

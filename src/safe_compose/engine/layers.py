@@ -55,7 +55,7 @@ class Layers:
         """
         found = self._docker.connection
         socket = found.address.removeprefix("unix://")
-        queries = Queries(socket, _remaining(until), LARGEST)
+        queries = Queries(socket, _measure_time_left(until), LARGEST)
         base = f"/v{found.reader.version}/containers"
         answers = queries.get_all([f"{base}/{quote(one, safe='')}/changes" for one in containers])
         return [_parse(body, whole=whole) for body, whole in answers]
@@ -71,7 +71,7 @@ class Layers:
         from requests.exceptions import RequestException
 
         try:
-            stat = self._stat(container_id, path, _remaining(until))
+            stat = self._stat(container_id, path, _measure_time_left(until))
         except RequestException:
             return None
         if stat is None:
@@ -142,7 +142,7 @@ class Layers:
         return _parse_stat(answer.headers.get("X-Docker-Container-Path-Stat", ""))
 
 
-def _remaining(until: float) -> float:
+def _measure_time_left(until: float) -> float:
     return max(until - time.monotonic(), _SHORTEST)
 
 

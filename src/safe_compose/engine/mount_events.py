@@ -48,7 +48,7 @@ class MountEvents:
         self._connection = connection
         self._volumes = frozenset(volumes)
         self._run_id = run_id
-        self._since = _now(connection)
+        self._since = _read_clock(connection)
         self._seen: list[Event] = []
         threading.Thread(target=self._follow, name="mount-events", daemon=True).start()
 
@@ -60,7 +60,7 @@ class MountEvents:
         """
         with inspecting():
             # the newest ones may still be on their way
-            answer = _ask(self._connection, self._since, until=_now(self._connection))
+            answer = _ask(self._connection, self._since, until=_read_clock(self._connection))
             events = [json.loads(line) for line in answer.content.splitlines() if line]
             return find_writers([*self._seen, *events], self._volumes, self._run_id)
 
@@ -88,7 +88,7 @@ def require_events(connection: Connection) -> None:
         EngineUnavailable: It cannot.
     """
     with inspecting():
-        now = _now(connection)
+        now = _read_clock(connection)
         _ask(connection, now, until=now)
 
 
@@ -125,7 +125,7 @@ def _ask(connection: Connection, since: str, *, until: str | None = None) -> Any
     return answer
 
 
-def _now(connection: Connection) -> str:
+def _read_clock(connection: Connection) -> str:
     """Return the engine's own clock: seconds since 1970."""
     with inspecting():
         system_time = str(connection.reader.get("/info")["SystemTime"])

@@ -65,7 +65,7 @@ class Archives:
         """
         with (
             self._reaching(volume) as (container_id, path),
-            self._archive(container_id, path) as chunks,
+            self._receiving_archive(container_id, path) as chunks,
         ):
             yield chunks
 
@@ -199,7 +199,7 @@ class Archives:
         """
         names: dict[str, dict[str, None]] = {}
         whole = False
-        with self._archive(container_id, path) as chunks:
+        with self._receiving_archive(container_id, path) as chunks:
             source = Chunks(chunks, ROOT_LISTING_LIMIT)
             try:
                 with tarfile.open(fileobj=source, mode="r|", errorlevel=2) as archive:
@@ -361,10 +361,10 @@ class Archives:
                 except OperationFailed as fault:
                     if (
                         not full_disk.is_full(fault.message)
-                        or (found := self._existing(volume)) is None
+                        or (found := self._find_existing(volume)) is None
                     ):
                         raise
-            elif (found := self._existing(volume)) is None:
+            elif (found := self._find_existing(volume)) is None:
                 raise OperationFailed(
                     f"{describe_location(volume)} cannot be read: {full_disk.FULL}, so no container"
                     " can be made for it, and none that exists has it",
@@ -372,7 +372,7 @@ class Archives:
                 )
             yield found
 
-    def _existing(self, volume: str) -> tuple[str, str] | None:
+    def _find_existing(self, volume: str) -> tuple[str, str] | None:
         """Return a container that has the whole volume, and the path, or None.
 
         Nothing else is mounted below the path.
@@ -384,7 +384,9 @@ class Archives:
         return next(((user, place) for user, place in found if place is not None), None)
 
     @contextmanager
-    def _archive(self, container_id: str, path: str = PARKED_AT) -> Iterator[Iterator[bytes]]:
+    def _receiving_archive(
+        self, container_id: str, path: str = PARKED_AT
+    ) -> Iterator[Iterator[bytes]]:
         with inspecting():
             api = self.docker.connection.api
             url = f"{api.base_url}/v{api.api_version}/containers/{container_id}/archive"

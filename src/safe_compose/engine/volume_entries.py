@@ -90,7 +90,7 @@ class Entries:
         Raises:
             OperationFailed: The engine does not send the file properly, or in time.
         """
-        with self._answer(volume, path) as answer:
+        with self._receiving(volume, path) as answer:
             if not answer.ok:
                 return None
             data = Chunks(read_chunks(answer), limit + (64 << 10)).read(limit + (32 << 10))
@@ -120,7 +120,7 @@ class Entries:
         Raises:
             OperationFailed: The engine cannot read the folder.
         """
-        with self._answer(volume, path) as answer:
+        with self._receiving(volume, path) as answer:
             if answer.status_code == 404:
                 return None
             if not answer.ok:
@@ -135,7 +135,7 @@ class Entries:
             return list_archive(Chunks(read_chunks(answer), limit), keep)
 
     @contextmanager
-    def _answer(self, volume: str, path: str) -> Iterator[Any]:
+    def _receiving(self, volume: str, path: str) -> Iterator[Any]:
         """Yield the answer with the archive of one entry."""
         with inspecting():
             answer = self._api.get(

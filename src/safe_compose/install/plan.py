@@ -135,7 +135,7 @@ def _shims(folder: Path, places: InstallPlaces) -> Iterator[InstallChange]:
 
 def _plugin(places: InstallPlaces) -> Iterator[InstallChange]:
     folder = places.plugins
-    first = next((f for f in launch.list_plugin_folders() if _other(Path(f, PLUGIN_NAME))), "")
+    first = next((f for f in launch.list_plugin_folders() if _is_foreign(Path(f, PLUGIN_NAME))), "")
     before = launch.list_plugin_folders()
     if first and before.index(first) < before.index(str(folder)):
         raise Refused(
@@ -143,7 +143,7 @@ def _plugin(places: InstallPlaces) -> Iterator[InstallChange]:
             f" looks at {folder}; nothing was written",
             next_step=f"move docker-compose from {first} to {folder}, then run this again",
         )
-    if not first and not _other(folder / launch.ASIDE):
+    if not first and not _is_foreign(folder / launch.ASIDE):
         raise Refused(
             "docker has no compose plugin that ours could stand before; nothing was written",
             next_step="install it",
@@ -151,8 +151,8 @@ def _plugin(places: InstallPlaces) -> Iterator[InstallChange]:
     path = folder / PLUGIN_NAME
     program = require_program(places)
     # Renamed by an installation whose record is gone: the record of this one restores it.
-    left = _other(folder / launch.ASIDE) and not _other(path)
-    if not (left or _other(path) or (path.is_symlink() and not _is_ours(path))):
+    left = _is_foreign(folder / launch.ASIDE) and not _is_foreign(path)
+    if not (left or _is_foreign(path) or (path.is_symlink() and not _is_ours(path))):
         yield InstallChange("plugin", "link", str(path), program)
         return
     yield InstallChange("plugin", "aside", str(path), str(folder / launch.ASIDE))
@@ -213,7 +213,7 @@ def _is_ours(path: Path) -> bool:
     return path.is_file() and launch.is_ourselves(str(path))
 
 
-def _other(path: Path) -> bool:
+def _is_foreign(path: Path) -> bool:
     return launch.is_program(str(path)) and not launch.is_ourselves(str(path))
 
 
@@ -231,7 +231,7 @@ def _find_todo(
         return _find_todo_block(change, before, known, whole_lines=whole_lines)
     if change.how == "aside":
         if os.path.lexists(change.text):
-            if not _other(path):
+            if not _is_foreign(path):
                 return None if before is not None else change
             raise Refused(
                 f"{change.text} is in the way of {change.path}; nothing was written",
@@ -278,7 +278,9 @@ def _may_replace(path: Path, before: InstallChange | None) -> bool:
 
 def _is_shell_file(change: InstallChange) -> bool:
     return (
-        change.way == "plugin" and change.path.endswith(PLUGIN_NAME) and _other(Path(change.path))
+        change.way == "plugin"
+        and change.path.endswith(PLUGIN_NAME)
+        and _is_foreign(Path(change.path))
     )
 
 

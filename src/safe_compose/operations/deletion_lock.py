@@ -40,7 +40,7 @@ def create(workspace: Workspace, names: Sequence[str], tier: Tier) -> None:
         runs = workspace.engine.locks.lock(name)
         terminal.say(
             f"safe-compose: {name} is at least {tier.value} from now on, and docker refuses to"
-            f" delete it{_how(runs)}"
+            f" delete it{_describe_weakness(runs)}"
         )
 
 
@@ -80,7 +80,8 @@ def renew(workspace: Workspace, observed: Observed) -> bool:
     for name in missing:
         runs = workspace.engine.locks.lock(name)
         terminal.say(
-            f"safe-compose: the lock on volume {name} was missing and is there again{_how(runs)}"
+            f"safe-compose: the lock on volume {name} was missing and is there"
+            f" again{_describe_weakness(runs)}"
         )
     return bool(missing)
 
@@ -129,5 +130,5 @@ def confirm_removal(workspace: Workspace, made: Plan) -> None:
     )
 
 
-def _how(runs: bool) -> str:
+def _describe_weakness(runs: bool) -> str:
     return "" if runs else f" (weaker: {WEAKER})"

@@ -19,8 +19,9 @@ from safe_compose.errors import SafeComposeError
 from safe_compose.operations.verdicts import judge
 from safe_compose.system import git
 from safe_compose.system.files import find_real_path
-from safe_compose.system.own_container import own_containers
+from safe_compose.system.own_container import find_own_containers
 from safe_compose.volumes import archive
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.tar import BadTar
 from safe_compose.workspace import Workspace
 
@@ -163,7 +164,7 @@ def is_shared_with(*, remote: bool) -> bool:
 
     They are not if the engine is remote or this process runs in a container.
     """
-    return not remote and not own_containers()
+    return not remote and not find_own_containers()
 
 
 def look_into(engine: Engine, path: str, limit: int) -> Look:
@@ -172,7 +173,7 @@ def look_into(engine: Engine, path: str, limit: int) -> Look:
     files: list[str] = []
     size = 0
     try:
-        with contextlib.closing(archive.read_entries(engine, path)) as entries:
+        with contextlib.closing(archive.read_entries(EngineVolume(engine, path))) as entries:
             for entry in entries:
                 member = entry.path.decode("utf-8", "surrogateescape")
                 if member:

@@ -11,7 +11,7 @@ from safe_compose.errors import OperationFailed, SafeComposeError
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.compose_stop import HookedServices
 from safe_compose.store.journal import Run
-from safe_compose.system.own_container import own_containers
+from safe_compose.system.own_container import find_own_containers
 from safe_compose.system.signals import deferring_signals, ignoring_signals
 from safe_compose.ui import terminal
 
@@ -399,7 +399,7 @@ def refuse_own(containers: Iterable[Container]) -> None:
     Raises:
         OperationFailed: One of them is.
     """
-    own = own_containers()
+    own = find_own_containers()
     for container in containers:
         if container.lively and container.id in own:
             raise OperationFailed(

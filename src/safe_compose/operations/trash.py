@@ -27,6 +27,7 @@ from safe_compose.store.steps import Trashed, Trashing
 from safe_compose.system.process import is_id, read_clock, stamp
 from safe_compose.ui import terminal
 from safe_compose.volumes import rename
+from safe_compose.volumes.engine_volume import EngineVolume
 
 if TYPE_CHECKING:
     from safe_compose.workspace import Workspace
@@ -76,94 +77,97 @@ def list_items(engine: Engine) -> list[TrashItem]:
     return sorted(found, key=lambda item: (item.created, item.id), reverse=True)
 
 
-def find_of_run(engine: Engine, journal: Journal, run_id: str) -> dict[str, TrashItem]:
-    """Return the deleted volume's name -> its item, for all that one run moved to the trash."""
-    return {
-        item.record.name: item
-        for item in list_items(engine)
-        if item.run == run_id and is_own(journal, item)
-    }
+@dataclass(frozen=True, slots=True)
+class Trash:
+    """The trash of an engine, whose items the journal of a store tells from look-alikes."""
 
+    engine: Engine
+    journal: Journal
 
-def is_own(journal: Journal, item: TrashItem) -> bool:
-    """Return whether this store's journal recorded the item, with this volume and these facts.
+    def list_of_run(self, run_id: str) -> dict[str, TrashItem]:
+        """Return the deleted volume's name -> its item, for all that one run moved to the trash."""
+        return {
+            item.record.name: item
+            for item in list_items(self.engine)
+            if item.run == run_id and self.is_own(item)
+        }
 
-    Anybody can label a volume so that it looks like an item: to have it deleted, or to have it put
-    into somebody else's volume.
-    """
-    run = journal.find(item.run) if is_id(item.run) else None
-    steps = run.events if run is not None else ()
-    made = [
-        s
-        for s in steps
-        if isinstance(s, Trashing | Trashed)
-        and s.trash == item.volume
-        and s.volume == item.record.name
-    ]
-    return any(isinstance(s, Trashed) or s.facts in (None, item.facts) for s in made)
+    def is_own(self, item: TrashItem) -> bool:
+        """Return whether this store's journal recorded the item, with this volume and these facts.
 
+        Anybody can label a volume so that it looks like an item: to have it deleted, or to have it
+        put into somebody else's volume.
+        """
+        run = self.journal.find(item.run) if is_id(item.run) else None
+        steps = run.events if run is not None else ()
+        made = [
+            s
+            for s in steps
+            if isinstance(s, Trashing | Trashed)
+            and s.trash == item.volume
+            and s.volume == item.record.name
+        ]
+        return any(isinstance(s, Trashed) or s.facts in (None, item.facts) for s in made)
 
-def require_own(journal: Journal, some: Sequence[TrashItem]) -> None:
-    """Check that this store made all of the items.
+    def require_own(self, some: Sequence[TrashItem]) -> None:
+        """Check that this store made all of the items.
 
-    Raises:
-        Refused: It did not make one of them (exit code 77).
-    """
-    if strange := [item.volume for item in some if not is_own(journal, item)]:
-        raise Refused(
-            f"this store's journal knows nothing of {', '.join(strange)}, which only labels call an"
-            " item of the trash; nothing was changed",
-            next_step=(
-                "with the store that made it, if there is one; to look at its labels: docker"
-                f" volume inspect {shell_quote(strange[0])}"
-            ),
+        Raises:
+            Refused: It did not make one of them (exit code 77).
+        """
+        if strange := [item.volume for item in some if not self.is_own(item)]:
+            raise Refused(
+                f"this store's journal knows nothing of {', '.join(strange)}, which only labels"
+                " call an item of the trash; nothing was changed",
+                next_step=(
+                    "with the store that made it, if there is one; to look at its labels: docker"
+                    f" volume inspect {shell_quote(strange[0])}"
+                ),
+            )
+
+    def find(self, words: Sequence[str]) -> list[TrashItem]:
+        """Return the items with these ids or short ids, beginnings of them, or volumes' names.
+
+        Raises:
+            UsageError: A word means no item, or several.
+        """
+        there = list_items(self.engine)
+        found = []
+        for word in words:
+            meant = find_matching(word, there, lambda item: item.id)
+            if [item.id for item in meant] != [word]:  # a label cannot hide an item by its whole id
+                meant += [item for item in there if word and item.record.name == word]
+            matching = list({item.volume: item for item in meant}.values())
+            if len(matching) != 1:
+                what = (
+                    f"{word!r} means {len(matching)} items"
+                    if matching
+                    else f"there is no item {word!r}"
+                )
+                which = f": {name_first([item.id for item in matching])}" if matching else ""
+                raise UsageError(
+                    f"{what} of the trash on {self.engine.endpoint}{which}; nothing was changed",
+                    next_step="safe-compose trash list",
+                )
+            found.append(matching[0])
+        return list({item.volume: item for item in found}.values())
+
+    def make_backup(self, some: Sequence[TrashItem]) -> Backup:
+        """Return items of one project as a backup without files and folder, for a restore."""
+        newest = max(some, key=lambda item: item.created)
+        records = tuple(item.record for item in some)
+        return Backup(
+            newest.id,
+            0,
+            newest.created,
+            newest.project,
+            self.engine.endpoint,
+            self.engine.id,
+            "trash",
+            (),
+            "",
+            records,
         )
-
-
-def find(engine: Engine, words: Sequence[str]) -> list[TrashItem]:
-    """Return the items with these ids or short ids, unique beginnings of them, or volumes' names.
-
-    Raises:
-        UsageError: A word means no item, or several.
-    """
-    there = list_items(engine)
-    found = []
-    for word in words:
-        meant = find_matching(word, there, lambda item: item.id)
-        if [item.id for item in meant] != [word]:  # a label cannot hide an item by its whole id
-            meant += [item for item in there if word and item.record.name == word]
-        matching = list({item.volume: item for item in meant}.values())
-        if len(matching) != 1:
-            what = (
-                f"{word!r} means {len(matching)} items"
-                if matching
-                else f"there is no item {word!r}"
-            )
-            which = f": {name_first([item.id for item in matching])}" if matching else ""
-            raise UsageError(
-                f"{what} of the trash on {engine.endpoint}{which}; nothing was changed",
-                next_step="safe-compose trash list",
-            )
-        found.append(matching[0])
-    return list({item.volume: item for item in found}.values())
-
-
-def make_backup(engine: Engine, some: Sequence[TrashItem]) -> Backup:
-    """Return items of one project as a backup without files and without a folder, for a restore."""
-    newest = max(some, key=lambda item: item.created)
-    records = tuple(item.record for item in some)
-    return Backup(
-        newest.id,
-        0,
-        newest.created,
-        newest.project,
-        engine.endpoint,
-        engine.id,
-        "trash",
-        (),
-        "",
-        records,
-    )
 
 
 # -- into the trash and back -----------------------------------------------------------------------
@@ -209,10 +213,9 @@ class TrashedVolumes:
                 " a prune"
             )
         rename.move_out(
-            self._engine,
-            volume.name,
+            EngineVolume(self._engine, volume.name),
             trash,
-            lambda: rename.require_unused(self._engine, volume.name),
+            lambda: rename.require_unused(EngineVolume(self._engine, volume.name)),
         )
         now = self._engine.docker.volume(volume.name)
         self._empty[volume.name] = now.created_at if now is not None else ""
@@ -235,7 +238,7 @@ class TrashedVolumes:
                 # An unwritable journal must not keep content in the trash.
                 with terminal.reporting_only():
                     self._run.step("untrashing", volume=name, trash=trash)
-                move_back_all(self._engine, name, trash)
+                move_back_all(EngineVolume(self._engine, name), trash)
                 with terminal.reporting_only():
                     self._run.step("untrashed", volume=name, trash=trash)
             except SafeComposeError as fault:
@@ -247,7 +250,7 @@ class TrashedVolumes:
         return complete
 
 
-def move_back_all(engine: Engine, volume: str, trash: str) -> None:
+def move_back_all(volume: EngineVolume, trash: str) -> None:
     """Move a trashed item's content back into its empty volume, and remove the trash volume.
 
     Docker cannot delete the volume meanwhile.
@@ -257,11 +260,11 @@ def move_back_all(engine: Engine, volume: str, trash: str) -> None:
         StateChanged: Somebody uses the volume.
         OperationFailed: The move was interrupted.
     """
-    move_back(engine, volume, trash)
-    discard(engine, trash)
+    move_back(volume, trash)
+    discard(EngineVolume(volume.engine, trash))
 
 
-def move_back(engine: Engine, volume: str, trash: str) -> None:
+def move_back(volume: EngineVolume, trash: str) -> None:
     """Move a trashed item's content back into its volume.
 
     The emptied trash volume is kept so that this can be reverted.
@@ -271,25 +274,33 @@ def move_back(engine: Engine, volume: str, trash: str) -> None:
         StateChanged: Somebody uses the volume.
         OperationFailed: The move was interrupted.
     """
-    with engine.helpers.holding(volume):
-        rename.move_back(engine, volume, trash, lambda: rename.require_unused(engine, volume))
+    with volume.engine.helpers.holding(volume.name):
+        rename.move_back(
+            volume,
+            trash,
+            lambda: rename.require_unused(volume),
+        )
 
 
-def take_from_trash(engine: Engine, volume: str, trash: str) -> None:
+def take_from_trash(volume: EngineVolume, trash: str) -> None:
     """Revert `move_back`: move the volume's content into the trash volume again."""
-    rename.move_out(engine, volume, trash, lambda: rename.require_unused(engine, volume))
+    rename.move_out(
+        volume,
+        trash,
+        lambda: rename.require_unused(volume),
+    )
 
 
-def discard(engine: Engine, trash: str) -> None:
+def discard(trash: EngineVolume) -> None:
     """Remove an empty trash volume.
 
     Raises:
         OperationFailed: It is not empty.
     """
-    if engine.archives.list_root(trash) != []:
-        raise OperationFailed(f"volume {trash} is not empty; it stays in the trash")
-    engine.locks.unlock(trash)
-    engine.docker.remove_volume(trash)
+    if trash.engine.archives.list_root(trash.name) != []:
+        raise OperationFailed(f"volume {trash.name} is not empty; it stays in the trash")
+    trash.engine.locks.unlock(trash.name)
+    trash.engine.docker.remove_volume(trash.name)
 
 
 def recreate_locks(workspace: "Workspace") -> None:
@@ -298,17 +309,14 @@ def recreate_locks(workspace: "Workspace") -> None:
     Each is recreated under the lock of its project, because somebody may be about to restore the
     item.
     """
+    trash = Trash(workspace.engine, workspace.journal)
     for item in list_items(workspace.engine):
         holder = workspace.engine.locks.find(item.volume)
         fresh = (
             read_clock() - _parse_moment(item.created) < _SETTLED
             and workspace.journal.find(item.run) is None
         )
-        if (
-            (holder is not None and holder.state == "running")
-            or fresh
-            or not is_own(workspace.journal, item)
-        ):
+        if (holder is not None and holder.state == "running") or fresh or not trash.is_own(item):
             # A fresh item may be under way in another store's run, whose locks are not ours.
             continue
         words = ("safe-compose", "recover")
@@ -333,7 +341,7 @@ def empty(workspace: "Workspace", going: Sequence[TrashItem], *, wait: float) ->
         Refused: This store did not make one of them.
     """
     engine = workspace.engine
-    require_own(workspace.journal, going)
+    Trash(engine, workspace.journal).require_own(going)
     with locking(workspace, {item.project for item in going}, ("trash", "empty"), wait=wait):
         run = begin(workspace, ("trash", "empty"))
         done = 0

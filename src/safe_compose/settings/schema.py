@@ -88,7 +88,7 @@ _LONGEST_PATH = 4096
 _Tier = Annotated[Tier, BeforeValidator(values.parse_tier)]
 
 
-def _either(number: dict[str, object], pattern: str) -> WithJsonSchema:
+def _describe_either(number: dict[str, object], pattern: str) -> WithJsonSchema:
     """Describe a number or a text in the JSON Schema (`docs/schema`)."""
     return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": pattern}]})
 
@@ -99,15 +99,19 @@ def _text(pattern: str) -> WithJsonSchema:
 
 _SIZE = r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtTpP]([iI]?[bB]?)|[bB])?\s*$"
 _Bytes = Annotated[
-    int, BeforeValidator(values.parse_bytes), _either({"type": "integer", "minimum": 0}, _SIZE)
+    int,
+    BeforeValidator(values.parse_bytes),
+    _describe_either({"type": "integer", "minimum": 0}, _SIZE),
 ]
 _Budget = Annotated[
-    int, BeforeValidator(values.parse_budget), _either({"type": "integer", "minimum": 1}, _SIZE)
+    int,
+    BeforeValidator(values.parse_budget),
+    _describe_either({"type": "integer", "minimum": 1}, _SIZE),
 ]
 _Seconds = Annotated[
     int,
     BeforeValidator(values.parse_duration),
-    _either(
+    _describe_either(
         {"type": "number", "exclusiveMinimum": 0, "maximum": 86400},
         r"^\s*[0-9]{1,9}\s*[smhSMH]?\s*$",
     ),

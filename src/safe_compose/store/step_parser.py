@@ -176,7 +176,7 @@ def _of_volume(kind: type[VolumeStep]) -> "Callable[[At, _Facts], Step]":
     return lambda at, facts: kind(at, facts.location("volume"))
 
 
-def _stopping(at: At, f: _Facts) -> Step:
+def _parse_stopping(at: At, f: _Facts) -> Step:
     return Stopping(
         at,
         tuple(
@@ -192,7 +192,7 @@ def _stopping(at: At, f: _Facts) -> Step:
     )
 
 
-def _running(at: At, f: _Facts) -> Step:
+def _parse_running(at: At, f: _Facts) -> Step:
     return Running(
         at,
         tuple(
@@ -208,14 +208,14 @@ def _running(at: At, f: _Facts) -> Step:
     )
 
 
-def _ran(at: At, f: _Facts) -> Step:
+def _parse_ran(at: At, f: _Facts) -> Step:
     gone = f.volumes("gone") if f.has("gone") else None
     return Ran(
         at, gone, f.volumes("survived"), frozenset(part.volume("name") for part in f.parts("parts"))
     )
 
 
-def _restoring_volume(at: At, f: _Facts) -> Step:
+def _parse_restoring_volume(at: At, f: _Facts) -> Step:
     if not f.has("volume"):
         return RollingBackPassword(at)
     return RestoringVolume(
@@ -232,7 +232,7 @@ def _restoring_volume(at: At, f: _Facts) -> Step:
     )
 
 
-def _restoring_database(at: At, f: _Facts) -> Step:
+def _parse_restoring_database(at: At, f: _Facts) -> Step:
     names = (f.text("database"), f.text("beside"), f.maybe_text("aside"))
     return RestoringDatabase(
         at, _match(_CONTAINER, f.text("container")), f.text("volume"), *names, f.texts("roles")
@@ -241,12 +241,12 @@ def _restoring_database(at: At, f: _Facts) -> Step:
 
 _PARSERS: Mapping[str, Callable[[At, _Facts], Step]] = {
     "ended": lambda at, f: Ended(at, f.maybe_text("outcome") or "ended"),
-    "stopping": _stopping,
+    "stopping": _parse_stopping,
     "backed-up": lambda at, f: BackedUp(at, f.maybe_text("backup")),
-    "running": _running,
+    "running": _parse_running,
     "docker": lambda at, f: Docker(at, f.mapping("process")),
-    "ran": _ran,
-    "putting-back": _restoring_volume,
+    "ran": _parse_ran,
+    "putting-back": _parse_restoring_volume,
     "put-back": _of_volume(VolumeRestored),
     "rolled-back": _of_volume(RolledBack),
     "taking-back": _of_volume(RollingBack),
@@ -263,7 +263,7 @@ _PARSERS: Mapping[str, Callable[[At, _Facts], Step]] = {
         f.below("aside"),
         f.flag("existed"),
     ),
-    "beside": _restoring_database,
+    "beside": _parse_restoring_database,
     "trashing": lambda at, f: Trashing(
         at, f.volume("volume"), f.volume("trash"), f.maybe_text("facts")
     ),

@@ -12,7 +12,7 @@ _FILES = frozenset({"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"})
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
-def own_containers() -> frozenset[str]:
+def find_own_containers() -> frozenset[str]:
     """Return the id of the container that this process runs in; empty outside of any container.
 
     Where it shares the network of another container, that one's id is returned, too.

@@ -42,7 +42,7 @@ def show_confirmation(
         paint(out, make_lines(screen, Size(columns, rows if terminal is not None else None)))
         return screen
     painter = _Painter(out)
-    with terminal.without_echo():  # what is typed meanwhile would move the lines
+    with terminal.hiding_echo():  # what is typed meanwhile would move the lines
         painter.show(Screen(plan, facts, read_clock(), measuring=True))
         screen = Screen(plan, facts, read_clock())
         for doomed in measure():

@@ -59,7 +59,7 @@ def print_table(
             terminal.tell_fields([paint(f"# {title}", HEADING)])
         terminal.tell_fields([column.name.replace(" ", "_") for column in columns])
         for row in rows:
-            terminal.tell_fields([paint(_exact(cell), cell.style) for cell in row])
+            terminal.tell_fields([paint(_format_exactly(cell), cell.style) for cell in row])
         if empty and not rows:
             terminal.say(f"safe-compose: {empty}")
         return
@@ -86,7 +86,9 @@ def print_facts(facts: Sequence[tuple[str, Sequence[Cell]]], *, title: str = "")
             terminal.tell_fields([paint(f"# {title}", HEADING)])
         for label, cells in facts:
             for cell in cells:
-                terminal.tell_fields([label.replace(" ", "_"), paint(_exact(cell), cell.style)])
+                terminal.tell_fields(
+                    [label.replace(" ", "_"), paint(_format_exactly(cell), cell.style)]
+                )
         return
     if title:
         terminal.tell("")
@@ -104,7 +106,7 @@ def print_fields(*cells: Cell) -> None:
     """Print one line of cells on stdout while more are still to come; empty ones are left out."""
     paint = _make_painter()
     if not is_for_people():
-        terminal.tell_fields([paint(_exact(cell), cell.style) for cell in cells])
+        terminal.tell_fields([paint(_format_exactly(cell), cell.style) for cell in cells])
         return
     first, *rest = (Span(make_visible(c.text, LONGEST_CELL), c.style) for c in cells if c.text)
     line = Span((" " * GAP).join(paint(span.text, span.style) for span in rest))
@@ -137,7 +139,7 @@ def measure_width() -> int:
     return max(NARROWEST, shutil.get_terminal_size((80, 24)).columns)
 
 
-def _exact(cell: Cell) -> str:
+def _format_exactly(cell: Cell) -> str:
     return make_visible(cell.text if cell.exact is None else cell.exact)
 
 

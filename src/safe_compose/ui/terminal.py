@@ -212,7 +212,7 @@ class Terminal:
             Refused: The input ended, or the terminal has gone.
         """
         try:
-            with self._canonical(echo=not hidden):
+            with self._reading_lines(echo=not hidden):
                 os.write(self.fd, self._fold(make_visible(question)).encode(errors="replace"))
                 line = b""
                 while not line.endswith(b"\n"):
@@ -251,7 +251,7 @@ class Terminal:
         )
 
     @contextmanager
-    def without_echo(self) -> Iterator[None]:
+    def hiding_echo(self) -> Iterator[None]:
         """Do not show what is typed during the block; signals stay."""
         try:
             before = termios.tcgetattr(self.fd)
@@ -266,7 +266,7 @@ class Terminal:
                 termios.tcsetattr(self.fd, termios.TCSANOW, before)
 
     @contextmanager
-    def _canonical(self, *, echo: bool = True) -> Iterator[None]:
+    def _reading_lines(self, *, echo: bool = True) -> Iterator[None]:
         """Read whole lines during the block: type-ahead is discarded, and Enter ends a line.
 
         The previous state is restored afterwards.

@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, Evidence, slug
-from safe_compose.core.observed import Location, describe_location
-from safe_compose.engine import PIPE, Engine
+from safe_compose.core.observed import describe_location
+from safe_compose.engine import PIPE
 from safe_compose.engine.helper_image import PACKS
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.backup_files import new_folder, removing_on_fault, sync_folder
 from safe_compose.volumes.comparison import compare
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import (
     check,
     make_damage_fault,
@@ -35,7 +36,6 @@ from safe_compose.volumes.helper_program import (
     explain_no_program,
     has_program,
     naming_fault,
-    read_only_helper,
 )
 from safe_compose.volumes.tar import BadTar, Member, read_list, read_members, resolve_links
 
@@ -59,8 +59,7 @@ earlier releases.
 
 
 def archive(
-    engine: Engine,
-    volume: Location,
+    volume: EngineVolume,
     *,
     into: Path,
     progress: Callable[[int], None] = show_nothing,
@@ -81,18 +80,21 @@ def archive(
     new_folder(folder, subject=volume.name, stage="archive")
     path, by = folder / ARCHIVE_FILE, "helper"
     listing: Artifact | None = None
-    if why := explain_no_program(engine):
-        with naming_fault(volume.name, "archive"), engine.archives.stream(volume.name) as chunks:
+    if why := explain_no_program(volume.engine):
+        with (
+            naming_fault(volume.name, "archive"),
+            volume.engine.archives.stream(volume.name) as chunks,
+        ):
             tar = _pack(chunks, path, into, volume.name, "archive", progress)
         by, lost = "engine", [_ENGINE_LOSES, f"the engine itself made it, since {why}"]
     elif live:
-        tar, lost = _pack_by_helper(engine, volume.name, path, into, progress, live=True)
+        tar, lost = _pack_by_helper(volume, path, into, progress, live=True)
     else:
         with (
             naming_fault(volume.name, "list"),
-            _listing_meanwhile(engine, volume.name, folder, into) as pending,
+            _listing_meanwhile(volume, folder, into) as pending,
         ):
-            tar, lost = _pack_by_helper(engine, volume.name, path, into, progress, live=False)
+            tar, lost = _pack_by_helper(volume, path, into, progress, live=False)
             listing = pending.result()
     if listing is None:
         listing = _make_list(tar, folder / LIST_FILE, into, volume.name)
@@ -159,8 +161,7 @@ def _describe(
 
 
 def archive_others(
-    engine: Engine,
-    volume: Location,
+    volume: EngineVolume,
     hidden: Sequence[str],
     *,
     into: Path,
@@ -181,9 +182,7 @@ def archive_others(
     """
     folder = into / slug(volume.name)
     new_folder(folder, subject=volume.name, stage="archive")
-    tar, _ = _pack_by_helper(
-        engine, volume.name, folder / OTHERS_FILE, into, progress, live=True, hidden=hidden
-    )
+    tar, _ = _pack_by_helper(volume, folder / OTHERS_FILE, into, progress, live=True, hidden=hidden)
     listing = _make_list(tar, folder / OTHERS_LIST_FILE, into, volume.name)
     count, _ = _count(into, listing)
     below = tuple(path.encode("utf-8", "surrogateescape") + b"/" for path in hidden)
@@ -249,8 +248,7 @@ def verify(
 
 
 def _pack_by_helper(
-    engine: Engine,
-    volume: str,
+    volume: EngineVolume,
     path: Path,
     into: Path,
     progress: Callable[[int], None],
@@ -265,46 +263,53 @@ def _pack_by_helper(
     words = ("pack", *(["--live"] if live else []))
     piped = (*words, f"--file={PIPE}", MOUNT)
     covers = tuple(f"{MOUNT}/{folder}" for folder in hidden)
-    helper = engine.helpers.own(
+    helper = volume.engine.helpers.own(
         *words,
         MOUNT,
         piped=piped,
-        volumes=((volume, MOUNT, True),),
+        volumes=((volume.name, MOUNT, True),),
         tmpfs=covers,
         capabilities=PACKS,
     )
     tar: Artifact | None = None
     with removing_on_fault(path):
         try:
-            with naming_fault(volume, "archive", live=live), engine.helpers.stream(helper) as made:
-                tar = _pack(read_blocks(made.stdout), path, into, volume, "archive", progress)
+            with (
+                naming_fault(volume.name, "archive", live=live),
+                volume.engine.helpers.stream(helper) as made,
+            ):
+                tar = _pack(read_blocks(made.stdout), path, into, volume.name, "archive", progress)
         except FilesChanged as error:
             if tar is None:
-                raise OperationFailed(f"{describe_location(volume)}: archive: {error}") from error
+                raise OperationFailed(
+                    f"{describe_location(volume.name)}: archive: {error}"
+                ) from error
             return tar, ["files that changed while they were read may be inconsistent"]
     return tar, []
 
 
-def stream_volume(engine: Engine, volume: str) -> Iterator[bytes]:
+def stream_volume(volume: EngineVolume) -> Iterator[bytes]:
     """Stream a volume as a tar, to compare it with an archive; nothing is stored.
 
     Raises:
         OperationFailed: The volume could not be read.
     """
-    if has_program(engine):
-        helper = engine.helpers.own(
-            "pack", MOUNT, volumes=((volume, MOUNT, True),), capabilities=PACKS
-        )
-        with naming_fault(volume, "compare"), engine.helpers.stream(helper) as made:
-            yield from read_blocks(made.stdout)
-    else:
-        with naming_fault(volume, "compare"), engine.archives.stream(volume) as chunks:
-            yield from chunks
+    engine = volume.engine
+    with naming_fault(volume.name, "compare"):
+        if has_program(engine):
+            helper = engine.helpers.own(
+                "pack", MOUNT, volumes=((volume.name, MOUNT, True),), capabilities=PACKS
+            )
+            with engine.helpers.stream(helper) as made:
+                yield from read_blocks(made.stdout)
+        else:
+            with engine.archives.stream(volume.name) as chunks:
+                yield from chunks
 
 
 @contextmanager
 def _listing_meanwhile(
-    engine: Engine, volume: str, folder: Path, into: Path
+    volume: EngineVolume, folder: Path, into: Path
 ) -> Iterator[Future[Artifact]]:
     """Make the list in a second helper while the block packs, and yield its future.
 
@@ -313,12 +318,12 @@ def _listing_meanwhile(
     ten seconds and then ends the stream as if it were complete (run, engine 20.10).
     """
     with (
-        engine.helpers.stream(read_only_helper(engine, volume, "list", MOUNT)) as found,
+        volume.engine.helpers.stream(volume.read_only_helper("list", MOUNT)) as found,
         ThreadPoolExecutor(1) as reader,
     ):
         try:
             yield reader.submit(
-                _pack, read_blocks(found.stdout), folder / LIST_FILE, into, volume, "list"
+                _pack, read_blocks(found.stdout), folder / LIST_FILE, into, volume.name, "list"
             )
         except BaseException:
             found.abort()
@@ -403,21 +408,21 @@ def archive_and_list(artifacts: Sequence[Artifact]) -> tuple[Artifact, Artifact]
     return tar, listing
 
 
-def read_entries(engine: Engine, volume: str) -> Generator[Member]:
+def read_entries(volume: EngineVolume) -> Generator[Member]:
     """Read the entries that a volume holds now; hard links count as the files that they are.
 
     Raises:
         OperationFailed: The volume could not be read.
         BadTar: The stream is damaged.
     """
-    if has_program(engine):
+    if has_program(volume.engine):
         with (
-            naming_fault(volume, "compare"),
-            engine.helpers.stream(read_only_helper(engine, volume, "list", MOUNT)) as found,
+            naming_fault(volume.name, "compare"),
+            volume.engine.helpers.stream(volume.read_only_helper("list", MOUNT)) as found,
         ):
             yield from read_list(read_blocks(found.stdout))
     else:
-        yield from resolve_links(lambda: _receive_list(engine, volume))
+        yield from resolve_links(lambda: _receive_list(volume))
 
 
 def count_files(folder: Path, artifacts: Sequence[Artifact]) -> int:
@@ -435,6 +440,6 @@ def select_storable(folder: Path, listing: Artifact) -> Iterator[Member]:
     return (entry for entry in read_list(unpack(folder, listing)) if entry.type != "s")
 
 
-def _receive_list(engine: Engine, volume: str) -> Iterator[Member]:
-    with naming_fault(volume, "compare"), engine.archives.stream(volume) as chunks:
+def _receive_list(volume: EngineVolume) -> Iterator[Member]:
+    with naming_fault(volume.name, "compare"), volume.engine.archives.stream(volume.name) as chunks:
         yield from read_members(chunks)

@@ -41,13 +41,13 @@ def compare(tar: Callable[[], Iterable[Member]], entries: Callable[[], Iterable[
         rest == 0
         and total == 0
         and len(linked) == len(links)
-        and all(_same(e, links[e.path], targets) for e in linked)
+        and all(_is_same(e, links[e.path], targets) for e in linked)
     ):
         return count
     raise BadTar("; ".join(_differences(tar, entries)) or "hard links differ from the list")
 
 
-def _same(entry: Member, member: Member, targets: dict[bytes, Member | None]) -> bool:
+def _is_same(entry: Member, member: Member, targets: dict[bytes, Member | None]) -> bool:
     target = targets[member.link]
     if target is None:
         return False

@@ -7,10 +7,11 @@ from pathlib import Path
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
 from safe_compose.core.text import shell_quote
-from safe_compose.engine import PIPE, Engine, HelperFailed, NoOwnImage
+from safe_compose.engine import PIPE, HelperFailed, NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.volumes.archive import archive_and_list, read_entries, select_storable
 from safe_compose.volumes.comparison import compare
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import (
     checking,
     show_nothing,
@@ -18,14 +19,11 @@ from safe_compose.volumes.gzip_stream import (
 )
 from safe_compose.volumes.helper_program import (
     MOUNT,
-    changing_helper,
     explain_no_program,
     feed,
     has_program,
     naming_fault,
     read_last_words,
-    read_only_helper,
-    unpacking_helper,
 )
 from safe_compose.volumes.tar import BadTar
 
@@ -34,10 +32,9 @@ _ENGINE_LEAVES = "ACLs and holes in sparse files, if it had any, did not come ba
 
 
 def extract(
-    engine: Engine,
+    volume: EngineVolume,
     folder: Path,
     artifacts: Sequence[Artifact],
-    volume_name: str,
     progress: Callable[[int], None] = show_nothing,
     *,
     add: bool = False,
@@ -63,32 +60,32 @@ def extract(
     """
     artifact, listing = archive_and_list(artifacts)
     if not add:
-        _require_empty(engine, volume_name)
+        _require_empty(volume)
     blocks = unpack(folder, artifact, progress=progress, checked=True)
     lost = ""
     try:
         with checking(folder, artifact, listing) as require_checked:
-            if not (why := explain_no_program(engine)):
-                lost = _extract_by_helper(engine, volume_name, blocks, require_checked, add=add)
+            if not (why := explain_no_program(volume.engine)):
+                lost = _extract_by_helper(volume, blocks, require_checked, add=add)
             elif add:
                 raise OperationFailed(
-                    f"{describe_location(volume_name)}:"
+                    f"{describe_location(volume.name)}:"
                     f" what is missing cannot be put back here alone: {why}"
                 )
             else:
                 require_checked()
-                with naming_fault(volume_name, "extract"):
-                    engine.archives.unpack(volume_name, blocks)
+                with naming_fault(volume.name, "extract"):
+                    volume.engine.archives.unpack(volume.name, blocks)
                 # An archive that the engine made has none of these.
                 if artifact.detail.get("tar") == "helper":
                     lost = f"{_ENGINE_LEAVES}; the engine itself unpacked it, since {why}"
 
         # Compare with the list instead of reading the archive again: the list came from the volume
         # that was archived, and L2 compared the two.
-        compare(lambda: select_storable(folder, listing), lambda: read_entries(engine, volume_name))
+        compare(lambda: select_storable(folder, listing), lambda: read_entries(volume))
     except BadTar as error:
         raise VerificationFailed(
-            f"{describe_location(volume_name)}:"
+            f"{describe_location(volume.name)}:"
             f" extract: it does not hold what {artifact.file} does: {error}",
             next_step="restore again into an empty volume",
         ) from error
@@ -96,8 +93,7 @@ def extract(
 
 
 def _extract_by_helper(
-    engine: Engine,
-    volume: str,
+    volume: EngineVolume,
     blocks: Iterable[bytes],
     require_checked: Callable[[], None],
     *,
@@ -106,10 +102,10 @@ def _extract_by_helper(
     """Unpack blocks with our helper program, and return what could not be restored, in words."""
     adding = ("--add",) if add else ()
     piped = ("unpack", *adding, f"--file={PIPE}", MOUNT)
-    helper = unpacking_helper(engine, volume, *adding, MOUNT, piped=piped)
+    helper = volume.unpacking_helper(*adding, MOUNT, piped=piped)
     with (
-        naming_fault(volume, "extract"),
-        engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled,
+        naming_fault(volume.name, "extract"),
+        volume.engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled,
     ):
         # Nothing is sent before this check. If it raises, the helper is killed before its input
         # ends.
@@ -118,7 +114,7 @@ def _extract_by_helper(
     return filled.warnings
 
 
-def sync(engine: Engine, volume: str) -> None:
+def sync(volume: EngineVolume) -> None:
     """Flush what was written into a volume to the disk, so that it survives a power failure.
 
     Only the file system of the volume is flushed (syncfs): a sync of all file systems may wait for
@@ -127,12 +123,12 @@ def sync(engine: Engine, volume: str) -> None:
     Raises:
         OperationFailed: The helper failed.
     """
-    if has_program(engine):
-        with naming_fault(volume, "sync"):
-            engine.helpers.run(read_only_helper(engine, volume, "sync", MOUNT))
+    if has_program(volume.engine):
+        with naming_fault(volume.name, "sync"):
+            volume.engine.helpers.run(volume.read_only_helper("sync", MOUNT))
 
 
-def clear(engine: Engine, volume_name: str) -> None:
+def clear(volume: EngineVolume) -> None:
     """Remove every entry of a volume and keep the volume itself.
 
     Only `restore` calls this, after a safety backup.
@@ -142,25 +138,27 @@ def clear(engine: Engine, volume_name: str) -> None:
     """
     cause = "something is left in it"
     try:
-        engine.helpers.run(changing_helper(engine, volume_name, "empty", MOUNT))
+        volume.engine.helpers.run(volume.changing_helper("empty", MOUNT))
     except NoOwnImage as error:
         cause = error.message
     except HelperFailed as error:
         cause = read_last_words(error)
-    if engine.archives.list_root(volume_name) != []:
+    if volume.engine.archives.list_root(volume.name) != []:
         raise OperationFailed(
-            f"{describe_location(volume_name)}: empty: {cause}",
+            f"{describe_location(volume.name)}: empty: {cause}",
             next_step="restore into a new volume instead",
         )
 
 
-def _require_empty(engine: Engine, volume: str) -> None:
-    names = engine.archives.list_root(volume)
+def _require_empty(volume: EngineVolume) -> None:
+    names = volume.engine.archives.list_root(volume.name)
     if names is None or names:
         state = (
             "cannot be looked into"
             if names is None
             else f"is not empty ({', '.join(map(repr, names[:3]))})"
         )
-        step = f"safe-compose restore --volume {shell_quote(volume)}"
-        raise StateChanged(f"volume {volume} {state}; nothing was written into it", next_step=step)
+        step = f"safe-compose restore --volume {shell_quote(volume.name)}"
+        raise StateChanged(
+            f"volume {volume.name} {state}; nothing was written into it", next_step=step
+        )

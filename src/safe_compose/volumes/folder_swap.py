@@ -13,13 +13,12 @@ from safe_compose.core.observed import FOLDER
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine, HelperFailed, NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.extraction import sync
 from safe_compose.volumes.helper_program import (
     MOUNT,
-    changing_helper,
     naming_fault,
     read_last_words,
-    read_only_helper,
 )
 from safe_compose.volumes.single_path import SinglePath
 from safe_compose.volumes.tar import BadTar, read_list
@@ -69,9 +68,10 @@ class FolderSwap(NamedTuple):
         """The path that the current folder is renamed to."""
         return str(PurePosixPath(self.parent, self.old_name))
 
-    def as_path(self) -> SinglePath:
-        """Return it as a path of the folder above, which `single_path.settle_path` completes."""
-        return SinglePath(self.parent, self.name, self.staging_name, self.old_name)
+    def as_path(self, engine: Engine) -> SinglePath:
+        """Return it as a path of the folder above, which `SinglePath.settle` completes."""
+        above = EngineVolume(engine, self.parent)
+        return SinglePath(above, self.name, self.staging_name, self.old_name)
 
 
 def inspect_folder(engine: Engine, path: str) -> FolderState:
@@ -85,7 +85,7 @@ def inspect_folder(engine: Engine, path: str) -> FolderState:
     require_program(engine, path)
     try:
         answer = engine.helpers.run(
-            read_only_helper(engine, str(place.parent), "stat", MOUNT, place.name),
+            EngineVolume(engine, str(place.parent)).read_only_helper("stat", MOUNT, place.name),
             timeout=_SECONDS,
         )
         if answer == b"- \0":
@@ -140,7 +140,7 @@ def swap_in(engine: Engine, swap: FolderSwap, *, existed: bool) -> None:
     if existed:
         _act(engine, swap, "rename", "rename", MOUNT, swap.name, swap.old_name)
     _act(engine, swap, "rename", "rename", MOUNT, swap.staging_name, swap.name)
-    sync(engine, swap.parent)
+    sync(EngineVolume(engine, swap.parent))
 
 
 def revert(engine: Engine, swap: FolderSwap, *, existed: bool) -> None:
@@ -167,17 +167,20 @@ def remove(engine: Engine, parent: str, name: str) -> None:
         OperationFailed: It could not be removed, as where something is mounted in it.
     """
     with naming_fault(parent, f"remove {name}"):
-        engine.helpers.run(changing_helper(engine, parent, "remove", MOUNT, name))
+        engine.helpers.run(EngineVolume(engine, parent).changing_helper("remove", MOUNT, name))
 
 
 def _has(engine: Engine, swap: FolderSwap, name: str) -> bool:
     with naming_fault(swap.parent, "look"):
         answer = engine.helpers.run(
-            read_only_helper(engine, swap.parent, "stat", MOUNT, name), timeout=_SECONDS
+            EngineVolume(engine, swap.parent).read_only_helper("stat", MOUNT, name),
+            timeout=_SECONDS,
         )
     return answer != b"- \0"
 
 
 def _act(engine: Engine, swap: FolderSwap, stage: str, *words: str) -> None:
     with naming_fault(f"{swap.parent.rstrip(FOLDER)}/{swap.name}", stage):
-        engine.helpers.run(changing_helper(engine, swap.parent, *words), timeout=_SECONDS)
+        engine.helpers.run(
+            EngineVolume(engine, swap.parent).changing_helper(*words), timeout=_SECONDS
+        )

@@ -116,7 +116,7 @@ def pack(
     workers = min(count_cores(), threads)
     with creating(path, subject, stage) as file:
         sink = encryption.open_writer(file)
-        with _threads(workers) as compressing, _threads() as writing:
+        with _running_threads(workers) as compressing, _running_threads() as writing:
             pending: deque[Future[object]] = deque([writing.submit(sink.write, _HEADER)])
             window = b""
             for block in blocks:
@@ -172,7 +172,7 @@ def write_stream(
 
     with creating(path, subject, stage) as file:
         sink = encryption.open_writer(file)
-        with _threads() as opening, _threads() as writing:
+        with _running_threads() as opening, _running_threads() as writing:
             pending: deque[tuple[Future[object], Future[int]]] = deque()
             for block in blocks:
                 pending.append((writing.submit(sink.write, block), opening.submit(measure, block)))
@@ -197,7 +197,7 @@ def count_cores() -> int:
 
 
 @contextmanager
-def _threads(workers: int = 1) -> Iterator[ThreadPoolExecutor]:
+def _running_threads(workers: int = 1) -> Iterator[ThreadPoolExecutor]:
     """Run threads for the length of a block; a single thread does its work in order.
 
     If the block fails, work that has not begun is dropped, and work that has begun is waited for.
@@ -267,7 +267,7 @@ def checking(folder: Path, *artifacts: Artifact) -> Iterator[Callable[[], None]]
         for artifact in artifacts:
             check(folder, artifact, given_up=left.is_set)
 
-    with _threads() as reading:
+    with _running_threads() as reading:
         checked = reading.submit(run)
         try:
             yield checked.result
@@ -307,7 +307,7 @@ def _read_ahead(blocks: Generator[bytes, None, None]) -> Iterator[bytes]:
     A few blocks are handed over at a time, because each handover costs.
     """
     try:
-        with _threads() as making:
+        with _running_threads() as making:
             coming = deque(making.submit(_take_group, blocks) for _ in range(2))
             while group := coming.popleft().result():
                 coming.append(making.submit(_take_group, blocks))

@@ -1,4 +1,4 @@
-"""Our helper program in a container on one volume: its rights, its input, and its failures."""
+"""Our helper program in a container on one volume: its input and its failures."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -6,8 +6,7 @@ from typing import IO
 
 from safe_compose.core.observed import describe_location
 from safe_compose.core.redaction import hide_secrets
-from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
-from safe_compose.engine.helper_image import CHANGES, READS, UNPACKS
+from safe_compose.engine import Engine, HelperFailed, NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged
 
 MOUNT = "/volume"
@@ -35,25 +34,6 @@ def explain_no_program(engine: Engine) -> str:
     except NoOwnImage as error:
         return error.message
     return ""
-
-
-def read_only_helper(engine: Engine, volume: str, *argv: str) -> Helper:
-    """Describe a helper container that sees a volume and cannot change it."""
-    return engine.helpers.own(*argv, volumes=((volume, MOUNT, True),), capabilities=READS)
-
-
-def changing_helper(engine: Engine, volume: str, *argv: str) -> Helper:
-    """Describe a helper container that changes a volume."""
-    return engine.helpers.own(*argv, volumes=((volume, MOUNT, False),), capabilities=CHANGES)
-
-
-def unpacking_helper(
-    engine: Engine, volume: str, *argv: str, piped: tuple[str, ...] = ()
-) -> Helper:
-    """Describe a helper container that unpacks into a volume."""
-    return engine.helpers.own(
-        "unpack", *argv, piped=piped, volumes=((volume, MOUNT, False),), capabilities=UNPACKS
-    )
 
 
 def feed(blocks: Iterable[bytes], pipe: IO[bytes] | None) -> None:

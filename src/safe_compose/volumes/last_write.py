@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from safe_compose.engine import Engine, HelperFailed, NoOwnImage
 from safe_compose.engine.helper_image import READS
-from safe_compose.volumes.volume_files import ending_after
+from safe_compose.volumes.engine_volume import ending_after
 
 _AT = "/volumes"
 _LINE = re.compile(rb"(-?\d+) /volumes/(\d+)\n")

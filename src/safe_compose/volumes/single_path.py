@@ -2,23 +2,21 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
-from safe_compose.engine import Engine, NoOwnImage
+from safe_compose.engine import NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.archive import archive_and_list, select_storable
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.extraction import sync
 from safe_compose.volumes.gzip_stream import make_damage_fault, show_nothing, unpack
 from safe_compose.volumes.helper_program import (
     MOUNT,
-    changing_helper,
     feed,
     naming_fault,
-    read_only_helper,
-    unpacking_helper,
 )
 from safe_compose.volumes.tar import BadTar, read_list, read_members
 
@@ -26,10 +24,11 @@ _ARGV = 256 << 10
 """Characters of names that are passed to one program; Linux takes 2 MiB, of bytes and pointers."""
 
 
-class SinglePath(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SinglePath:
     """One path of an archive that is extracted into a volume in use and then renamed into place."""
 
-    volume: str
+    volume: EngineVolume
     path: str
     """Relative to the volume's root."""
     staging: str
@@ -37,20 +36,107 @@ class SinglePath(NamedTuple):
     old_path: str
     """The path that the current content is renamed to."""
 
+    def has_real_parent(self) -> bool:
+        """Return whether the parent folder of the path exists and is reached without any link.
 
-def plan_path(engine: Engine, volume: str, path: str, token: str) -> SinglePath:
+        Raises:
+            OperationFailed: The volume cannot be read.
+        """
+        parent = self.path.rpartition("/")[0]
+        return not parent or self._kind(parent) == "d"
+
+    def exists(self) -> bool:
+        """Return whether the volume has the path; a dangling link counts.
+
+        Raises:
+            OperationFailed: The volume cannot be read.
+        """
+        return self._kind(self.path) is not None
+
+    def place(
+        self,
+        folder: Path,
+        artifacts: Sequence[Artifact],
+        progress: Callable[[int], None] = show_nothing,
+    ) -> None:
+        """Extract one path of a verified archive into a staging folder and rename it into place.
+
+        What is there now is renamed to `old_path` first; the volume is synced at the end. Call
+        `settle` afterwards, whatever the outcome.
+
+        Raises:
+            OperationFailed: The path cannot be extracted or renamed.
+            VerificationFailed: The archive is damaged.
+        """
+        artifact, _ = archive_and_list(artifacts)
+        staged = f"{self.staging}/volume"
+        with naming_fault(self.volume.name, f"extract {self.path}"):
+            self._act("mkdir", MOUNT, self.staging, "0700")
+            self._act("mkdir", MOUNT, staged, "0700")
+            names = [
+                f"volume/{path}"
+                for path in (self.path, *_list_other_names(folder, artifact, self.path))
+            ]
+            only = [word for name in names for word in ("--member", name)]
+            helper = self.volume.unpacking_helper(*only, f"{MOUNT}/{staged}")
+            with self.volume.engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled:
+                feed(unpack(folder, artifact, progress=progress), filled.stdin)
+            if self.exists():
+                self._act("rename", MOUNT, self.path, self.old_path)
+            self._act("rename", MOUNT, f"{staged}/{self.path}", self.path)
+        sync(self.volume)
+
+    def settle(self, *, existed: bool) -> bool:
+        """Finish or revert the restore of one path, and return whether the new content is in place.
+
+        If it is not, everything is as it was before. `existed` says whether the path existed
+        before.
+
+        Raises:
+            OperationFailed: The volume cannot be read or changed.
+        """
+        new, old = self.exists(), self._kind(self.old_path) is not None
+        with naming_fault(self.volume.name, f"tidy up after {self.path}"):
+            if old and not new:
+                self._act("rename", MOUNT, self.old_path, self.path)
+            self.volume.engine.helpers.run(
+                self.volume.changing_helper("remove", MOUNT, self.staging), timeout=600
+            )
+        return new and (old or not existed)
+
+    def _act(self, *words: str) -> None:
+        self.volume.engine.helpers.run(self.volume.changing_helper(*words), timeout=60)
+
+    def _kind(self, path: str) -> str | None:
+        """Return the type letter of a path (`f`, `d`, `l`, ...); None if missing or behind a link.
+
+        Raises:
+            OperationFailed: The volume cannot be read.
+        """
+        with naming_fault(self.volume.name, "look"):
+            answer = self.volume.engine.helpers.run(
+                self.volume.read_only_helper("stat", MOUNT, path), timeout=60
+            )
+            try:
+                return None if answer == b"- \0" else next(read_list([answer])).type
+            except (BadTar, StopIteration) as error:
+                raise OperationFailed(
+                    f"{describe_location(self.volume.name)}: look: {path} cannot be told"
+                ) from error
+
+
+def plan_path(volume: EngineVolume, path: str, token: str) -> SinglePath:
     """Plan the restore of one path.
 
     Raises:
         OperationFailed: Our own helper program does not run on this engine.
     """
     try:
-        engine.images.own_image()
+        volume.engine.images.own_image()
     except NoOwnImage as error:
         raise OperationFailed(
-            f"{describe_location(volume)}:"
-            f" one piece of an archive cannot be taken out here: {error.message};"
-            " nothing was restored",
+            f"{describe_location(volume.name)}: one piece of an archive cannot be taken out here:"
+            f" {error.message}; nothing was restored",
             next_step="restore the whole volume for a look: --into scratch instead of --path",
         ) from error
     return SinglePath(volume, path, f".safe-compose-{token}", f"{path}.before-{token}")
@@ -67,60 +153,7 @@ def count_entries_below(folder: Path, artifacts: Sequence[Artifact], path: str) 
     return sum(_is_within(m.path, wanted) for m in select_storable(folder, listing))
 
 
-def has_path(engine: Engine, piece: SinglePath, path: str) -> bool:
-    """Return whether a volume in use has a path; a dangling link counts.
-
-    Raises:
-        OperationFailed: The volume cannot be read.
-    """
-    return _kind(engine, piece, path) is not None
-
-
-def has_real_parent(engine: Engine, piece: SinglePath) -> bool:
-    """Return whether the parent folder of the path exists and is reached without any link.
-
-    Raises:
-        OperationFailed: The volume cannot be read.
-    """
-    parent = piece.path.rpartition("/")[0]
-    return not parent or _kind(engine, piece, parent) == "d"
-
-
-def place_path(
-    engine: Engine,
-    folder: Path,
-    artifacts: Sequence[Artifact],
-    piece: SinglePath,
-    progress: Callable[[int], None] = show_nothing,
-) -> None:
-    """Extract one path of a verified archive into a staging folder and rename it into place.
-
-    What is there now is renamed to `old_path` first; the volume is synced at the end. Call
-    `settle_path` afterwards, whatever the outcome.
-
-    Raises:
-        OperationFailed: The path cannot be extracted or renamed.
-        VerificationFailed: The archive is damaged.
-    """
-    artifact, _ = archive_and_list(artifacts)
-    staged = f"{piece.staging}/volume"
-    with naming_fault(piece.volume, f"extract {piece.path}"):
-        _act(engine, piece, "mkdir", MOUNT, piece.staging, "0700")
-        _act(engine, piece, "mkdir", MOUNT, staged, "0700")
-        names = [
-            f"volume/{path}" for path in (piece.path, *_other_names(folder, artifact, piece.path))
-        ]
-        only = [word for name in names for word in ("--member", name)]
-        helper = unpacking_helper(engine, piece.volume, *only, f"{MOUNT}/{staged}")
-        with engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled:
-            feed(unpack(folder, artifact, progress=progress), filled.stdin)
-        if has_path(engine, piece, piece.path):
-            _act(engine, piece, "rename", MOUNT, piece.path, piece.old_path)
-        _act(engine, piece, "rename", MOUNT, f"{staged}/{piece.path}", piece.path)
-    sync(engine, piece.volume)
-
-
-def _other_names(folder: Path, artifact: Artifact, path: str) -> list[str]:
+def _list_other_names(folder: Path, artifact: Artifact, path: str) -> list[str]:
     """List the members outside of a path that hold the content of hard links at or below it.
 
     They are extracted with the path, and removed with the staging folder.
@@ -154,43 +187,3 @@ def _other_names(folder: Path, artifact: Artifact, path: str) -> list[str]:
 
 def _is_within(path: bytes, top: bytes) -> bool:
     return path == top or path.startswith(top + b"/")
-
-
-def settle_path(engine: Engine, piece: SinglePath, *, existed: bool) -> bool:
-    """Finish or revert the restore of one path, and return whether the new content is in place.
-
-    If it is not, everything is as it was before. `existed` says whether the path existed before.
-
-    Raises:
-        OperationFailed: The volume cannot be read or changed.
-    """
-    new, old = has_path(engine, piece, piece.path), has_path(engine, piece, piece.old_path)
-    with naming_fault(piece.volume, f"tidy up after {piece.path}"):
-        if old and not new:
-            _act(engine, piece, "rename", MOUNT, piece.old_path, piece.path)
-        engine.helpers.run(
-            changing_helper(engine, piece.volume, "remove", MOUNT, piece.staging), timeout=600
-        )
-    return new and (old or not existed)
-
-
-def _act(engine: Engine, piece: SinglePath, *words: str) -> None:
-    engine.helpers.run(changing_helper(engine, piece.volume, *words), timeout=60)
-
-
-def _kind(engine: Engine, piece: SinglePath, path: str) -> str | None:
-    """Return the type letter of a path (`f`, `d`, `l`, ...); None if missing or behind a link.
-
-    Raises:
-        OperationFailed: The volume cannot be read.
-    """
-    with naming_fault(piece.volume, "look"):
-        answer = engine.helpers.run(
-            read_only_helper(engine, piece.volume, "stat", MOUNT, path), timeout=60
-        )
-        try:
-            return None if answer == b"- \0" else next(read_list([answer])).type
-        except (BadTar, StopIteration) as error:
-            raise OperationFailed(
-                f"{describe_location(piece.volume)}: look: {path} cannot be told"
-            ) from error

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
-from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive, gzip_stream
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.tar import BadTar, Member, read_members
 
 EXAMPLES = 3
@@ -34,7 +34,7 @@ class RemainingContent(NamedTuple):
 
 
 def compare_with_archive(
-    engine: Engine, folder: Path, artifacts: Sequence[Artifact], volume: str
+    volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]
 ) -> RemainingContent:
     """Compare a volume with the list of its archive.
 
@@ -46,11 +46,9 @@ def compare_with_archive(
     """
     _, listing = archive.archive_and_list(artifacts)
     try:
-        return _compare(
-            archive.select_storable(folder, listing), archive.read_entries(engine, volume)
-        )
+        return _compare(archive.select_storable(folder, listing), archive.read_entries(volume))
     except BadTar as error:
-        raise OperationFailed(f"{describe_location(volume)}: compare: {error}") from error
+        raise OperationFailed(f"{describe_location(volume.name)}: compare: {error}") from error
 
 
 def _compare(before: Iterable[Member], now: Iterable[Member]) -> RemainingContent:
@@ -69,9 +67,7 @@ def _compare(before: Iterable[Member], now: Iterable[Member]) -> RemainingConten
     return RemainingContent(missing, total, len(there) - (total - missing), tuple(examples))
 
 
-def is_part_of_archive(
-    engine: Engine, folder: Path, artifacts: Sequence[Artifact], volume: str
-) -> bool:
+def is_part_of_archive(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]) -> bool:
     """Return whether everything that a volume holds is in its archive unchanged, contents included.
 
     The volume and the archive are read once, or twice if there are hard links.
@@ -83,11 +79,9 @@ def is_part_of_archive(
     tar, _ = archive.archive_and_list(artifacts)
     try:
         known = set(_contents(lambda: gzip_stream.unpack(folder, tar)))
-        return all(
-            entry in known for entry in _contents(lambda: archive.stream_volume(engine, volume))
-        )
+        return all(entry in known for entry in _contents(lambda: archive.stream_volume(volume)))
     except BadTar as error:
-        raise OperationFailed(f"{describe_location(volume)}: compare: {error}") from error
+        raise OperationFailed(f"{describe_location(volume.name)}: compare: {error}") from error
 
 
 def _contents(tar: Callable[[], Iterable[bytes]]) -> Iterator[int]:

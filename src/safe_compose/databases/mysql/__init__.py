@@ -33,7 +33,7 @@ from safe_compose.databases.mysql.dump import MysqlDump, dump, verify_dump
 from safe_compose.databases.mysql.login import Login, logins
 from safe_compose.databases.mysql.restore import rebuild, restore_dump
 from safe_compose.databases.mysql.shutdown_state import inspect_shutdown, settling
-from safe_compose.databases.mysql.trial import trial, trial_archive, trial_dump
+from safe_compose.databases.mysql.trial import MysqlTrial
 from safe_compose.databases.mysql.write_counter import WriteCounter
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "MysqlClient",
     "MysqlDump",
     "MysqlServer",
+    "MysqlTrial",
     "WriteCounter",
     "contact",
     "count",
@@ -56,8 +57,5 @@ __all__ = [
     "serves",
     "settling",
     "summary",
-    "trial",
-    "trial_archive",
-    "trial_dump",
     "verify_dump",
 ]

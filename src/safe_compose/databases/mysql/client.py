@@ -160,7 +160,7 @@ server's language. An archive of all its files, stopped in order, keeps as much 
 
 
 @contextmanager
-def fault(volume: str, stage: str, *, next_step: str | None = None) -> Iterator[None]:
+def naming_client_fault(volume: str, stage: str, *, next_step: str | None = None) -> Iterator[None]:
     """Turn a client program's failure into a fault that names the volume, the stage and the cause.
 
     The part of a statement that the server quotes is left out.

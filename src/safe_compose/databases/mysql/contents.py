@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from safe_compose.core.backup import DatabaseStatistics, TableCount
 from safe_compose.databases.client import COUNT_SECONDS
-from safe_compose.databases.mysql.client import MysqlSession, fault, quote_name
+from safe_compose.databases.mysql.client import MysqlSession, naming_client_fault, quote_name
 from safe_compose.databases.mysql.discover import MysqlServer, list_databases
 from safe_compose.databases.protocol import understanding
 
@@ -55,27 +55,28 @@ class Contents:
             engines = ", ".join(sorted({engine for *_, engine in self.plain}))
             yield (
                 f"{len(self.plain)} tables have an engine without transactions ({engines}): nobody"
-                f" could write while they were dumped ({_some(self.plain)})"
+                f" could write while they were dumped ({_name_some(self.plain)})"
             )
         if volatile := [t for t in self.plain if t[2] == "MEMORY"]:
             yield (
                 "rows of MEMORY tables are gone after any restart of the server"
-                f" ({_some(volatile)})"
+                f" ({_name_some(volatile)})"
             )
         if self.elsewhere:
             yield (
-                f"rows that lie in other tables or servers are in no dump ({_some(self.elsewhere)})"
+                f"rows that lie in other tables or servers are in no dump"
+                f" ({_name_some(self.elsewhere)})"
             )
         if self.historic:
             yield (
                 "of system-versioned tables the dump holds the rows of now, not their history"
-                f" ({_some(self.historic)})"
+                f" ({_name_some(self.historic)})"
             )
         if self.broken:
-            yield f"views on something that is not there are in no dump ({_some(self.broken)})"
+            yield f"views on something that is not there are in no dump ({_name_some(self.broken)})"
 
 
-def _some(names: Sequence[tuple[str, ...]]) -> str:
+def _name_some(names: Sequence[tuple[str, ...]]) -> str:
     return ", ".join(".".join(name[:2]) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
@@ -147,6 +148,6 @@ def count(server: MysqlServer) -> tuple[DatabaseStatistics, ...]:
     Raises:
         OperationFailed: The server does not answer.
     """
-    with fault(server.volume, "count"), server.client.session() as asked:
+    with naming_client_fault(server.volume, "count"), server.client.session() as asked:
         return count_tables(asked, list_contents(asked, server.own))
     raise AssertionError  # a session that ends early raises

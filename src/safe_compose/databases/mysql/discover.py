@@ -12,12 +12,12 @@ from safe_compose.core.observed import Container, Mount, describe_location
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.client import (
     ANSWER_LIMIT,
-    ASK_TIMEOUT,
     ask_timeout,
     summary_words,
     time_left,
 )
-from safe_compose.databases.mysql.client import MysqlClient, MysqlSession, fault
+from safe_compose.databases.engine_container import EngineContainer
+from safe_compose.databases.mysql.client import MysqlClient, MysqlSession, naming_client_fault
 from safe_compose.databases.mysql.login import logins
 from safe_compose.databases.mysql.write_counter import SESSIONS
 from safe_compose.databases.protocol import (
@@ -81,6 +81,11 @@ class MysqlServer:
     def engine(self) -> Engine:
         """The engine that the server's container runs on."""
         return self.client.engine
+
+    @property
+    def at(self) -> EngineContainer:
+        """The server's container, with its engine."""
+        return EngineContainer(self.engine, self.container)
 
     @property
     def user(self) -> str:
@@ -150,9 +155,7 @@ _LOST = (
 )
 
 
-def contact(
-    engine: Engine, container_id: str, image: str, timeout: Callable[[], float] = ask_timeout
-) -> MysqlClient:
+def contact(at: EngineContainer, timeout: Callable[[], float] = ask_timeout) -> MysqlClient:
     """Return a client that the server lets in, tried by exec.
 
     `timeout`: seconds for the next question; it may raise ServerUnreachable.
@@ -162,12 +165,12 @@ def contact(
     """
     causes = []
     try:
-        accounts = logins(engine, container_id)
+        accounts = logins(at.engine.docker.private(at.container.id).environment)
     except SafeComposeError as error:
         raise ServerUnreachable(error.message) from error
     for prefix in ("mariadb", "mysql"):
         for login in accounts:
-            client = MysqlClient(engine, container_id, image, login, prefix)
+            client = MysqlClient(at.engine, at.container.id, at.container.image_id, login, prefix)
             try:
                 rows = client.ask(
                     "SELECT @@socket, @@port, @@version, @@character_set_results", timeout=timeout()
@@ -201,18 +204,19 @@ def contact(
     )
 
 
-def _connect(engine: Engine, container: Container) -> MysqlClient:
+def _connect(at: EngineContainer) -> MysqlClient:
     """Return a client of the server in a running container, by exec.
 
     Raises:
         ServerUnreachable: The server lets us in by no account, or a dump would lose text.
     """
+    container = at.container
     if container.state != "running":
         raise ServerUnreachable(
             f"container {container.name}: the database does not run ({container.state})"
         )
     try:
-        client = contact(engine, container.id, container.image_id)
+        client = contact(at)
     except ServerUnreachable as unreachable:
         raise ServerUnreachable(
             f"container {container.name}: {unreachable.message}; it was not dumped",
@@ -233,7 +237,7 @@ def _connect(engine: Engine, container: Container) -> MysqlClient:
     return client
 
 
-def server(engine: Engine, container: Container) -> MysqlServer:
+def server(at: EngineContainer) -> MysqlServer:
     """Inspect the server in a running container.
 
     A side container is used if it verifiably reaches the same server.
@@ -242,16 +246,19 @@ def server(engine: Engine, container: Container) -> MysqlServer:
         ServerUnreachable: The server does not answer or is too old.
         OperationFailed: Its data does not lie in one volume alone.
     """
-    client = _connect(engine, container)
+    client, container = _connect(at), at.container
     proof = f"safe-compose-{secrets.token_hex(12)}"
     with (
-        fault(container.name, "ask the server"),
+        naming_client_fault(container.name, "ask the server"),
         client.session() as asked,
         understanding(container.name),
     ):
         [values] = asked.rows(f"SELECT {', '.join('@@' + v for v in _VARIABLES)};")[:1]
         facts = dict(zip(_VARIABLES, values, strict=True))
-        version, kind = _supported_version(container, facts["version"], client.kind), client.kind
+        version, kind = (
+            _require_supported_version(container, facts["version"], client.kind),
+            client.kind,
+        )
         own = tuple(
             name for name in SYSTEM if name != "sys" or kind == "mysql" or version >= (10, 6)
         )
@@ -264,7 +271,7 @@ def server(engine: Engine, container: Container) -> MysqlServer:
     directory = facts["datadir"].rstrip("/")
     mount = require_persistent(container, data_mount(container, directory), directory)
     volume = mount.name or mount.source
-    _refuse_outside(engine, container, volume, directory, facts, far)
+    _refuse_outside(at, volume, directory, facts, far)
     return MysqlServer(
         container=container,
         client=client,
@@ -284,7 +291,7 @@ def server(engine: Engine, container: Container) -> MysqlServer:
     )
 
 
-def _supported_version(container: Container, version: str, kind: str) -> tuple[int, ...]:
+def _require_supported_version(container: Container, version: str, kind: str) -> tuple[int, ...]:
     """Return the parsed version of a server that can be dumped with its accounts.
 
     Raises:
@@ -364,8 +371,7 @@ def _use_side_container(container: Container, client: MysqlClient, proof: str) -
 
 
 def _refuse_outside(
-    engine: Engine,
-    container: Container,
+    at: EngineContainer,
     volume: str,
     directory: str,
     facts: dict[str, str],
@@ -404,19 +410,18 @@ def _refuse_outside(
         "-print",
     )
     with suppress(HelperFailed):  # no find in that image: the test restore would detect it
-        answer = engine.helpers.execute(container.id, argv, timeout=ASK_TIMEOUT, limit=ANSWER_LIMIT)
+        answer = at.execute(*argv, limit=ANSWER_LIMIT)
         links = answer.decode("utf-8", "replace").splitlines()
         outside += [f"{link} points to another place" for link in links]
     if outside:
         raise OperationFailed(
-            f"{describe_location(volume)}:"
-            f" the database of {container.name} also lives outside of it:"
+            f"{describe_location(volume)}: the database of {at.name} also lives outside of it:"
             f" {', '.join(outside[:3])}; that cannot be backed up yet, nothing was dumped",
             next_step="move it into the data directory, or back it up by your own means",
         )
 
 
-def summary(engine: Engine, container: Container, *, timeout: float) -> str | None:
+def summary(at: EngineContainer, *, timeout: float) -> str | None:
     """Describe a server as in `MariaDB 10.11.19, 3 databases, 41 tables, about 1.2 M rows`.
 
     The numbers are the server's estimates, asked by exec only. `timeout`: seconds for all questions
@@ -432,13 +437,13 @@ def summary(engine: Engine, container: Container, *, timeout: float) -> str | No
         " information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND"
         f" LOWER(TABLE_SCHEMA) NOT IN ({names})"
     )
-    left = time_left(container.name, timeout)
-    if container.state != "running":
+    left = time_left(at.name, timeout)
+    if at.container.state != "running":
         return None
     try:
-        client = contact(engine, container.id, container.image_id, left)
+        client = contact(at, left)
         answer = client.ask(sql, timeout=left())
-        with understanding(container.name):
+        with understanding(at.name):
             version, *numbers = answer[0]
             databases, tables, rows = map(int, numbers)
     except SafeComposeError:

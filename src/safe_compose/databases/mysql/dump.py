@@ -19,12 +19,12 @@ from safe_compose.databases import owners, server_files
 from safe_compose.databases.dumps import (
     artifact_of,
     compare_rows,
-    dump_folder,
     join_first,
+    making_dump_folder,
     scan_dump,
 )
 from safe_compose.databases.mysql.accounts import accounts
-from safe_compose.databases.mysql.client import MysqlSession, fault
+from safe_compose.databases.mysql.client import MysqlSession, naming_client_fault
 from safe_compose.databases.mysql.contents import Contents, count_tables, list_contents
 from safe_compose.databases.mysql.discover import MysqlServer
 from safe_compose.databases.mysql.dump_scanner import ACCOUNTS_TRAILER, MySQLDumpScanner
@@ -32,6 +32,7 @@ from safe_compose.databases.mysql.write_counter import WriteCounter, read_counte
 from safe_compose.databases.protocol import ShutdownState
 from safe_compose.engine import Stream
 from safe_compose.errors import VerificationFailed
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import (
     BLOCK,
     Sums,
@@ -83,7 +84,7 @@ class MysqlDump:
             OperationFailed: The server does not answer.
         """
         with (
-            fault(self.server.volume, "look whether anybody wrote"),
+            naming_client_fault(self.server.volume, "look whether anybody wrote"),
             self.server.client.session() as asked,
         ):
             return not self.before.still(read_counter(asked))
@@ -111,8 +112,8 @@ def dump(
         OperationFailed: The dump failed.
     """
     with (
-        dump_folder(server, volume, into) as folder,
-        fault(volume, "dump", next_step="repeat the command"),
+        making_dump_folder(server, volume, into) as folder,
+        naming_client_fault(volume, "dump", next_step="repeat the command"),
         ThreadPoolExecutor(1) as pool,
         server.client.session() as asked,
     ):
@@ -120,9 +121,7 @@ def dump(
         owned = pool.submit(_owners, server)
         made_accounts = _accounts(server, asked, folder, into, volume)
         artifacts = [replace(made_accounts, detail={**made_accounts.detail, **owned.result()})]
-        files = server_files.read_by_programs(
-            server.engine, server.container.id, server.data_directory, *_SETTINGS
-        )
+        files = server_files.read_by_programs(server.at, server.data_directory, *_SETTINGS)
         others = server_files.keep(
             files, "", folder, into, volume, server.inside, owned.result().get(FILES, "")
         )
@@ -201,10 +200,9 @@ def _owners(server: MysqlServer) -> dict[str, str]:
     The result is empty if they are unknown.
     """
     elsewhere = server.in_folder and location_of(server.volume) == "volume"
-    volume = None if elsewhere else server.volume
+    volume = None if elsewhere else EngineVolume(server.engine, server.volume)
     return owners.record(
-        server.engine,
-        server.container.id,
+        server.at,
         volume,
         server.data_directory,
         server.inside,

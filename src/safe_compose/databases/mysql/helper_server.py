@@ -16,16 +16,16 @@ from safe_compose.core.backup import MYSQL_SETTINGS, VolumeRecord
 from safe_compose.core.observed import INIT_FOLDERS, describe_location
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.databases import owners
-from safe_compose.databases.data_location import DataLocation, recorded_location
+from safe_compose.databases.data_location import DataLocation, read_location
 from safe_compose.databases.entrypoints import make_start_script
-from safe_compose.databases.mysql.client import MysqlClient, fault
+from safe_compose.databases.mysql.client import MysqlClient, naming_client_fault
 from safe_compose.databases.mysql.discover import FOLDER, kind_of
 from safe_compose.databases.mysql.login import Login
 from safe_compose.databases.protocol import understanding
 from safe_compose.databases.trials import TrialSkipped, read_last_log
-from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
+from safe_compose.engine import Helper, HelperFailed, NoOwnImage
 from safe_compose.errors import SafeComposeError, VerificationFailed
-from safe_compose.volumes import volume_files
+from safe_compose.volumes.engine_volume import EngineVolume
 
 READY_SECONDS = 180.0
 """Time limit for a server of ours until its first connection; recovery, and making a fresh data
@@ -97,7 +97,7 @@ class MysqlLocation(DataLocation):
         Raises:
             VerificationFailed: The record names no location.
         """
-        at = recorded_location(record, image)
+        at = read_location(record, image)
         settings = record.statistics.settings if record.statistics else {}
         options = [
             f"--{name.replace('_', '-')}={settings[name]}"
@@ -116,125 +116,151 @@ class MysqlLocation(DataLocation):
         )
 
 
-@contextmanager
-def serving_fresh(
-    engine: Engine, place: MysqlLocation, volume: str, subject: str
-) -> Iterator[MysqlClient]:
-    """Start a server of ours on an empty volume, and yield a client once it answers.
+@dataclass(frozen=True, slots=True)
+class MysqlHelper:
+    """A server of ours on a volume, described before it is started."""
 
-    The official entrypoint makes it, or the image's own one where there is no official one, without
-    a network; the image's init scripts do not run, and no database or account that its environment
-    names is made. The container is removed after the block.
+    place: MysqlLocation
+    volume: EngineVolume
+    subject: str
+    """The name of the volume in faults."""
 
-    Raises:
-        TrialSkipped: The server dies or does not answer in time, which says nothing about a backup.
-    """
-    image = engine.docker.image(place.image)
-    is_mysql = image is not None and "MYSQL_VERSION" in image.environment
-    program = "mysqld" if is_mysql else "mariadbd"
-    start = make_start_script(image, ("mariadbd", "mysqld"), program)
-    password = secrets.token_urlsafe(24)
-    if place.subpath:
-        owners.make_subpath(engine, volume, place.subpath)
-    if place.owners is not None and image is not None and not image.runs_as_root:
-        # The server could create them nowhere else.
-        owners.make_folders(engine, volume, place.owners, place.inside)
-    helper = Helper(
-        image=place.image,
-        argv=("sh", "-c", start, "sh", *_QUIET, *place.options),
-        volumes=((volume, place.destination, False),),
-        subpath=place.subpath,
-        tmpfs=INIT_FOLDERS,
-        environment={
-            **{f"{brand}_{name}": "" for brand in ("MARIADB", "MYSQL") for name in _NOT_MADE},
-            **{f"{brand}_ROOT_PASSWORD": password for brand in ("MARIADB", "MYSQL")},
-        },
-        capabilities=("default",),
-    )
-    with fault(subject, "start a server on it"), engine.helpers.serve(helper) as container_id:
-        login = Login("root", "environment", "MARIADB_ROOT_PASSWORD")
-        yield _ready(MysqlClient(engine, container_id, place.image, login), subject)
+    @contextmanager
+    def serving_fresh(self) -> Iterator[MysqlClient]:
+        """Start a server of ours on an empty volume, and yield a client once it answers.
 
+        The official entrypoint makes it, or the image's own one where there is no official one,
+        without a network; the image's init scripts do not run, and no database or account that its
+        environment names is made. The container is removed after the block.
 
-@contextmanager
-def serving_copy(
-    engine: Engine, place: MysqlLocation, volume: str, subject: str
-) -> Iterator[MysqlClient]:
-    """Start the image's server program on an extracted archive, and yield a client once it answers.
-
-    It runs as the owner of the files, without a network, and asks nobody for a password; the
-    entrypoint is not involved. If it does not start with the image's settings files, it is started
-    without them, since they may refer to other mounts.
-
-    Raises:
-        VerificationFailed: The server dies because of the restored data, or does not answer in
-            time.
-        TrialSkipped: The server cannot run here for another reason.
-    """
-    with fault(subject, "start a server on it"), ExitStack() as started:
-        owner = _owner(engine, place, volume, subject)
-        deaths: list[SafeComposeError] = []
-        for settings in ((), ("--no-defaults",)):
-            with ExitStack() as one:
-                try:
-                    container_id = _serve_bare(engine, one, place, volume, owner, settings)
-                    client = _ready(
-                        MysqlClient(engine, container_id, place.image, socket=_SOCKET), subject
-                    )
-                except (VerificationFailed, TrialSkipped) as death:
-                    deaths.append(death)
-                    continue
-                started.enter_context(one.pop_all())
-                break
-        else:
-            raise next(
-                (death for death in deaths if isinstance(death, VerificationFailed)), deaths[-1]
-            )
-        yield client
-
-
-def _serve_bare(
-    engine: Engine,
-    started: ExitStack,
-    place: MysqlLocation,
-    volume: str,
-    owner: str | None,
-    settings: tuple[str, ...],
-) -> str:
-    """Start the server program under the name that the image knows, and return its container's id.
-
-    Raises:
-        TrialSkipped: The image has no server program.
-    """
-    options = (
-        *settings,
-        *_QUIET,
-        _NO_ENCRYPTION,
-        *place.options,
-        "--skip-grant-tables",
-        "--skip-networking",
-        f"--socket={_SOCKET}",
-    )
-    if settings and place.directory == FOLDER:
-        options += (f"--datadir={FOLDER}",)
-    for program in ("mariadbd", "mysqld"):
+        Raises:
+            TrialSkipped: The server dies or does not answer in time, which says nothing about a
+                backup.
+        """
+        image = self.volume.engine.docker.image(self.place.image)
+        is_mysql = image is not None and "MYSQL_VERSION" in image.environment
+        program = "mysqld" if is_mysql else "mariadbd"
+        start = make_start_script(image, ("mariadbd", "mysqld"), program)
+        password = secrets.token_urlsafe(24)
+        owners.make_mounted_folders(self.volume, self.place, image)
         helper = Helper(
-            image=place.image,
-            argv=(program, *options, "--pid-file=/tmp/safe-compose.pid"),
-            volumes=((volume, place.destination, False),),
-            subpath=place.subpath,
-            tmpfs=("/tmp",),
-            user=owner,
+            image=self.place.image,
+            argv=("sh", "-c", start, "sh", *_QUIET, *self.place.options),
+            volumes=((self.volume.name, self.place.destination, False),),
+            subpath=self.place.subpath,
+            tmpfs=INIT_FOLDERS,
+            environment={
+                **{f"{brand}_{name}": "" for brand in ("MARIADB", "MYSQL") for name in _NOT_MADE},
+                **{f"{brand}_ROOT_PASSWORD": password for brand in ("MARIADB", "MYSQL")},
+            },
+            capabilities=("default",),
         )
+        with (
+            naming_client_fault(self.subject, "start a server on it"),
+            self.volume.engine.helpers.serve(helper) as container_id,
+        ):
+            login = Login("root", "environment", "MARIADB_ROOT_PASSWORD")
+            yield _wait_ready(
+                MysqlClient(self.volume.engine, container_id, self.place.image, login), self.subject
+            )
+
+    @contextmanager
+    def serving_copy(self) -> Iterator[MysqlClient]:
+        """Start the image's server program on an extracted archive, and yield a client of it.
+
+        It runs as the owner of the files, without a network, and asks nobody for a password; the
+        entrypoint is not involved. If it does not start with the image's settings files, it is
+        started without them, since they may refer to other mounts.
+
+        Raises:
+            VerificationFailed: The server dies because of the restored data, or does not answer in
+                time.
+            TrialSkipped: The server cannot run here for another reason.
+        """
+        with naming_client_fault(self.subject, "start a server on it"), ExitStack() as started:
+            owner = self._read_owner()
+            deaths: list[SafeComposeError] = []
+            for settings in ((), ("--no-defaults",)):
+                with ExitStack() as one:
+                    try:
+                        container_id = self._serve_bare(one, owner, settings)
+                        client = _wait_ready(
+                            MysqlClient(
+                                self.volume.engine, container_id, self.place.image, socket=_SOCKET
+                            ),
+                            self.subject,
+                        )
+                    except (VerificationFailed, TrialSkipped) as death:
+                        deaths.append(death)
+                        continue
+                    started.enter_context(one.pop_all())
+                    break
+            else:
+                raise next(
+                    (death for death in deaths if isinstance(death, VerificationFailed)), deaths[-1]
+                )
+            yield client
+
+    def _serve_bare(
+        self,
+        started: ExitStack,
+        owner: str | None,
+        settings: tuple[str, ...],
+    ) -> str:
+        """Start the server program under the image's name for it, and return its container's id.
+
+        Raises:
+            TrialSkipped: The image has no server program.
+        """
+        options = (
+            *settings,
+            *_QUIET,
+            _NO_ENCRYPTION,
+            *self.place.options,
+            "--skip-grant-tables",
+            "--skip-networking",
+            f"--socket={_SOCKET}",
+        )
+        if settings and self.place.directory == FOLDER:
+            options += (f"--datadir={FOLDER}",)
+        for program in ("mariadbd", "mysqld"):
+            helper = Helper(
+                image=self.place.image,
+                argv=(program, *options, "--pid-file=/tmp/safe-compose.pid"),
+                volumes=((self.volume.name, self.place.destination, False),),
+                subpath=self.place.subpath,
+                tmpfs=("/tmp",),
+                user=owner,
+            )
+            try:
+                return started.enter_context(self.volume.engine.helpers.serve(helper))
+            except HelperFailed as error:
+                if error.returncode != 127:
+                    raise
+                missing = error
+        raise TrialSkipped(
+            f"{describe_location(self.volume.name)}:"
+            f" its image has no server program: {missing.message}"
+        )
+
+    def _read_owner(self) -> str | None:
+        """Return `uid:gid` of the data directory's files; None if unknown.
+
+        Raises:
+            VerificationFailed: The restored data has no database of the server's own.
+        """
+        system = str(PurePosixPath(self.place.inside, "mysql"))
         try:
-            return started.enter_context(engine.helpers.serve(helper))
-        except HelperFailed as error:
-            if error.returncode != 127:
-                raise
-            missing = error
-    raise TrialSkipped(
-        f"{describe_location(volume)}: its image has no server program: {missing.message}"
-    )
+            found = self.volume.look([system])
+        except NoOwnImage:
+            return None
+        if system not in found:
+            raise VerificationFailed(
+                f"{describe_location(self.subject)}:"
+                f" there is no database of the server's own in what was"
+                " restored"
+            )
+        return f"{found[system].uid}:{found[system].gid}"
 
 
 def blames_data(log: str, exit_code: int) -> bool:
@@ -249,26 +275,7 @@ def blames_data(log: str, exit_code: int) -> bool:
     )
 
 
-def _owner(engine: Engine, place: MysqlLocation, volume: str, subject: str) -> str | None:
-    """Return `uid:gid` of the data directory's files; None if unknown.
-
-    Raises:
-        VerificationFailed: The restored data has no database of the server's own.
-    """
-    system = str(PurePosixPath(place.inside, "mysql"))
-    try:
-        found = volume_files.look(engine, volume, [system])
-    except NoOwnImage:
-        return None
-    if system not in found:
-        raise VerificationFailed(
-            f"{describe_location(subject)}:"
-            " there is no database of the server's own in what was restored"
-        )
-    return f"{found[system].uid}:{found[system].gid}"
-
-
-def _ready(client: MysqlClient, subject: str) -> MysqlClient:
+def _wait_ready(client: MysqlClient, subject: str) -> MysqlClient:
     """Wait for the final server and return a client of it.
 
     While a data directory is made, a temporary server listens on the socket alone.

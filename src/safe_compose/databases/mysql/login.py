@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from safe_compose.databases.client import ASK_TIMEOUT
-from safe_compose.databases.protocol import FILE_LIMIT
+from safe_compose.databases.engine_container import FILE_LIMIT
 from safe_compose.engine import Engine
 
 _LOG_LIMIT = 4 << 20
@@ -49,16 +49,12 @@ container's own password does not help.
 """
 
 
-def logins(engine: Engine, container_id: str) -> tuple[Login, ...]:
+def logins(variables: Mapping[str, str]) -> tuple[Login, ...]:
     """Return the accounts to try, the likeliest first.
 
     They are found in the variables of the official images, `_FILE` variables included.
     """
-    environment = {
-        name: value
-        for name, value in engine.docker.private(container_id).environment.items()
-        if value
-    }
+    environment = {name: value for name, value in variables.items() if value}
     found = []
     for brand in ("MARIADB", "MYSQL"):
         root = environment.get(f"{brand}_ROOT_USER", "root")

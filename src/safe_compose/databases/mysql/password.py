@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from safe_compose.core.observed import Container
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.client import ASK_TIMEOUT
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.mysql import caching_sha2
-from safe_compose.databases.mysql.client import fault
+from safe_compose.databases.mysql.client import naming_client_fault
 from safe_compose.databases.mysql.discover import MysqlServer, contact
 from safe_compose.databases.mysql.login import given
 from safe_compose.databases.protocol import Role, ServerUnreachable, understanding
-from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.engine import Helper, HelperFailed
 from safe_compose.errors import OperationFailed, Refused
 from safe_compose.volumes.helper_program import read_last_words
 
@@ -172,8 +173,11 @@ def put(server: MysqlServer, name: str, stored: str | None) -> None:
             for host, plugin, now in rows
             if plugin == _NATIVE and _HASH.fullmatch(now)
         ]
-    client = contact(server.engine, server.container.id, server.container.image_id)
-    with fault(server.volume, f"change the password of {name}"), client.session() as asked:
+    client = contact(server.at)
+    with (
+        naming_client_fault(server.volume, f"change the password of {name}"),
+        client.session() as asked,
+    ):
         asked.rows("SET SESSION sql_log_off = 1;\n" + "\n".join(script))
 
 
@@ -211,7 +215,7 @@ def _by_hand(container: str, client: str) -> str:
 
 
 def can_log_in(
-    engine: Engine, container: Container, name: str, password: str, *, timeout: float = ASK_TIMEOUT
+    at: EngineContainer, name: str, password: str, *, timeout: float = ASK_TIMEOUT
 ) -> bool | None:
     """Return whether a new login over the network works.
 
@@ -221,7 +225,8 @@ def can_log_in(
     Raises:
         OperationFailed: The server neither accepts nor refuses the login.
     """
-    addresses = engine.docker.addresses(container.id)
+    container = at.container
+    addresses = at.engine.docker.addresses(container.id)
     if not addresses:
         return None
     image = container.image_id
@@ -240,7 +245,7 @@ def can_log_in(
             environment={"MYSQL_PWD": password},
         )
         try:
-            engine.helpers.run(helper, timeout=timeout)
+            at.engine.helpers.run(helper, timeout=timeout)
             return True
         except HelperFailed as error:
             if error.returncode in (126, 127):
@@ -250,21 +255,17 @@ def can_log_in(
                 raise OperationFailed(f"{failure}: {read_last_words(error)}") from error
             denied = error.stderr
             break
-    return (
-        None
-        if "ERROR 1130" in denied or _from_its_host_alone(engine, container, name, password)
-        else False
-    )
+    return None if "ERROR 1130" in denied or _from_its_host_alone(at, name, password) else False
 
 
-def _from_its_host_alone(engine: Engine, container: Container, name: str, password: str) -> bool:
+def _from_its_host_alone(at: EngineContainer, name: str, password: str) -> bool:
     """Return whether an account exists only for connections from the server's own host.
 
     No network lets it in then.
     """
     try:
         with knowing(name, password):
-            client = contact(engine, container.id, container.image_id)
+            client = contact(at)
             rows = client.ask(f"SELECT HOST FROM mysql.user WHERE USER = {_literal(name)}")
     except OperationFailed:
         return False  # no login works, which is the answer
@@ -279,8 +280,8 @@ def _accounts(server: MysqlServer, name: str) -> list[tuple[str, str, str]]:
         "SELECT HOST, PLUGIN, HEX(AUTHENTICATION_STRING) FROM mysql.user WHERE USER ="
         f" {_literal(name)} ORDER BY HOST"
     )
-    client = contact(server.engine, server.container.id, server.container.image_id)
-    with fault(server.volume, f"look at account {name}"):
+    client = contact(server.at)
+    with naming_client_fault(server.volume, f"look at account {name}"):
         rows = client.ask(sql)
     with understanding(server.container.name):  # a salt may hold any byte
         return [(h, p or _NATIVE, bytes.fromhex(a).decode("latin-1")) for h, p, a in rows]

@@ -8,16 +8,16 @@ from safe_compose.core.backup import Artifact, DatabaseStatistics, ServerStatist
 from safe_compose.core.observed import describe_location
 from safe_compose.databases import owners
 from safe_compose.databases.mysql.accounts import HEALTHCHECK, account, accounts, names_of_accounts
-from safe_compose.databases.mysql.client import MysqlClient, MysqlSession, fault
+from safe_compose.databases.mysql.client import MysqlClient, MysqlSession, naming_client_fault
 from safe_compose.databases.mysql.contents import count_tables, list_contents
 from safe_compose.databases.mysql.discover import SYSTEM
 from safe_compose.databases.mysql.dump import verify_dump
-from safe_compose.databases.mysql.helper_server import MysqlLocation, serving_fresh
+from safe_compose.databases.mysql.helper_server import MysqlHelper, MysqlLocation
 from safe_compose.databases.mysql.shutdown_state import inspect_shutdown
 from safe_compose.databases.protocol import read_statistics
 from safe_compose.databases.trials import require_same
-from safe_compose.engine import Engine
 from safe_compose.errors import Refused, VerificationFailed
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import show_nothing, unpack
 from safe_compose.volumes.helper_program import feed
 
@@ -50,7 +50,7 @@ def restore_dump(
     verify_dump(folder, artifacts, statistics)
     subject = next(a.volume for a in artifacts)
     found: tuple[DatabaseStatistics, ...] = ()
-    with fault(subject, "restore the dump"), client.session() as asked:
+    with naming_client_fault(subject, "restore the dump"), client.session() as asked:
         own = own_databases(statistics)
         if list_contents(asked, own).tables:
             raise Refused(
@@ -63,7 +63,7 @@ def restore_dump(
         for script in (a for a in artifacts if a.kind == "globals"):
             text = b"".join(unpack(folder, script))
             _load(client, [text])
-            _same_accounts(asked, text.decode("utf-8", "replace"), statistics.kind, subject)
+            _require_same_accounts(asked, text.decode("utf-8", "replace"), statistics.kind, subject)
     return found
 
 
@@ -74,7 +74,7 @@ def _load(client: MysqlClient, blocks: Iterable[bytes]) -> None:
         feed(blocks, opened.stdin)
 
 
-def _same_accounts(asked: MysqlSession, script: str, kind: str, subject: str) -> None:
+def _require_same_accounts(asked: MysqlSession, script: str, kind: str, subject: str) -> None:
     """Drop the fresh server's own accounts that the old one lacked, and compare all others.
 
     Raises:
@@ -106,10 +106,9 @@ def _statements(script: str) -> frozenset[str]:
 
 
 def rebuild(
-    engine: Engine,
+    volume: EngineVolume,
     folder: Path,
     record: VolumeRecord,
-    volume_name: str,
     progress: Callable[[int], None] = show_nothing,
 ) -> tuple[str, ...]:
     """Restore a volume's data from its dump into the existing empty volume.
@@ -123,20 +122,20 @@ def rebuild(
         OperationFailed: The engine cannot restore the volume.
     """
     place = MysqlLocation.of(record, "")
-    statistics = read_statistics(engine, record, place.image, volume_name)
+    statistics = read_statistics(volume, record, place.image)
     verify_dump(folder, record.artifacts, statistics)
-    with serving_fresh(engine, place, volume_name, record.name) as client:
+    with MysqlHelper(place, volume, record.name).serving_fresh() as client:
         found = restore_dump(client, folder, record.artifacts, statistics, progress)
-        code = engine.docker.stop(client.container, timeout=STOP_SECONDS)
+        code = volume.engine.docker.stop(client.container, timeout=STOP_SECONDS)
     require_equal(statistics.databases, found, record.name, "restore")
-    left = inspect_shutdown(engine, volume_name, None)
+    left = inspect_shutdown(volume, None)
     if code != 0 or not left.clean:
         raise VerificationFailed(
             f"{describe_location(record.name)}:"
             f" the restored server did not stop cleanly ({left.words}; it"
             f" ended with {code})"
         )
-    owners.restore_owners(engine, place.image, volume_name, place.owners, place.inside, record.name)
+    owners.restore_owners(volume, place.image, place.owners, place.inside, record.name)
     return ()
 
 

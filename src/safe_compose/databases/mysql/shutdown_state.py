@@ -8,22 +8,21 @@ stop. Its exit code has to agree if it is known.
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePosixPath
 
-from safe_compose.core.observed import Container
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.mysql.discover import MysqlServer
 from safe_compose.databases.protocol import ShutdownState
-from safe_compose.engine import Engine
-from safe_compose.volumes import volume_files
+from safe_compose.volumes.engine_volume import EngineVolume
 
 _DEPTH = 4
 """Largest number of folders from a volume's root down to the files of a data directory."""
 
 
-def settling(_engine: Engine, _container: Container) -> AbstractContextManager[None]:
+def settling(_at: EngineContainer) -> AbstractContextManager[None]:
     """Do nothing before a stop: what was committed is on the volume once the server is stopped."""
     return nullcontext()
 
 
-def inspect_shutdown(engine: Engine, volume_name: str, server: MysqlServer | None) -> ShutdownState:
+def inspect_shutdown(volume: EngineVolume, server: MysqlServer | None) -> ShutdownState:
     """Check whether the server of an unused volume was stopped cleanly.
 
     `server` is the one that was dumped from it.
@@ -32,7 +31,7 @@ def inspect_shutdown(engine: Engine, volume_name: str, server: MysqlServer | Non
         OperationFailed: The volume cannot be read.
     """
     temporary = server.temporary if server is not None else "ibtmp1"
-    files = volume_files.find(engine, volume_name, ["ibdata1", "mysql", temporary], depth=_DEPTH)
+    files = volume.find(["ibdata1", "mysql", temporary], depth=_DEPTH)
     names = {PurePosixPath(path).name for path in files}
     if not names & {"ibdata1", "mysql"}:
         return ShutdownState("how it was stopped cannot be told from its files", clean=False)
@@ -42,7 +41,7 @@ def inspect_shutdown(engine: Engine, volume_name: str, server: MysqlServer | Non
         )
     if (
         server is not None
-        and (now := engine.docker.container(server.container.id)) is not None
+        and (now := volume.engine.docker.container(server.container.id)) is not None
         and now.exit_code != 0
     ):
         return ShutdownState(f"it ended with {now.exit_code}", clean=False)

@@ -50,13 +50,14 @@ from safe_compose.databases.postgres.major_upgrade import adapt_record
 from safe_compose.databases.postgres.restore import rebuild, restore_dump
 from safe_compose.databases.postgres.row_counts import count
 from safe_compose.databases.postgres.side_by_side import settle_restore
-from safe_compose.databases.postgres.trial import trial, trial_archive, trial_base, trial_dump
+from safe_compose.databases.postgres.trial import PostgresTrial
 from safe_compose.databases.postgres.write_counter import TransactionCounter
 
 __all__ = [
     "PostgresClient",
     "PostgresDump",
     "PostgresServer",
+    "PostgresTrial",
     "TransactionCounter",
     "adapt_record",
     "base_of",
@@ -77,9 +78,5 @@ __all__ = [
     "settle_restore",
     "settling",
     "summary",
-    "trial",
-    "trial_archive",
-    "trial_base",
-    "trial_dump",
     "verify_dump",
 ]

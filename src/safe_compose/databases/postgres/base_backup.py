@@ -14,16 +14,17 @@ from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics
 from safe_compose.core.observed import describe_location
-from safe_compose.databases.dumps import artifact_of, dump_folder
-from safe_compose.databases.postgres.client import fault
+from safe_compose.databases.dumps import artifact_of, making_dump_folder
+from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.dump import PostgresDump, owners_of, statistics_of
 from safe_compose.databases.postgres.row_counts import count
 from safe_compose.databases.postgres.server_facts import major_of
 from safe_compose.databases.postgres.write_counter import counter_of
 from safe_compose.databases.protocol import CopyRefused, understanding
-from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.engine import Helper, HelperFailed
 from safe_compose.errors import VerificationFailed
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import Sums, check, pack, read_blocks, show_nothing, unpack
 from safe_compose.volumes.helper_program import MOUNT, feed, read_last_words
 
@@ -53,11 +54,11 @@ def copy(
     """
     if major_of(server.version) < SINCE:
         raise CopyRefused(f"{server.title} writes no manifest that a copy could be held against")
-    with dump_folder(server, volume, into, "copy") as folder:
+    with making_dump_folder(server, volume, into, "copy") as folder:
         folders = _folders(server)
         before = counter_of(server)
         sums = _copy_files(server, folder / COPY_FILE, progress)
-        with fault(volume, "count"):
+        with naming_client_fault(volume, "count"):
             databases, emptied = _drop_unlogged(server, count(server))
     detail = {"by": server.client.words, "pgdata": server.pgdata, **folders}
     artifact = artifact_of(folder / COPY_FILE, into, sums, volume, "base", detail=detail)
@@ -148,11 +149,10 @@ def _folders(server: PostgresServer) -> dict[str, str]:
 
 
 def restore_copy(
-    engine: Engine,
+    volume: EngineVolume,
     folder: Path,
     artifact: Artifact,
     image: str,
-    volume: str,
     progress: Callable[[int], None] = show_nothing,
 ) -> None:
     """Fill an empty volume from a physical copy, and verify every file there with pg_verifybackup.
@@ -165,20 +165,22 @@ def restore_copy(
         OperationFailed: The volume cannot be written.
     """
     check(folder, artifact)
+    engine = volume.engine
     data = PurePosixPath(MOUNT, artifact.detail.get("pgdata", "."))
-    with fault(volume, "extract the physical copy"):
+    with naming_client_fault(volume.name, "extract the physical copy"):
         engine.helpers.run(
-            _make_writer(image, ("tar", "-xpf", "-", "-C", "/"), volume), stdin=_tree(artifact)
+            _make_writer(image, ("tar", "-xpf", "-", "-C", "/"), volume.name),
+            stdin=_tree(artifact),
         )
         argv = ("tar", "--numeric-owner", "-xpf", "-", "-C", str(data))
         with engine.helpers.stream(
-            _make_writer(image, argv, volume), stdin=subprocess.PIPE
+            _make_writer(image, argv, volume.name), stdin=subprocess.PIPE
         ) as filled:
             feed(unpack(folder, artifact, progress=progress), filled.stdin)
     helper = Helper(
         image=image,
         argv=("pg_verifybackup", "--quiet", str(data)),
-        volumes=((volume, MOUNT, True),),
+        volumes=((volume.name, MOUNT, True),),
         environment={"LC_ALL": "C"},
         user="0:0",
         capabilities=("DAC_READ_SEARCH",),

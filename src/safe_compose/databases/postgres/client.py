@@ -184,7 +184,7 @@ passwords.
 
 
 @contextmanager
-def fault(volume: str, stage: str, *, next_step: str | None = None) -> Iterator[None]:
+def naming_client_fault(volume: str, stage: str, *, next_step: str | None = None) -> Iterator[None]:
     """Turn a client program's failure into a fault that names the volume, the stage and the cause.
 
     Raises:

@@ -12,13 +12,13 @@ from safe_compose.core.backup import STANDBY
 from safe_compose.core.observed import Container, Mount, describe_location
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.client import ASK_TIMEOUT, ask_timeout, summary_words, time_left
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import login
 from safe_compose.databases.postgres.client import LOOPBACK, PostgresClient
 from safe_compose.databases.postgres.connection import EVENT_TRIGGERS_SINCE
 from safe_compose.databases.postgres.encodings import encode_text
 from safe_compose.databases.postgres.server_facts import facts, major_of
 from safe_compose.databases.protocol import (
-    FILE_LIMIT,
     LoginRefused,
     OwnFiles,
     ServerUnreachable,
@@ -94,6 +94,11 @@ class PostgresServer:
         return self.client.engine
 
     @property
+    def at(self) -> EngineContainer:
+        """The server's container, with its engine."""
+        return EngineContainer(self.engine, self.container)
+
+    @property
     def user(self) -> str:
         """The role that we connect as."""
         return self.client.user
@@ -137,7 +142,7 @@ def serves(container: Container, volume_name: str) -> bool:
     return mount is not None and mount.location == volume_name
 
 
-def server(engine: Engine, container: Container) -> PostgresServer:
+def server(at: EngineContainer) -> PostgresServer:
     """Inspect the server in a running container.
 
     A side container is used if it verifiably reaches the same server.
@@ -146,14 +151,15 @@ def server(engine: Engine, container: Container) -> PostgresServer:
         ServerUnreachable: The server does not answer.
         OperationFailed: Its data does not lie in one volume alone.
     """
-    client, reported, maintenance = _find(engine, container)
+    container = at.container
+    client, reported, maintenance = _find(at)
     _refuse_names(container, reported["databases"])
     directory = reported["data_directory"]
     mount = require_persistent(container, data_mount(container, directory), directory)
     volume = mount.name or mount.source
     with ThreadPoolExecutor(1, thread_name_prefix="side") as pool:  # a container starts meanwhile
         side = pool.submit(_use_side_container, container, client, reported, maintenance)
-        _refuse_outside(engine, container, volume, directory, reported)
+        _refuse_outside(at, volume, directory, reported)
     return PostgresServer(
         container=container,
         client=side.result(),
@@ -206,7 +212,7 @@ def own_files(found: PostgresServer) -> OwnFiles:
     return OwnFiles((found.pgdata,), known=_OWN_PATHS)
 
 
-def summary(engine: Engine, container: Container, *, timeout: float) -> str | None:
+def summary(at: EngineContainer, *, timeout: float) -> str | None:
     """Describe a server as in `PostgreSQL 15.18, 3 databases, 41 tables, about 1.2 M rows`.
 
     The numbers are the planner's estimates, asked by exec only. `timeout`: seconds for all
@@ -222,12 +228,12 @@ def summary(engine: Engine, container: Container, *, timeout: float) -> str | No
         "LEFT JOIN pg_catalog.pg_stat_all_tables s ON s.relid = c.oid "
         "WHERE c.relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'"
     )
-    left = time_left(container.name, timeout)
+    left = time_left(at.name, timeout)
     tables = rows = 0
     try:
-        client, reported, _ = _find(engine, container, left)
+        client, reported, _ = _find(at, left)
         for database in reported["databases"]:
-            with understanding(container.name):
+            with understanding(at.name):
                 more = list(map(int, client.ask(database, sql, timeout=left()).split()))
                 tables += more[0]
                 rows += more[1]
@@ -238,22 +244,19 @@ def summary(engine: Engine, container: Container, *, timeout: float) -> str | No
     )
 
 
-def locate(
-    engine: Engine, container: Container, user: str, *, timeout: float = ASK_TIMEOUT
-) -> PostgresClient:
+def locate(at: EngineContainer, user: str, *, timeout: float = ASK_TIMEOUT) -> PostgresClient:
     """Return a client for the port and socket in a server's `postmaster.pid`.
 
     Line 4 is the port, line 5 the socket's folder (Postgres' pidfile.h). The defaults are used if
     the file cannot be read.
     """
+    container = at.container
     folder = container.environment.get("PGDATA", f"{_USUAL_FOLDER}/data")
     client = PostgresClient(
-        engine, container.id, container.image_id, user, major=_expected_major(container)
+        at.engine, container.id, container.image_id, user, major=_guess_major(container)
     )
     try:
-        output = engine.helpers.execute(
-            container.id, ("cat", f"{folder}/postmaster.pid"), timeout=timeout, limit=FILE_LIMIT
-        )
+        output = at.execute("cat", f"{folder}/postmaster.pid", timeout=timeout)
     except HelperFailed:
         return client
     lines = output.decode("utf-8", "replace").split("\n")
@@ -262,7 +265,7 @@ def locate(
     return replace(client, port=int(lines[3]), socket=lines[4] or client.socket)
 
 
-def _expected_major(container: Container) -> int:
+def _guess_major(container: Container) -> int:
     """Return the major version that an image declares.
 
     If it declares none, the result is a version that accepts all our settings; a server that
@@ -272,7 +275,7 @@ def _expected_major(container: Container) -> int:
 
 
 def _find(
-    engine: Engine, container: Container, timeout: Callable[[], float] = ask_timeout
+    at: EngineContainer, timeout: Callable[[], float] = ask_timeout
 ) -> tuple[PostgresClient, dict[str, Any], str]:
     """Return a client that reaches the server by exec, its facts, and a database that lets us in.
 
@@ -282,21 +285,22 @@ def _find(
         LoginRefused: The server refuses all known logins.
         ServerUnreachable: The server does not run or does not answer.
     """
+    container = at.container
     if container.state != "running":
         raise ServerUnreachable(
             f"container {container.name}: the database does not run ({container.state})"
         )
     users = dict.fromkeys([container.environment.get("POSTGRES_USER") or "postgres", "postgres"])
     usual = PostgresClient(
-        engine,
+        at.engine,
         container.id,
         container.image_id,
         next(iter(users)),
-        major=_expected_major(container),
+        major=_guess_major(container),
     )
     # The usual location is asked meanwhile.
     with ThreadPoolExecutor(1, thread_name_prefix="located") as pool:
-        locating = pool.submit(locate, engine, container, usual.user, timeout=timeout())
+        locating = pool.submit(locate, at, usual.user, timeout=timeout())
         found = _ask_place(container, usual, users, timeout)
         located = locating.result()
     # If they differ, another server answered: containers may share a folder of sockets.
@@ -323,7 +327,7 @@ def find_reachable(found: PostgresServer) -> PostgresClient:
     Raises:
         ServerUnreachable: There is none.
     """
-    client, _, _ = _find(found.engine, found.container)
+    client, _, _ = _find(found.at)
     return client.by_exec()
 
 
@@ -366,7 +370,8 @@ def _list_other_logins(
         return
     if any(map(login.is_for_its_own_user, causes)):
         yield from (replace(place, user=user, system_user=user) for user in users)
-    known = list(islice(login.find_secrets(place.engine, container.id, users), _MOST_SECRETS))
+    environment = place.engine.docker.private(container.id).environment
+    known = list(islice(login.find_secrets(environment, users), _MOST_SECRETS))
     for host in (place.socket, LOOPBACK) if container.is_alone_at_its_ports else (place.socket,):
         yield from (replace(place, user=user, socket=host, secret=secret) for user, secret in known)
 
@@ -399,7 +404,7 @@ def _use_side_container(
 
 
 def _refuse_outside(
-    engine: Engine, container: Container, volume: str, directory: str, facts: dict[str, Any]
+    at: EngineContainer, volume: str, directory: str, facts: dict[str, Any]
 ) -> None:
     """Require that no tablespace and no log of transactions lies outside of the data directory.
 
@@ -415,7 +420,7 @@ def _refuse_outside(
     ]
     try:
         argv = ("readlink", "-f", directory, f"{directory}/pg_wal")
-        output = engine.helpers.execute(container.id, argv, timeout=ASK_TIMEOUT, limit=FILE_LIMIT)
+        output = at.execute(*argv)
         real, _, link = output.decode("utf-8", "replace").strip().partition("\n")
         if link and not _holds(real, link):
             outside.append(f"its log of transactions in {link}")
@@ -423,8 +428,7 @@ def _refuse_outside(
         pass  # no readlink in that image: the test restore would detect it
     if outside:
         raise OperationFailed(
-            f"{describe_location(volume)}:"
-            f" the database of {container.name} also lives outside of it:"
+            f"{describe_location(volume)}: the database of {at.name} also lives outside of it:"
             f" {', '.join(outside)}; that cannot be backed up yet, nothing was dumped",
             next_step="move it into the data directory, or back it up by your own means",
         )

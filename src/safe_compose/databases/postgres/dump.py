@@ -28,14 +28,14 @@ from safe_compose.databases import owners, server_files
 from safe_compose.databases.dumps import (
     artifact_of,
     compare_rows,
-    dump_folder,
     join_first,
+    making_dump_folder,
     scan_dump,
 )
 from safe_compose.databases.parallel import WorkQueue, work_through
 from safe_compose.databases.postgres import settings
 from safe_compose.databases.postgres.base_manifest import verify_base
-from safe_compose.databases.postgres.client import PsqlSession, fault
+from safe_compose.databases.postgres.client import PsqlSession, naming_client_fault
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.dump_scanner import CLUSTER_TRAILER, PostgresScanner
 from safe_compose.databases.postgres.row_counts import LOCK_SECONDS, Counting
@@ -48,6 +48,7 @@ from safe_compose.databases.protocol import ShutdownState
 from safe_compose.engine import PIPE, HelperFailed
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.backup_files import removing_on_fault
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import (
     GZIP,
     Sums,
@@ -117,13 +118,13 @@ def dump(
     Raises:
         OperationFailed: The dump failed.
     """
-    with dump_folder(server, volume, into) as folder, fault(volume, "dump"):
+    with making_dump_folder(server, volume, into) as folder, naming_client_fault(volume, "dump"):
         target = _Target(server, volume, folder, into)
         dumping = _Databases(target, progress)
         # Each of these tasks takes the start of a container.
         with (
             ThreadPoolExecutor(3, thread_name_prefix="globals") as pool,
-            dumping.once_more_one_by_one(),
+            dumping.retrying_one_by_one(),
             server.client.session(server.maintenance) as asked,
         ):
             before = read_counter(asked)
@@ -179,10 +180,9 @@ def owners_of(server: PostgresServer) -> dict[str, str]:
     The result is empty if they are unknown.
     """
     elsewhere = server.in_folder and location_of(server.volume) == "volume"
-    volume = None if elsewhere else server.volume
+    volume = None if elsewhere else EngineVolume(server.engine, server.volume)
     return owners.record(
-        server.engine,
-        server.container.id,
+        server.at,
         volume,
         server.data_directory,
         server.pgdata,
@@ -237,7 +237,7 @@ class _Databases:
         self._both = False
 
     @contextmanager
-    def once_more_one_by_one(self) -> Iterator[None]:
+    def retrying_one_by_one(self) -> Iterator[None]:
         """Dump what is left one after the other where the block failed on two at the same time.
 
         The server may have too few connections or locks for two, but enough for one.
@@ -295,7 +295,7 @@ class _Databases:
 
         def dump_others() -> None:
             with (
-                fault(self._target.volume, "dump"),
+                naming_client_fault(self._target.volume, "dump"),
                 server.client.session(server.maintenance) as other,
             ):
                 for _ in self._dump_next(other, queue):
@@ -383,7 +383,7 @@ def _stream(
             )
         raise AssertionError  # a stream that ends early raises
 
-    with fault(volume, stage, next_step="repeat the command"):
+    with naming_client_fault(volume, stage, next_step="repeat the command"):
         try:
             sums = stream(argv if database is None else compressed)
         except HelperFailed as error:

@@ -185,14 +185,14 @@ def read(engine: Engine, image: str, file: DumpFile, database: str | None) -> Du
         StateChanged: The file changed.
     """
     try:
-        with _script(engine, image, file) as blocks:
+        with _opening_script(engine, image, file) as blocks:
             return (
                 _part_of(file, dumpall.survey(blocks), database)
                 if file.whole
                 else summarize(blocks)
             )
     except BadDump as fault:
-        raise _bad(file, fault) from fault
+        raise _make_fault(file, fault) from fault
 
 
 def _part_of(file: DumpFile, found: dumpall.Cluster, database: str | None) -> DumpSummary:
@@ -234,20 +234,20 @@ def script(
     """
     again = DumpSummary()
     try:
-        with _script(engine, image, file) as blocks:
+        with _opening_script(engine, image, file) as blocks:
             pieces = (
                 dumpall.extract_pieces(blocks, known.part) if known.part else split_dump(blocks)
             )
             yield extract_database(pieces, database, known, again, afterwards, how=how)
     except BadDump as fault:
-        raise _bad(file, fault) from fault
+        raise _make_fault(file, fault) from fault
     if (again.size, again.tables()) != (known.size, known.tables()):
         raise StateChanged(
             f"{file.path} changed while it was read; nothing was restored", next_step="run it again"
         )
 
 
-def _bad(file: DumpFile, fault: BadDump) -> VerificationFailed | Refused:
+def _make_fault(file: DumpFile, fault: BadDump) -> VerificationFailed | Refused:
     words = f"{file.path}: {fault}; nothing was restored"
     if isinstance(fault, NotADump):
         step = (
@@ -261,7 +261,7 @@ def _bad(file: DumpFile, fault: BadDump) -> VerificationFailed | Refused:
 
 
 @contextmanager
-def _script(engine: Engine, image: str, file: DumpFile) -> Iterator[Iterator[bytes]]:
+def _opening_script(engine: Engine, image: str, file: DumpFile) -> Iterator[Iterator[bytes]]:
     with opening(file) as source:
         if not file.custom:
             yield read_blocks(source)

@@ -122,7 +122,7 @@ def summarize_pieces(pieces: Iterable[DumpPiece], *, own: bool = False) -> DumpS
     return found
 
 
-def loading(
+def prepare_loading(
     key: str | None, path: bytes = b"", *, superuser: bool = True, major: int = 0
 ) -> Loading:
     """Prepare loading by a psql restricted by `key`, with or without the database's search_path.
@@ -150,7 +150,7 @@ def rename_database(
     default the dump is unchanged. Raises like `summarize`, after the last piece at the latest.
     """
     name = database.encode("ascii")
-    how = how or loading(key)
+    how = how or prepare_loading(key)
     begins, ends = how.begins, how.ends
     yield begins
     for piece, route in read(split_dump(blocks), again, own=True):
@@ -181,7 +181,7 @@ def extract_database(
     It creates no database and gives psql no commands. The superuser's statements are written to
     `afterwards` meanwhile. The other arguments are those of `rename_database`.
     """
-    name, how = database.encode("ascii"), how or loading(key, superuser=False)
+    name, how = database.encode("ascii"), how or prepare_loading(key, superuser=False)
     begins, ends, made = how.begins, how.ends, frozenset(known.schemas)
     yield begins
     for piece, route in read(pieces, again, own=known.own):
@@ -224,7 +224,7 @@ def restrict_script(
     Raises:
         BadDump: The script is damaged, or has another command.
     """
-    how = how or loading(key)
+    how = how or prepare_loading(key)
     begins, ends = how.begins, how.ends
     yield begins
     for piece in split_dump(blocks):

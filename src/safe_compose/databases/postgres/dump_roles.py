@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from safe_compose.databases.postgres.client import fault
+from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.connection import identifier
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.dump_lexer import PieceKind, split_dump
@@ -91,7 +91,7 @@ def make_roles(server: PostgresServer, database: str, script: bytes, key: str | 
         OperationFailed: The server refuses.
     """
     begins, ends = make_restrict_lines(key)
-    with fault(server.volume, "make the roles of the dump"):
+    with naming_client_fault(server.volume, "make the roles of the dump"):
         feed_psql(
             server.client,
             choose_maintenance_database(server, database),

@@ -11,23 +11,24 @@ from pathlib import Path, PurePosixPath
 from safe_compose.core.backup import Artifact, slug
 from safe_compose.core.observed import describe_location
 from safe_compose.core.text import make_visible
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres.connection import SEARCH_PATH
-from safe_compose.databases.postgres.control_data import find_data, settings_left
+from safe_compose.databases.postgres.control_data import find_data, read_settings_left
 from safe_compose.databases.postgres.discover import server
 from safe_compose.databases.postgres.dump import PostgresDump, dump
-from safe_compose.databases.postgres.helper_server import PostgresLocation, serving
+from safe_compose.databases.postgres.helper_server import PostgresHelper, PostgresLocation
 from safe_compose.databases.postgres.restore import STOP_SECONDS
 from safe_compose.databases.protocol import ServerUnreachable, Stopped
 from safe_compose.databases.trials import making_scratch_volume
 from safe_compose.engine import Engine, Helper
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes import volume_files
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.extraction import extract
 from safe_compose.volumes.helper_program import MOUNT
 
 
 def dump_stopped(
-    engine: Engine, into: Path, archive: Sequence[Artifact], volume: str, stopped: Stopped
+    volume: EngineVolume, into: Path, archive: Sequence[Artifact], stopped: Stopped
 ) -> tuple[PostgresDump, dict[str, str]]:
     """Dump an unused volume by a server on a copy of it.
 
@@ -42,33 +43,35 @@ def dump_stopped(
         SafeComposeError: The dump cannot be made (no such image, it does not start, ...). The
             archive remains, and every other file is removed.
     """
-    found = find_data(engine, volume)
+    engine, name, found = volume.engine, volume.name, find_data(volume)
     if found is None:
-        raise OperationFailed(f"{describe_location(volume)}: it holds no data directory")
-    version = volume_files.read(engine, volume, str(PurePosixPath(found, "PG_VERSION")), limit=100)
+        raise OperationFailed(f"{describe_location(name)}: it holds no data directory")
+    version = volume.read(str(PurePosixPath(found, "PG_VERSION")), limit=100)
     major = (version or b"").decode("ascii", "replace").strip()
     place, reference = _place(engine, found, major, stopped)
     try:
         with making_scratch_volume(engine) as copy:
-            extract(engine, into, archive, copy)
-            place = replace(place, settings=settings_left(engine, copy, found))
-            role = _bootstrap_role(engine, copy, found, place)
-            with serving(engine, place, copy, role, fresh=False, subject=volume) as client:
+            extract(copy, into, archive)
+            place = replace(place, settings=read_settings_left(copy, found))
+            role = _bootstrap_role(copy, found, place)
+            with PostgresHelper(place, copy, name).serving(role) as client:
                 container = engine.docker.container(client.container)
                 if container is None:
                     raise ServerUnreachable(
-                        f"{describe_location(volume)}: the server on a copy of it has gone"
+                        f"{describe_location(name)}: the server on a copy of it has gone"
                     )
                 container = replace(
                     container,
-                    name=f"a copy of {volume}",
+                    name=f"a copy of {name}",
                     environment={"POSTGRES_USER": role, "PGDATA": place.directory},
                 )
-                asked = replace(server(engine, container), volume=volume, foreign_sessions=())
-                made = dump(asked, volume, into)
+                asked = replace(
+                    server(EngineContainer(engine, container)), volume=name, foreign_sessions=()
+                )
+                made = dump(asked, name, into)
                 engine.docker.stop(client.container, timeout=STOP_SECONDS)
     except BaseException:
-        _remove_except(into, volume, {a.file for a in archive})
+        _remove_except(into, name, {a.file for a in archive})
         raise
     user = {
         "container": "",
@@ -125,7 +128,7 @@ def _place(
     )
 
 
-def _bootstrap_role(engine: Engine, copy: str, found: str, place: PostgresLocation) -> str:
+def _bootstrap_role(copy: EngineVolume, found: str, place: PostgresLocation) -> str:
     """Return the role that owns the cluster, from a single-user server, which needs no password.
 
     Raises:
@@ -136,11 +139,11 @@ def _bootstrap_role(engine: Engine, copy: str, found: str, place: PostgresLocati
     asking = Helper(
         image=place.image,
         argv=argv,
-        volumes=((copy, MOUNT, True),),
+        volumes=((copy.name, MOUNT, True),),
         user="0:0",
         capabilities=("DAC_READ_SEARCH",),
     )
-    owner = engine.helpers.run(asking, timeout=60).decode("ascii", "replace").strip()
+    owner = copy.engine.helpers.run(asking, timeout=60).decode("ascii", "replace").strip()
     helper = Helper(
         image=place.image,
         argv=(
@@ -153,11 +156,11 @@ def _bootstrap_role(engine: Engine, copy: str, found: str, place: PostgresLocati
             f"search_path={SEARCH_PATH}",
             "template1",
         ),
-        volumes=((copy, MOUNT, False),),
+        volumes=((copy.name, MOUNT, False),),
         environment={"LC_ALL": "C"},
         user=owner,
     )
-    output = engine.helpers.run(
+    output = copy.engine.helpers.run(
         helper, stdin=b"SELECT rolname FROM pg_catalog.pg_authid WHERE oid = 10\n"
     ).decode("utf-8", "replace")
     # ` 1: rolname = "shop" (typeid = 19, len = 64, typmod = -1, byval = f)`

@@ -15,10 +15,11 @@ from safe_compose.core.backup import POSTGRES_SETTINGS, VolumeRecord
 from safe_compose.core.initdb import initdb_arguments
 from safe_compose.core.observed import INIT_FOLDERS, describe_location
 from safe_compose.databases import owners
-from safe_compose.databases.data_location import DataLocation, recorded_location
+from safe_compose.databases.data_location import DataLocation, read_location
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.entrypoints import make_start_script
-from safe_compose.databases.postgres.client import PostgresClient, fault
-from safe_compose.databases.postgres.control_data import limits_left
+from safe_compose.databases.postgres.client import PostgresClient, naming_client_fault
+from safe_compose.databases.postgres.control_data import read_limits_left
 from safe_compose.databases.postgres.discover import locate
 from safe_compose.databases.postgres.helper_settings import (
     HBA_FILE,
@@ -30,9 +31,9 @@ from safe_compose.databases.postgres.helper_settings import (
 )
 from safe_compose.databases.postgres.server_facts import add_version, major_of
 from safe_compose.databases.trials import TrialSkipped, read_last_log
-from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
+from safe_compose.engine import Helper, HelperFailed, NoOwnImage
 from safe_compose.errors import SafeComposeError, VerificationFailed
-from safe_compose.volumes import volume_files
+from safe_compose.volumes.engine_volume import EngineVolume
 
 READY_SECONDS = 120.0
 """Time limit for a server of ours until its first connection; recovery of a crashed copy and initdb
@@ -70,122 +71,212 @@ class PostgresLocation(DataLocation):
         Raises:
             VerificationFailed: The record names no location.
         """
-        at = recorded_location(record, image)
+        at = read_location(record, image)
         settings = record.statistics.settings if record.statistics else {}
         return cls(
             at.image, at.destination, at.directory, settings, owners=at.owners, subpath=at.subpath
         )
 
 
-@contextmanager
-def serving(
-    engine: Engine, place: PostgresLocation, volume: str, user: str, *, fresh: bool, subject: str
-) -> Iterator[PostgresClient]:
-    """Start a server of ours on a volume, and yield a client once it answers.
+@dataclass(frozen=True, slots=True)
+class PostgresHelper:
+    """A server of ours on a volume, described before it is started."""
 
-    With `fresh` the volume is empty, and a cluster is made first, without the image's init scripts.
-    The container is removed after the block.
+    place: PostgresLocation
+    volume: EngineVolume
+    subject: str
+    """The name of the volume in faults."""
 
-    Raises:
-        VerificationFailed: The server dies because of the data, or does not answer in time.
-        TrialSkipped: The server cannot run here for another reason.
-    """
-    with fault(subject, "start a server on it"), ExitStack() as started:
-        helpers = (
-            [_making(engine, place, volume, user)]
-            if fresh
-            else _serving_copy(engine, place, volume, subject)
-        )
-        deaths: list[SafeComposeError] = []
-        for helper in helpers:
-            with ExitStack() as one:
-                try:
-                    container_id = one.enter_context(engine.helpers.serve(helper))
-                    client = _ready(
-                        engine,
-                        container_id,
-                        user,
-                        fresh=fresh,
-                        bare=helper.user is not None,
-                        subject=subject,
-                    )
-                except HelperFailed as error:
-                    if error.returncode not in (126, 127):
-                        raise
-                    deaths.append(
-                        TrialSkipped(
-                            f"{describe_location(subject)}:"
-                            f" its image has no program to start: {error.message}"
+    @contextmanager
+    def serving(self, user: str, *, fresh: bool = False) -> Iterator[PostgresClient]:
+        """Start a server of ours on a volume, and yield a client once it answers.
+
+        With `fresh` the volume is empty, and a cluster is made first, without the image's init
+        scripts. The container is removed after the block.
+
+        Raises:
+            VerificationFailed: The server dies because of the data, or does not answer in time.
+            TrialSkipped: The server cannot run here for another reason.
+        """
+        with naming_client_fault(self.subject, "start a server on it"), ExitStack() as started:
+            helpers = [self._describe_fresh(user)] if fresh else self._describe_copies()
+            deaths: list[SafeComposeError] = []
+            for helper in helpers:
+                with ExitStack() as one:
+                    try:
+                        container_id = one.enter_context(self.volume.engine.helpers.serve(helper))
+                        client = self._wait_ready(
+                            container_id, user, fresh=fresh, bare=helper.user is not None
                         )
-                    )
-                    continue
-                except (VerificationFailed, TrialSkipped) as death:
-                    deaths.append(death)
-                    continue
-                started.enter_context(one.pop_all())
-                break
-        else:
-            raise deaths[
-                first_to_blame([isinstance(death, VerificationFailed) for death in deaths])
-            ]
-        yield client
+                    except HelperFailed as error:
+                        if error.returncode not in (126, 127):
+                            raise
+                        deaths.append(
+                            TrialSkipped(
+                                f"{describe_location(self.subject)}:"
+                                f" its image has no program to start:"
+                                f" {error.message}"
+                            )
+                        )
+                        continue
+                    except (VerificationFailed, TrialSkipped) as death:
+                        deaths.append(death)
+                        continue
+                    started.enter_context(one.pop_all())
+                    break
+            else:
+                raise deaths[
+                    first_to_blame([isinstance(death, VerificationFailed) for death in deaths])
+                ]
+            yield client
 
+    def _describe_fresh(self, user: str) -> Helper:
+        """Describe a container in which the official entrypoint makes a cluster and then serves it.
 
-def _making(engine: Engine, place: PostgresLocation, volume: str, user: str) -> Helper:
-    """Describe a container in which the official entrypoint makes a cluster and then serves it.
+        It is the image's own entrypoint where there is no official one. Files that an image names
+        for its secrets are not available here, nor is another place for its log of transactions.
+        """
+        image = self.volume.engine.docker.image(self.place.image)
+        owners.make_mounted_folders(self.volume, self.place, image)
+        environment = {
+            "POSTGRES_USER": user,
+            "POSTGRES_PASSWORD": secrets.token_urlsafe(24),
+            "POSTGRES_DB": "postgres",
+        }
+        environment |= {f"{name}_FILE": "" for name in environment}
+        environment["POSTGRES_INITDB_WALDIR"] = ""
+        if arguments := initdb_arguments(self.place.settings):
+            environment["POSTGRES_INITDB_ARGS"] = arguments
+        start = make_start_script(image, ("postgres",), "postgres")
+        words = ("sh", "-c", start, "sh", *options(self.place.needs, self._major(), fresh=True))
+        return _helper(self.place, self.volume.name, words, environment, as_owner=None)
 
-    It is the image's own entrypoint where there is no official one. Files that an image names for
-    its secrets are not available here, nor is another place for its log of transactions.
-    """
-    image = engine.docker.image(place.image)
-    if place.subpath:
-        owners.make_subpath(engine, volume, place.subpath)
-    if place.owners is not None and image is not None and not image.runs_as_root:
-        # The server could create them nowhere else.
-        owners.make_folders(engine, volume, place.owners, place.inside)
-    environment = {
-        "POSTGRES_USER": user,
-        "POSTGRES_PASSWORD": secrets.token_urlsafe(24),
-        "POSTGRES_DB": "postgres",
-    }
-    environment |= {f"{name}_FILE": "" for name in environment}
-    environment["POSTGRES_INITDB_WALDIR"] = ""
-    if arguments := initdb_arguments(place.settings):
-        environment["POSTGRES_INITDB_ARGS"] = arguments
-    start = make_start_script(image, ("postgres",), "postgres")
-    words = ("sh", "-c", start, "sh", *options(place.needs, _major(engine, place), fresh=True))
-    return _helper(place, volume, words, environment, as_owner=None)
+    def _describe_copies(self) -> list[Helper]:
+        """Describe servers on existing data that are tried in turn.
 
-
-def _serving_copy(
-    engine: Engine, place: PostgresLocation, volume: str, subject: str
-) -> list[Helper]:
-    """Describe servers on existing data that are tried in turn.
-
-    The first uses the data's own settings files; the second does not, since they may include files
-    of other mounts; the third also loads no libraries, which may be on such mounts; the last uses
-    the image's entrypoint.
-    """
-    owner, standby = _read_owner_and_limits(engine, place, volume, subject)
-    major = _major(engine, place)
-    own = options(place.needs, major, fresh=False, standby=standby)
-    none = ("-c", "config_file=/dev/null")
-    bare = [own, (*none, *own)]
-    if place.needs.get("shared_preload_libraries"):
-        without = options(
-            {**place.needs, "shared_preload_libraries": ""}, major, fresh=False, standby=standby
+        The first uses the data's own settings files; the second does not, since they may include
+        files of other mounts; the third also loads no libraries, which may be on such mounts; the
+        last uses the image's entrypoint.
+        """
+        owner, standby = self._read_owner_and_limits()
+        major = self._major()
+        own = options(self.place.needs, major, fresh=False, standby=standby)
+        none = ("-c", "config_file=/dev/null")
+        bare = [own, (*none, *own)]
+        if self.place.needs.get("shared_preload_libraries"):
+            without = options(
+                {**self.place.needs, "shared_preload_libraries": ""},
+                major,
+                fresh=False,
+                standby=standby,
+            )
+            bare.append((*none, *without))
+        program = (
+            "postgres",
+            "-D",
+            self.place.directory,
+            "-c",
+            f"data_directory={self.place.directory}",
         )
-        bare.append((*none, *without))
-    program = ("postgres", "-D", place.directory, "-c", f"data_directory={place.directory}")
-    helpers = (
-        [_helper(place, volume, (*program, *words), {}, as_owner=owner) for words in bare]
-        if owner is not None
-        else []
-    )
-    return [
-        *helpers,
-        _helper(place, volume, (*_entrypoint(engine, place), *own), {}, as_owner=None),
-    ]
+        helpers = (
+            [
+                _helper(self.place, self.volume.name, (*program, *words), {}, as_owner=owner)
+                for words in bare
+            ]
+            if owner is not None
+            else []
+        )
+        return [
+            *helpers,
+            _helper(self.place, self.volume.name, (*self._entrypoint(), *own), {}, as_owner=None),
+        ]
+
+    def _entrypoint(self) -> tuple[str, ...]:
+        image = self.volume.engine.docker.image(self.place.image)
+        return (*image.entrypoint, *(image.cmd or ("postgres",))) if image else ("postgres",)
+
+    def _major(self) -> int:
+        image = self.volume.engine.docker.image(self.place.image)
+        return major_of(image.environment.get("PG_MAJOR", "")) if image is not None else 0
+
+    def _read_owner_and_limits(self) -> tuple[str | None, dict[str, str] | None]:
+        """Return owner and group of the data directory (None if unknown), and a standby's limits.
+
+        The limits are None if the data is no standby's.
+
+        Raises:
+            VerificationFailed: There is no data directory.
+        """
+        paths = [str(PurePosixPath(self.place.inside, name)) for name in ("PG_VERSION", *_STANDBY)]
+        try:
+            found = self.volume.look(paths)
+        except NoOwnImage:
+            return None, None
+        version = found.get(paths[0])
+        if version is None:
+            raise VerificationFailed(
+                f"{describe_location(self.subject)}:"
+                f" there is no data directory of PostgreSQL in what was"
+                " restored"
+            )
+        owner = f"{version.uid}:{version.gid}" if version.uid else None
+        if not any(path in found for path in paths[1:]):
+            return owner, None
+        limits = read_limits_left(self.volume, self.place.inside)
+        return owner, {name: limits[name] for name in STANDBY_LIMITS if name in limits}
+
+    def _wait_ready(
+        self, container_id: str, user: str, *, fresh: bool, bare: bool
+    ) -> PostgresClient:
+        """Wait for the final server and return a client of it.
+
+        While a cluster is made, a temporary server listens on the socket, never on TCP.
+
+        Raises:
+            VerificationFailed: The server died because of the data, or did not answer on existing
+                data.
+            TrialSkipped: The server died or is silent, for a reason that says nothing about the
+                data.
+        """
+        until = time.monotonic() + READY_SECONDS
+        while True:
+            container = self.volume.engine.docker.container(container_id)
+            if container is None or container.state != "running":
+                log = read_last_log(self.volume.engine, container_id)
+                code = container.exit_code if container is not None else 0
+                if fresh or not blames_data(log, code, bare=bare):
+                    raise TrialSkipped(
+                        f"{describe_location(self.subject)}:"
+                        f" no server of ours runs here ({code}): {log}",
+                        next_step="look at the lines above; they say nothing against the backup",
+                    )
+                raise VerificationFailed(
+                    f"{describe_location(self.subject)}:"
+                    f" the server that was started on it died: {log}",
+                    next_step="look at the lines above; the backup itself is kept",
+                )
+            client = locate(EngineContainer(self.volume.engine, container), user)
+            host = "127.0.0.1" if fresh else client.socket
+            try:
+                self.volume.engine.helpers.execute(
+                    container_id,
+                    ("pg_isready", "--quiet", f"--host={host}", f"--port={client.port}"),
+                    timeout=30,
+                )
+            except HelperFailed as error:
+                if time.monotonic() > until:
+                    fault_of = TrialSkipped if fresh else VerificationFailed
+                    raise fault_of(
+                        f"{describe_location(self.subject)}:"
+                        f" the server that was started on it did not answer"
+                        f" within {READY_SECONDS:.0f} s:"
+                        f" {read_last_log(self.volume.engine, container_id)}"
+                    ) from error
+                # Between two questions; the loop has a time limit, and a dead server is detected
+                # above.
+                time.sleep(0.2)
+            else:
+                return add_version(client)
 
 
 def _helper(
@@ -206,89 +297,3 @@ def _helper(
         user=as_owner,
         capabilities=("default",) if as_owner is None else (),
     )
-
-
-def _entrypoint(engine: Engine, place: PostgresLocation) -> tuple[str, ...]:
-    image = engine.docker.image(place.image)
-    return (*image.entrypoint, *(image.cmd or ("postgres",))) if image else ("postgres",)
-
-
-def _major(engine: Engine, place: PostgresLocation) -> int:
-    image = engine.docker.image(place.image)
-    return major_of(image.environment.get("PG_MAJOR", "")) if image is not None else 0
-
-
-def _read_owner_and_limits(
-    engine: Engine, place: PostgresLocation, volume: str, subject: str
-) -> tuple[str | None, dict[str, str] | None]:
-    """Return owner and group of the data directory (None if unknown), and a standby's limits.
-
-    The limits are None if the data is no standby's.
-
-    Raises:
-        VerificationFailed: There is no data directory.
-    """
-    paths = [str(PurePosixPath(place.inside, name)) for name in ("PG_VERSION", *_STANDBY)]
-    try:
-        found = volume_files.look(engine, volume, paths)
-    except NoOwnImage:
-        return None, None
-    version = found.get(paths[0])
-    if version is None:
-        raise VerificationFailed(
-            f"{describe_location(subject)}:"
-            " there is no data directory of PostgreSQL in what was restored"
-        )
-    owner = f"{version.uid}:{version.gid}" if version.uid else None
-    if not any(path in found for path in paths[1:]):
-        return owner, None
-    limits = limits_left(engine, volume, place.inside)
-    return owner, {name: limits[name] for name in STANDBY_LIMITS if name in limits}
-
-
-def _ready(
-    engine: Engine, container_id: str, user: str, *, fresh: bool, bare: bool, subject: str
-) -> PostgresClient:
-    """Wait for the final server and return a client of it.
-
-    While a cluster is made, a temporary server listens on the socket, never on TCP.
-
-    Raises:
-        VerificationFailed: The server died because of the data, or did not answer on existing data.
-        TrialSkipped: The server died or is silent, for a reason that says nothing about the data.
-    """
-    until = time.monotonic() + READY_SECONDS
-    while True:
-        container = engine.docker.container(container_id)
-        if container is None or container.state != "running":
-            log = read_last_log(engine, container_id)
-            code = container.exit_code if container is not None else 0
-            if fresh or not blames_data(log, code, bare=bare):
-                raise TrialSkipped(
-                    f"{describe_location(subject)}: no server of ours runs here ({code}): {log}",
-                    next_step="look at the lines above; they say nothing against the backup",
-                )
-            raise VerificationFailed(
-                f"{describe_location(subject)}: the server that was started on it died: {log}",
-                next_step="look at the lines above; the backup itself is kept",
-            )
-        client = locate(engine, container, user)
-        host = "127.0.0.1" if fresh else client.socket
-        try:
-            engine.helpers.execute(
-                container_id,
-                ("pg_isready", "--quiet", f"--host={host}", f"--port={client.port}"),
-                timeout=30,
-            )
-        except HelperFailed as error:
-            if time.monotonic() > until:
-                fault_of = TrialSkipped if fresh else VerificationFailed
-                raise fault_of(
-                    f"{describe_location(subject)}:"
-                    " the server that was started on it did not answer within"
-                    f" {READY_SECONDS:.0f} s: {read_last_log(engine, container_id)}"
-                ) from error
-            # Between two questions; the loop has a time limit, and a dead server is detected above.
-            time.sleep(0.2)
-        else:
-            return add_version(client)

@@ -6,10 +6,10 @@ long-lived value of ours: it is read again for each connection, and passed as PG
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from safe_compose.databases.protocol import FILE_LIMIT
+from safe_compose.databases.engine_container import FILE_LIMIT
 from safe_compose.engine import Engine
 
 _VARIABLES = (
@@ -71,10 +71,9 @@ def is_for_its_own_user(words: str) -> bool:
 
 
 def find_secrets(
-    engine: Engine, container_id: str, roles: Sequence[str]
+    environment: Mapping[str, str], roles: Sequence[str]
 ) -> Iterator[tuple[str, Secret]]:
     """Yield (role, place of its password), the likeliest first."""
-    environment = engine.docker.private(container_id).environment
     for role in roles:
         yield from (
             (role, Secret("given", str(place)))

@@ -13,12 +13,12 @@ from safe_compose.databases import server_files
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused
 from safe_compose.volumes.archive import OTHERS
+from safe_compose.volumes.engine_volume import EngineVolume
 
 
 def adapt_record(
-    engine: Engine,
+    volume: EngineVolume,
     record: VolumeRecord,
-    volume: str,
     containers: Iterable[Container],
     declared: Iterable[DeclaredMount],
 ) -> VolumeRecord | None:
@@ -35,9 +35,9 @@ def adapt_record(
         Refused: The content cannot be restored for that server: it is older, there is no dump or no
             complete one, or it would keep its data elsewhere.
     """
-    then = _major_of_backup(engine, record)
-    users = _servers(_users(containers, volume), record) or _servers(
-        _list_declared_users(engine, declared, volume), record
+    then = _major_of_backup(volume.engine, record)
+    users = _servers(_users(containers, volume.name), record) or _servers(
+        _list_declared_users(volume, declared), record
     )
     now = {major for _, _, major in users}
     if then is None or not now or then in now:
@@ -117,12 +117,10 @@ def _users(containers: Iterable[Container], volume: str) -> list[_User]:
     return found
 
 
-def _list_declared_users(
-    engine: Engine, declared: Iterable[DeclaredMount], volume: str
-) -> list[_User]:
+def _list_declared_users(volume: EngineVolume, declared: Iterable[DeclaredMount]) -> list[_User]:
     found = []
-    for mount in (m for m in declared if m.volume == volume):
-        image = engine.docker.image(mount.image)
+    for mount in (m for m in declared if m.volume == volume.name):
+        image = volume.engine.docker.image(mount.image)
         if image is not None and (major := _major(image.environment)) is not None:
             user = _user("", mount.service, mount.image, image.id, mount.destination)
             found.append(

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from safe_compose.core.observed import Container
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.databases.client import ASK_TIMEOUT
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import login
-from safe_compose.databases.postgres.client import APPLICATION, PSQL, fault
+from safe_compose.databases.postgres.client import APPLICATION, PSQL, naming_client_fault
 from safe_compose.databases.postgres.connection import (
     IN_ENGLISH,
     Use,
@@ -30,7 +31,7 @@ from safe_compose.databases.postgres.connection import (
 from safe_compose.databases.postgres.discover import PostgresServer, find_reachable, locate
 from safe_compose.databases.postgres.server_facts import name_of
 from safe_compose.databases.protocol import LoginRefused, Role, ServerUnreachable, understanding
-from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.engine import Helper, HelperFailed
 from safe_compose.errors import OperationFailed, Refused
 from safe_compose.volumes.helper_program import read_last_words
 
@@ -120,7 +121,7 @@ def role(server: PostgresServer, name: str) -> Role:
         " 'standby', pg_catalog.pg_is_in_recovery(), 'over', COALESCE(rolvaliduntil <"
         f" pg_catalog.now(), false)) FROM pg_catalog.pg_authid WHERE rolname = {literal(name)}"
     )
-    with fault(server.volume, f"look at role {name}"):
+    with naming_client_fault(server.volume, f"look at role {name}"):
         answer = find_reachable(server).ask(server.maintenance, sql)
     if not answer:
         raise Refused(
@@ -171,7 +172,10 @@ def put(server: PostgresServer, name: str, stored: str | None) -> None:
         )
     words = f"'{stored}'" if stored is not None else "NULL"
     client, stage = find_reachable(server), f"change the password of role {name}"
-    with fault(server.volume, stage), client.session(server.maintenance, Use.CHANGE) as asked:
+    with (
+        naming_client_fault(server.volume, stage),
+        client.session(server.maintenance, Use.CHANGE) as asked,
+    ):
         asked.line(f"{_QUIET}\nALTER ROLE {identifier(name)} PASSWORD {words};")
 
 
@@ -221,7 +225,7 @@ def by_hand(container: Container) -> str:
 
 
 def can_log_in(
-    engine: Engine, container: Container, name: str, password: str, *, timeout: float = ASK_TIMEOUT
+    at: EngineContainer, name: str, password: str, *, timeout: float = ASK_TIMEOUT
 ) -> bool | None:
     """Return whether a new login over the network works.
 
@@ -234,13 +238,13 @@ def can_log_in(
     Raises:
         OperationFailed: The server neither accepts nor refuses the login.
     """
-    addresses = engine.docker.addresses(container.id)
+    addresses = at.engine.docker.addresses(at.container.id)
     if not addresses:
         return None
-    address = addresses[0], locate(engine, container, name).port
+    address = addresses[0], locate(at, name).port
 
     def connect(given: str | None) -> HelperFailed | None:
-        return _connect(engine, container, name, address, given, timeout=timeout)
+        return _connect(at, name, address, given, timeout=timeout)
 
     failure = connect(None)
     if failure is None:
@@ -252,8 +256,7 @@ def can_log_in(
         if _refuses_like(failure, connect(secrets.token_urlsafe())):
             return False
     raise OperationFailed(
-        f"a login to {container.name} over the network could not be tried:"
-        f" {read_last_words(failure)}"
+        f"a login to {at.name} over the network could not be tried: {read_last_words(failure)}"
     ) from failure
 
 
@@ -270,8 +273,7 @@ def _refuses_like(failure: HelperFailed, wrong: HelperFailed | None) -> bool:
 
 
 def _connect(
-    engine: Engine,
-    container: Container,
+    at: EngineContainer,
     name: str,
     address: tuple[str, int],
     password: str | None,
@@ -289,13 +291,13 @@ def _connect(
         connect_timeout=int(min(timeout, 10)),
     )
     helper = Helper(
-        image=container.image_id,
+        image=at.container.image_id,
         argv=(*PSQL, f"--dbname={conninfo}", "--command=SELECT 1"),
-        network=f"container:{container.id}",
+        network=f"container:{at.container.id}",
         environment={**IN_ENGLISH, **({} if password is None else {"PGPASSWORD": password})},
     )
     try:
-        engine.helpers.run(helper, timeout=timeout)
+        at.engine.helpers.run(helper, timeout=timeout)
     except HelperFailed as error:
         return None if 'database "postgres" does not exist' in error.stderr else error
     return None

@@ -12,22 +12,23 @@ from safe_compose.databases import owners
 from safe_compose.databases.dumps import join_first
 from safe_compose.databases.postgres.authentication import keep_method
 from safe_compose.databases.postgres.base_backup import base_of, restore_copy
-from safe_compose.databases.postgres.client import PostgresClient, fault
+from safe_compose.databases.postgres.client import PostgresClient, naming_client_fault
 from safe_compose.databases.postgres.connection import Use, identifier
 from safe_compose.databases.postgres.control_data import clean, control_state
 from safe_compose.databases.postgres.dump import verify_dump
 from safe_compose.databases.postgres.dump_lexer import split_dump
 from safe_compose.databases.postgres.dump_loading import Loading, failures, search_path
-from safe_compose.databases.postgres.dump_reader import loading, restrict_script
+from safe_compose.databases.postgres.dump_reader import prepare_loading, restrict_script
 from safe_compose.databases.postgres.encodings import encode_text, name_of
-from safe_compose.databases.postgres.helper_server import PostgresLocation, serving
+from safe_compose.databases.postgres.helper_server import PostgresHelper, PostgresLocation
 from safe_compose.databases.postgres.restrict import feed_psql, restrict_key
 from safe_compose.databases.postgres.row_counts import measure
 from safe_compose.databases.postgres.server_facts import TEMPLATE_LOCALE
 from safe_compose.databases.protocol import read_statistics
 from safe_compose.databases.trials import require_same
-from safe_compose.engine import Engine, HelperFailed
+from safe_compose.engine import HelperFailed
 from safe_compose.errors import Refused, VerificationFailed
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import show_nothing, unpack
 from safe_compose.volumes.helper_program import read_last_words
 
@@ -58,7 +59,7 @@ def restore_dump(
     wanted = [a for a in artifacts if a.kind == "database" and a.database is not None]
     subject = next(a.volume for a in artifacts)
     roles = next(a for a in artifacts if a.kind == "globals")
-    with fault(subject, "restore the dump"):
+    with naming_client_fault(subject, "restore the dump"):
         there = _names(client, "SELECT datname FROM pg_catalog.pg_database WHERE NOT datistemplate")
         made = {a.database for a in wanted}
         for name in there:
@@ -72,8 +73,8 @@ def restore_dump(
     counted: list[DatabaseStatistics] = []
     for artifact in wanted:
         assert artifact.database is not None
-        with fault(subject, f"restore database {artifact.database}"):
-            onwards = partial(_onwards, progress, done)
+        with naming_client_fault(subject, f"restore database {artifact.database}"):
+            onwards = partial(_report_onwards, progress, done)
             notes += _load_database(client, folder, artifact, script, key, onwards)
             notes += analyze(client, artifact.database)
             counted += measure(client, [artifact.database])
@@ -96,7 +97,7 @@ def _load_database(
     Raises:
         HelperFailed: psql failed.
     """
-    how, name = loading(key, major=client.major), artifact.database or ""
+    how, name = prepare_loading(key, major=client.major), artifact.database or ""
     try:
         output = feed_psql(
             client,
@@ -109,7 +110,7 @@ def _load_database(
             raise
         client.ask("template1", f"DROP DATABASE IF EXISTS {identifier(name)}", use=Use.CHANGE)
         path = search_path(split_dump(unpack(folder, artifact)), split_dump([roles]))
-        how = loading(key, path, major=client.major)
+        how = prepare_loading(key, path, major=client.major)
         output = feed_psql(
             client,
             "template1",
@@ -147,15 +148,14 @@ def analyze(client: PostgresClient, database: str) -> list[str]:
     return []
 
 
-def _onwards(progress: Callable[[int], None], done: int, size: int) -> None:
+def _report_onwards(progress: Callable[[int], None], done: int, size: int) -> None:
     progress(done + size)
 
 
 def rebuild(
-    engine: Engine,
+    volume: EngineVolume,
     folder: Path,
     record: VolumeRecord,
-    volume_name: str,
     progress: Callable[[int], None] = show_nothing,
 ) -> tuple[str, ...]:
     """Restore a Postgres volume's data from its dump or physical copy into the empty volume.
@@ -172,29 +172,29 @@ def rebuild(
         OperationFailed: The engine cannot restore the volume.
     """
     place = PostgresLocation.of(record, "")
-    statistics = read_statistics(engine, record, place.image, volume_name)
+    statistics = read_statistics(volume, record, place.image)
     verify_dump(folder, record.artifacts, statistics)
     notes: list[str] = []
     if base_of(record.artifacts) is not None:
-        revive(engine, folder, record, place, volume_name, progress)
+        revive(volume, folder, record, place, progress)
     else:
-        with serving(
-            engine, place, volume_name, statistics.user, fresh=True, subject=record.name
+        with PostgresHelper(place, volume, record.name).serving(
+            statistics.user, fresh=True
         ) as client:
             counted = restore_dump(client, folder, record.artifacts, statistics, progress, notes)
-            with fault(record.name, "look at the new cluster"):
+            with naming_client_fault(record.name, "look at the new cluster"):
                 notes += _compare_cluster(client, statistics.settings)
-            engine.docker.stop(client.container, timeout=STOP_SECONDS)
+            volume.engine.docker.stop(client.container, timeout=STOP_SECONDS)
         require_equal(statistics.databases, counted, record.name, "restore")
-        notes += keep_method(engine, folder, record.artifacts, volume_name, place.inside)
-    state = control_state(engine, volume_name, None)
+        notes += keep_method(volume, folder, record.artifacts, place.inside)
+    state = control_state(volume, None)
     if not clean(state):
         raise VerificationFailed(
             f"{describe_location(record.name)}:"
             " the restored server was not stopped cleanly (control state"
             f" '{state}')"
         )
-    owners.restore_owners(engine, place.image, volume_name, place.owners, place.inside, record.name)
+    owners.restore_owners(volume, place.image, place.owners, place.inside, record.name)
     return tuple(notes)
 
 
@@ -213,11 +213,10 @@ def _compare_cluster(client: PostgresClient, before: Mapping[str, str]) -> list[
 
 
 def revive(
-    engine: Engine,
+    volume: EngineVolume,
     folder: Path,
     record: VolumeRecord,
     place: PostgresLocation,
-    volume: str,
     progress: Callable[[int], None] = show_nothing,
 ) -> tuple[DatabaseStatistics, ...]:
     """Restore a verified physical copy into an empty volume, and return the counts of its rows.
@@ -232,13 +231,13 @@ def revive(
     """
     statistics, base = record.statistics, base_of(record.artifacts)
     assert statistics is not None and base is not None  # the callers checked it
-    restore_copy(engine, folder, base, place.image, volume, progress)
+    restore_copy(volume, folder, base, place.image, progress)
     with (
-        serving(engine, place, volume, statistics.user, fresh=False, subject=record.name) as client,
-        fault(record.name, "count what was restored"),
+        PostgresHelper(place, volume, record.name).serving(statistics.user) as client,
+        naming_client_fault(record.name, "count what was restored"),
     ):
         counted = measure(client, [d.name for d in statistics.databases])
-        engine.docker.stop(client.container, timeout=STOP_SECONDS)
+        volume.engine.docker.stop(client.container, timeout=STOP_SECONDS)
     if not record.dump_older_than_archive:
         require_equal(statistics.databases, counted, record.name, "restore of the physical copy")
     return counted

@@ -15,7 +15,7 @@ from typing import IO
 
 from safe_compose.core.backup import DatabaseStatistics
 from safe_compose.databases.postgres import side_by_side
-from safe_compose.databases.postgres.client import PostgresClient, fault
+from safe_compose.databases.postgres.client import PostgresClient, naming_client_fault
 from safe_compose.databases.postgres.connection import Use, identifier, literal
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.dump_loading import AFTER_TIMESCALE, BEFORE_TIMESCALE, Loading
@@ -92,7 +92,7 @@ def is_let_in(server: PostgresServer, database: str, name: str) -> bool:
     """
     where = choose_maintenance_database(server, database)
     loader = Loader(name, secrets.token_urlsafe(24), None)
-    with fault(server.volume, "try whether it lets a role of ours in"):
+    with naming_client_fault(server.volume, "try whether it lets a role of ours in"):
         feed_psql(server.client, where, [_PLAIN, _role(name, loader.password)])
         try:
             feed_psql(loader.at(server), where, [b"SELECT 1;\n"], {"PGPASSWORD": loader.password})
@@ -130,7 +130,7 @@ def make_place(
     """
     role, password = identifier(name), secrets.token_urlsafe(24)
     where, owner = choose_maintenance_database(server, database), None
-    with fault(server.volume, f"make database {new}"):
+    with naming_client_fault(server.volume, f"make database {new}"):
         feed_psql(server.client, where, [_PLAIN, _role(name, password), creation])
     if not creation:
         side_by_side.make_empty(server, database, new, exists=exists)
@@ -138,7 +138,7 @@ def make_place(
             "SELECT pg_catalog.pg_get_userbyid(datdba) FROM pg_catalog.pg_database WHERE datname ="
             f" {literal(new)}"
         )
-        with fault(server.volume, f"read the owner of database {new}"):
+        with naming_client_fault(server.volume, f"read the owner of database {new}"):
             owner = server.client.by_exec().ask(where, owned)
     spaces = [
         b"GRANT CREATE ON TABLESPACE " + space + b" TO " + role.encode() + b";"
@@ -156,7 +156,7 @@ def make_place(
         BEFORE_TIMESCALE if "timescaledb" in dump.extensions else b"",
         _CONFIGURED.format(role=role).encode(),
     )
-    with fault(server.volume, f"prepare database {new}"):
+    with naming_client_fault(server.volume, f"prepare database {new}"):
         feed_psql(server.client, new, script)
     return Loader(name, password, owner)
 
@@ -180,7 +180,7 @@ def make_settings(
         how.tolerate(rename_in_statement(setting, new.encode("ascii"))) + b"\n"
         for setting in dump.settings
     ]
-    with fault(server.volume, f"make the settings of database {new}"):
+    with naming_client_fault(server.volume, f"make the settings of database {new}"):
         where = choose_maintenance_database(server, database)
         return feed_psql(
             server.client, where, [_PLAIN, how.begins, dump.encoding, b"\n", *made, how.ends]
@@ -205,7 +205,7 @@ def load(
             " load it with psql yourself"
         ),
     )
-    with fault(server.volume, stage, next_step=step):
+    with naming_client_fault(server.volume, stage, next_step=step):
         environment = {"PGPASSWORD": loader.password}
         errors = feed_psql(loader.at(server), new, blocks, environment)
         with suppress(HelperFailed):  # the server updates its statistics later
@@ -257,7 +257,7 @@ def hand_over(
         yield from how.event_triggers()
         yield how.ends
 
-    with fault(server.volume, f"give database {new} its owners"):
+    with naming_client_fault(server.volume, f"give database {new} its owners"):
         errors = feed_psql(server.client, new, script())
         server.client.by_exec().ask(
             choose_maintenance_database(server, database),

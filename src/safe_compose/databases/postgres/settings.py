@@ -2,7 +2,7 @@
 
 import json
 
-from safe_compose.databases.postgres.client import fault
+from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.server_facts import name_of
 from safe_compose.databases.protocol import understanding
@@ -52,7 +52,7 @@ def files(server: PostgresServer) -> dict[str, bytes]:
     Raises:
         OperationFailed: The server does not answer.
     """
-    with fault(server.volume, "read its settings"):
+    with naming_client_fault(server.volume, "read its settings"):
         answer = server.client.by_exec().ask(server.maintenance, _FILES)
     with understanding(server.container.name):
         return {
@@ -70,7 +70,7 @@ def slots(server: PostgresServer) -> str:
     Raises:
         OperationFailed: The server does not answer.
     """
-    with fault(server.volume, "read its replication slots"):
+    with naming_client_fault(server.volume, "read its replication slots"):
         answer = server.client.by_exec().ask(server.maintenance, _SLOTS)
     with understanding(server.container.name):
         return "".join(f"{name_of(line)}\n" for line in json.loads(answer or "[]"))

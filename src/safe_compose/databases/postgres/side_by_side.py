@@ -11,7 +11,7 @@ from typing import Any
 
 from safe_compose.core.backup import DatabaseStatistics
 from safe_compose.core.observed import describe_location
-from safe_compose.databases.postgres.client import fault
+from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.connection import Use, identifier, literal
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.restrict import feed_psql
@@ -84,7 +84,7 @@ def make_empty(server: PostgresServer, database: str, new: str, *, exists: bool)
     )
     where = choose_maintenance_database(server, database)
     with (
-        fault(server.volume, f"make database {new}"),
+        naming_client_fault(server.volume, f"make database {new}"),
         server.client.session(where, Use.CHANGE) as asked,
     ):
         asked.line(script)
@@ -103,7 +103,7 @@ def load(
     Raises:
         OperationFailed: The dump cannot be loaded.
     """
-    with fault(server.volume, f"restore database {database} next to the current one"):
+    with naming_client_fault(server.volume, f"restore database {database} next to the current one"):
         errors = feed_psql(
             server.client, choose_maintenance_database(server, database) if creates else new, blocks
         )
@@ -199,7 +199,7 @@ def drop_restored(server: PostgresServer, database: str, new: str, roles: Sequen
         OperationFailed: The server refuses.
     """
     where, client = choose_maintenance_database(server, database), server.client.by_exec()
-    with fault(server.volume, f"take away database {new}"):
+    with naming_client_fault(server.volume, f"take away database {new}"):
         client.ask(
             where,
             "SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(pid)) FROM"

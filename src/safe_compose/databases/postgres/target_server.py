@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from safe_compose.databases.postgres.client import fault
+from safe_compose.databases.engine_container import FILE_LIMIT
+from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.connection import literal
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.dump_reader import DumpSummary
 from safe_compose.databases.postgres.restrict import knows_restrict, psql_version
 from safe_compose.databases.postgres.server_facts import name_of
-from safe_compose.databases.protocol import FILE_LIMIT, understanding
+from safe_compose.databases.protocol import understanding
 from safe_compose.engine import HelperFailed
 
 
@@ -72,7 +73,7 @@ def inspect_server(server: PostgresServer, database: str) -> TargetServer:
     Raises:
         OperationFailed: The server does not answer.
     """
-    with fault(server.volume, "inspect the server"):
+    with naming_client_fault(server.volume, "inspect the server"):
         answer = server.client.by_exec().ask(
             choose_maintenance_database(server, database), _TARGET.format(name=literal(database))
         )
@@ -108,7 +109,7 @@ def list_clients(server: PostgresServer, database: str) -> list[ConnectedClient]
     Raises:
         OperationFailed: The server does not answer.
     """
-    with fault(server.volume, "look who is connected"):
+    with naming_client_fault(server.volume, "look who is connected"):
         answer = server.client.by_exec().ask(
             choose_maintenance_database(server, database), _SESSIONS.format(name=literal(database))
         )
@@ -132,7 +133,7 @@ def end_sessions(server: PostgresServer, database: str, addresses: Iterable[str]
         f" pg_catalog.pg_stat_activity WHERE datname = {literal(database)} AND"
         f" pg_catalog.host(client_addr) IN ({here})"
     )
-    with fault(server.volume, "end the sessions of stopped services"):
+    with naming_client_fault(server.volume, "end the sessions of stopped services"):
         server.client.by_exec().ask(choose_maintenance_database(server, database), sql)
 
 

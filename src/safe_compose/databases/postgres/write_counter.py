@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from safe_compose.databases.postgres.client import PsqlSession, fault
+from safe_compose.databases.postgres.client import PsqlSession, naming_client_fault
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.protocol import understanding
 
@@ -46,6 +46,9 @@ def counter_of(server: PostgresServer) -> TransactionCounter:
         OperationFailed: The server does not answer.
     """
     stage = "look at the transaction counter"
-    with fault(server.volume, stage), server.client.session(server.maintenance) as asked:
+    with (
+        naming_client_fault(server.volume, stage),
+        server.client.session(server.maintenance) as asked,
+    ):
         return read_counter(asked)
     raise AssertionError  # a session that ends early raises

@@ -20,13 +20,14 @@ from safe_compose.databases.redis.discover import (
     summary,
 )
 from safe_compose.databases.redis.dump import RedisDump, dump, verify_dump
-from safe_compose.databases.redis.restore import rebuild, trial
+from safe_compose.databases.redis.restore import RedisTrial, rebuild
 from safe_compose.databases.redis.shutdown import inspect_shutdown, settling
 
 __all__ = [
     "RedisClient",
     "RedisDump",
     "RedisServer",
+    "RedisTrial",
     "count",
     "dump",
     "inspect_shutdown",
@@ -37,6 +38,5 @@ __all__ = [
     "serves",
     "settling",
     "summary",
-    "trial",
     "verify_dump",
 ]

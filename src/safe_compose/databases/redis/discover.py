@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from safe_compose.core.backup import DatabaseStatistics, ServerStatistics
 from safe_compose.core.observed import Container, Mount
 from safe_compose.core.text import shell_quote
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import OwnFiles, ServerUnreachable, require_persistent
 from safe_compose.databases.redis.client import ERROR, ErrorAnswer, RedisClient, asking
 from safe_compose.databases.redis.info import (
@@ -70,6 +71,11 @@ class RedisServer:
         return self.client.engine
 
     @property
+    def at(self) -> EngineContainer:
+        """The server's container, with its engine."""
+        return EngineContainer(self.engine, self.container)
+
+    @property
     def title(self) -> str:
         """Product and version, as in `Redis 7.0.15`."""
         return f"{self.product} {self.version}"
@@ -120,7 +126,7 @@ def serves(container: Container, volume_name: str) -> bool:
     )
 
 
-def server(engine: Engine, container: Container) -> RedisServer:
+def server(at: EngineContainer) -> RedisServer:
     """Inspect the server in a running container.
 
     Raises:
@@ -128,7 +134,7 @@ def server(engine: Engine, container: Container) -> RedisServer:
             settings.
         OperationFailed: Its data does not lie in a volume.
     """
-    client = log_in(engine, container)
+    client, container = log_in(at), at.container
     try:
         answers = client.answers(
             [*(f"CONFIG GET {name}" for name in _SETTINGS), "INFO", "MODULE LIST", "CLIENT LIST"]
@@ -191,13 +197,13 @@ def count(found: RedisServer) -> tuple[DatabaseStatistics, ...]:
         return parse_keyspace(found.client.ask("INFO", "keyspace"))
 
 
-def summary(engine: Engine, container: Container, *, timeout: float) -> str | None:
+def summary(at: EngineContainer, *, timeout: float) -> str | None:
     """Describe a server as in `Redis 7.0.15, 2 databases, 1200 keys`; None if it does not answer.
 
     `timeout`: seconds for each question.
     """
     try:
-        client = log_in(engine, container, timeout=timeout)
+        client = log_in(at, timeout=timeout)
         facts = facts_of(client.answer("INFO", timeout=timeout).split("\n"))
     except (SafeComposeError, ErrorAnswer):
         return None

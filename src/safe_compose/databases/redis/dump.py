@@ -16,7 +16,7 @@ from safe_compose.core.observed import describe_location
 from safe_compose.core.owners import parse_owner
 from safe_compose.core.text import shell_quote
 from safe_compose.databases import server_files
-from safe_compose.databases.dumps import artifact_of, dump_folder
+from safe_compose.databases.dumps import artifact_of, making_dump_folder
 from safe_compose.databases.protocol import ShutdownState, understanding
 from safe_compose.databases.redis.client import ErrorAnswer, asking
 from safe_compose.databases.redis.discover import RedisServer
@@ -77,12 +77,12 @@ def dump(
         OperationFailed: The server did not save, or what it sent is not its data.
     """
     name = server.container.name
-    with dump_folder(server, volume, into) as folder:
+    with making_dump_folder(server, volume, into) as folder:
         with asking(name, "look at its clock"), understanding(name):
             begun = int(server.client.ask("TIME").split()[0])
         warnings = list(server.warnings)
         if server.memory_only:
-            sums, snapshot = _as_replica(server, folder, into, progress)
+            sums, snapshot = _copy_as_replica(server, folder, into, progress)
             lasting = "no save points, no append-only file"
             warnings.append(
                 f"{name} keeps its data in memory alone ({lasting}): a restart of it loses it"
@@ -103,7 +103,7 @@ def dump(
             )
         _require_checksum(server, into, artifact)
         files = server_files.read_by_programs(
-            server.engine, server.container.id, server.settings["dir"], *_not_data(server)
+            server.at, server.settings["dir"], *_make_find_tests(server)
         )
         owner = artifact.detail.get("owner", "")
         others = server_files.keep(
@@ -117,7 +117,7 @@ def dump(
     return RedisDump(server, (artifact, *others), server.statistics(counted), tuple(warnings))
 
 
-def _not_data(server: RedisServer) -> tuple[str, ...]:
+def _make_find_tests(server: RedisServer) -> tuple[str, ...]:
     """Return the tests of `find` for the files that are not data.
 
     These are a rewritten configuration, a list of accounts, the state of a cluster.
@@ -203,7 +203,7 @@ def _save_in_background(server: RedisServer, begun: int) -> None:
     )
 
 
-def _as_replica(
+def _copy_as_replica(
     server: RedisServer, folder: Path, into: Path, progress: Callable[[int], None]
 ) -> tuple[Sums, Snapshot]:
     argv = (*server.client.argv(), "--rdb", "-")

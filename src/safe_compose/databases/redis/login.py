@@ -4,13 +4,13 @@ import re
 import time
 from collections.abc import Iterator
 
-from safe_compose.core.observed import Container
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.client import ASK_TIMEOUT
-from safe_compose.databases.protocol import FILE_LIMIT, ServerUnreachable
+from safe_compose.databases.engine_container import EngineContainer
+from safe_compose.databases.protocol import ServerUnreachable
 from safe_compose.databases.redis.client import ErrorAnswer, RedisClient
 from safe_compose.databases.redis.info import parse_number
-from safe_compose.engine import Engine, HelperFailed, StartConfiguration
+from safe_compose.engine import HelperFailed, StartConfiguration
 from safe_compose.volumes.helper_program import read_last_words
 
 _PASSWORD_OPTION = re.compile(r"--requirepass[\s=]+(?:'([^']+)'|\"([^\"]+)\"|([^\s'\"]+))")
@@ -21,7 +21,7 @@ _PORT_LINE = re.compile(r"^\s*port\s+(\d+)\s*$", re.M)
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
 
-def log_in(engine: Engine, container: Container, *, timeout: float = ASK_TIMEOUT) -> RedisClient:
+def log_in(at: EngineContainer, *, timeout: float = ASK_TIMEOUT) -> RedisClient:
     """Return a client that the server accepts.
 
     No password is tried first, then those that the container was started with.
@@ -29,21 +29,22 @@ def log_in(engine: Engine, container: Container, *, timeout: float = ASK_TIMEOUT
     Raises:
         ServerUnreachable: The server does not run, does not answer or refuses all of them.
     """
+    container = at.container
     if container.state != "running":
         raise ServerUnreachable(
             f"container {container.name}: the server does not run ({container.state})"
         )
-    private = engine.docker.private(container.id)
-    config = _config(engine, container, private)
+    private = at.engine.docker.private(container.id)
+    config = _config(at, private)
     port = _port(private, config)
     client = "redis-cli"
     cause = ""
     until = time.monotonic() + timeout
-    for password in _passwords(engine, container, private, config):
+    for password in _passwords(at, private, config):
         while True:
             try:
                 tried = RedisClient(
-                    engine, container.id, container.image_id, client, port, password
+                    at.engine, container.id, container.image_id, client, port, password
                 )
                 if (answer := tried.ask("PING", timeout=timeout)) == "PONG":
                     return tried
@@ -69,7 +70,7 @@ def log_in(engine: Engine, container: Container, *, timeout: float = ASK_TIMEOUT
 
 
 def _passwords(
-    engine: Engine, container: Container, private: StartConfiguration, config: str
+    at: EngineContainer, private: StartConfiguration, config: str
 ) -> Iterator[str | None]:
     """Yield None, which uses the container's own REDISCLI_AUTH, and then up to eight passwords.
 
@@ -88,11 +89,7 @@ def _passwords(
         found.append(next(group for group in match.groups() if group is not None))
     for name, value in sorted(private.environment.items()):
         if _PASSWORD_NAME.match(name) and value:
-            found += (
-                [_file(engine, container, value).strip("\r\n")]
-                if name.endswith("_FILE")
-                else [value]
-            )
+            found += [_read_file(at, value).strip("\r\n")] if name.endswith("_FILE") else [value]
     resolved = (
         _VARIABLE.sub(lambda m: private.environment.get(m[1], m[0]), word) for word in found
     )
@@ -114,17 +111,14 @@ def _port(private: StartConfiguration, config: str) -> int:
     return (parse_number(match[1]) if match else named) or 6379
 
 
-def _config(engine: Engine, container: Container, private: StartConfiguration) -> str:
+def _config(at: EngineContainer, private: StartConfiguration) -> str:
     """Return the text of the configuration file on the command line; empty if there is none."""
     path = next((word for word in " ".join(private.argv).split() if word.endswith(".conf")), None)
-    return _file(engine, container, path) if path else ""
+    return _read_file(at, path) if path else ""
 
 
-def _file(engine: Engine, container: Container, path: str) -> str:
+def _read_file(at: EngineContainer, path: str) -> str:
     try:
-        content = engine.helpers.execute(
-            container.id, ("cat", "--", path), timeout=ASK_TIMEOUT, limit=FILE_LIMIT
-        )
-        return content.decode("utf-8", "replace")
+        return at.execute("cat", "--", path).decode("utf-8", "replace")
     except HelperFailed:
         return ""  # then no password is known from there

@@ -223,7 +223,7 @@ def _pass_over(reader: _RdbReader, opcode: int) -> None:
         for _ in range(3):
             reader.length()
     else:
-        _unknown("opcode", opcode)
+        _refuse_unknown("opcode", opcode)
 
 
 def _value(reader: _RdbReader, kind: int, *, valkey: bool) -> bool:
@@ -235,7 +235,7 @@ def _value(reader: _RdbReader, kind: int, *, valkey: bool) -> bool:
         for _ in range(reader.length() * _STRINGS[kind]):
             reader.string()
     elif kind in (3, 5):
-        _sorted_set(reader, kind)
+        _skip_sorted_set(reader, kind)
     elif kind == 18:  # a list of lists, each with its encoding
         for _ in range(reader.length()):
             reader.length()
@@ -245,13 +245,13 @@ def _value(reader: _RdbReader, kind: int, *, valkey: bool) -> bool:
     elif kind == 7:
         _module(reader)
     elif expires := (kind, valkey) in _EXPIRING_HASHES:
-        _expiring_hash(reader, kind)
+        _skip_expiring_hash(reader, kind)
     else:
-        _unknown("type of value", kind)
+        _refuse_unknown("type of value", kind)
     return expires
 
 
-def _sorted_set(reader: _RdbReader, kind: int) -> None:
+def _skip_sorted_set(reader: _RdbReader, kind: int) -> None:
     """Skip a sorted set, whose scores are text (3) or binary (5)."""
     for _ in range(reader.length()):
         reader.string()
@@ -259,7 +259,7 @@ def _sorted_set(reader: _RdbReader, kind: int) -> None:
         reader.skip(size if size < 253 else 0)
 
 
-def _expiring_hash(reader: _RdbReader, kind: int) -> None:
+def _skip_expiring_hash(reader: _RdbReader, kind: int) -> None:
     """Skip a hash whose fields have a time to live."""
     if kind == 22:
         for _ in range(reader.length()):
@@ -308,10 +308,10 @@ def _module(reader: _RdbReader) -> None:
         elif piece == 5:
             reader.string()
         else:
-            _unknown("piece of a module", piece)
+            _refuse_unknown("piece of a module", piece)
 
 
-def _unknown(kind: str, number: int) -> NoReturn:
+def _refuse_unknown(kind: str, number: int) -> NoReturn:
     raise BadRdb(
         f"it holds a {kind} that is not known here ({number}): its server is newer than this"
         " safe-compose"

@@ -20,10 +20,15 @@ from safe_compose.databases.redis.client import ErrorAnswer, RedisClient, asking
 from safe_compose.databases.redis.discover import is_file_name
 from safe_compose.databases.redis.dump import verify_dump
 from safe_compose.databases.redis.info import describe_differences, parse_keyspace, parse_number
-from safe_compose.databases.trials import TrialSkipped, making_scratch_volume, read_last_log
-from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.databases.trials import (
+    ServerTrial,
+    TrialSkipped,
+    making_scratch_volume,
+    read_last_log,
+)
+from safe_compose.engine import Helper, HelperFailed
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.extraction import extract
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import make_evidence, show_nothing, unpack
 from safe_compose.volumes.helper_program import MOUNT
 
@@ -43,43 +48,48 @@ mount), not of the data.
 _SERVERS = ("redis-server", "valkey-server", "keydb-server")
 
 
-def trial(engine: Engine, folder: Path, record: VolumeRecord, image: str) -> list[Evidence]:
-    """Test the restore of a volume at level L4, in a scratch volume with a server of ours.
+class RedisTrial(ServerTrial):
+    """A test restore of an archive, or else of an RDB.
 
-    The archive is restored if there is one, otherwise the RDB. Data of modules whose file is not
-    known cannot be tested: then the evidence is empty.
-
-    Raises:
-        VerificationFailed: No server starts on the data, or it holds other keys than were counted.
-        OperationFailed: The engine cannot run the test.
+    Data of modules whose file is not known cannot be tested: then there is no evidence.
     """
-    statistics = record.statistics
-    if statistics is None or statistics.settings.get("modules") == "unknown":
-        return []
-    archived = any(a.kind == "archive" for a in record.artifacts)
-    with making_scratch_volume(engine) as volume:
-        if archived:
-            extract(engine, folder, record.artifacts, volume)
-        else:
-            verify_dump(folder, record.artifacts, statistics)
-            _fill(engine, folder, _dump_of(record), statistics, volume)
-        with _serving(engine, image, volume, statistics, record.name, user="0:0") as (_, counted):
-            _require_equal(statistics, counted, record.name, "trial")
-    restored = "archive restored" if archived else "RDB restored"
-    return [
-        make_evidence(
-            "L4",
-            record.name,
-            f"{restored} and started: {sum(d.rows for d in counted)} keys counted",
-        )
-    ]
+
+    def run(self) -> list[Evidence]:
+        """Test the restore, as `ServerTrial.run` does."""
+        statistics = self.record.statistics
+        if statistics is not None and statistics.settings.get("modules") == "unknown":
+            return []
+        return super().run()
+
+    def test_archive(self) -> Evidence:
+        """Test the archive, as `ServerTrial.test_archive` does."""
+        with self.extracting() as volume:
+            return self._serve(volume, "archive restored")
+
+    def test_dump(self) -> Evidence:
+        """Test the RDB, as `ServerTrial.test_dump` does."""
+        verify_dump(self.folder, self.record.artifacts, self.statistics)
+        with making_scratch_volume(self.engine) as volume:
+            _fill(volume, self.folder, _dump_of(self.record), self.statistics)
+            return self._serve(volume, "RDB restored")
+
+    def _serve(self, volume: EngineVolume, restored: str) -> Evidence:
+        """Start a server on a volume, and return the evidence that it has the counted keys.
+
+        Raises:
+            VerificationFailed: No server starts on the data, or it holds other keys.
+        """
+        name = self.record.name
+        with _serving(volume, self.image, self.statistics, name, user="0:0") as (_, counted):
+            _require_equal(self.statistics, counted, name, "trial")
+        keys = sum(d.rows for d in counted)
+        return make_evidence("L4", name, f"{restored} and started: {keys} keys counted")
 
 
 def rebuild(
-    engine: Engine,
+    volume: EngineVolume,
     folder: Path,
     record: VolumeRecord,
-    volume_name: str,
     progress: Callable[[int], None] = show_nothing,
 ) -> tuple[str, ...]:
     """Restore the RDB of a hot backup into an existing empty volume, so that a server loads it.
@@ -94,17 +104,18 @@ def rebuild(
         VerificationFailed: The RDB is damaged, or the restored server holds other keys.
         OperationFailed: The engine cannot restore the volume.
     """
+    engine = volume.engine
     image = next(
         (u["image_id"] for u in record.users if engine.docker.image(u["image_id"]) is not None), ""
     )
-    statistics = read_statistics(engine, record, image, volume_name)
+    statistics = read_statistics(volume, record, image)
     verify_dump(folder, record.artifacts, statistics)
     dump = _dump_of(record)
-    _fill(engine, folder, dump, statistics, volume_name, progress)
+    _fill(volume, folder, dump, statistics, progress)
     if statistics.settings.get("modules") == "unknown":
         return ()
     uid, gid, _ = _owner(dump, "owner")
-    with _serving(engine, image, volume_name, statistics, record.name, user=f"{uid}:{gid}") as (
+    with _serving(volume, image, statistics, record.name, user=f"{uid}:{gid}") as (
         container_id,
         counted,
     ):
@@ -140,20 +151,19 @@ def _require_equal(
 
 
 def _fill(
-    engine: Engine,
+    volume: EngineVolume,
     folder: Path,
     dump: Artifact,
     statistics: ServerStatistics,
-    volume: str,
     progress: Callable[[int], None] = show_nothing,
 ) -> None:
     settings = statistics.settings
-    _require_known(settings, volume)
+    _require_known(settings, volume.name)
     names = [settings.get("dbfilename", "dump.rdb")]
     if settings.get("appendonly") == "yes":
         names.append(settings.get("appendfilename", "appendonly.aof"))
-    engine.archives.unpack(
-        volume, _tar(folder, dump, PurePosixPath(settings.get("folder", ".")), names, progress)
+    volume.engine.archives.unpack(
+        volume.name, _tar(folder, dump, PurePosixPath(settings.get("folder", ".")), names, progress)
     )
 
 
@@ -230,9 +240,8 @@ def _require_known(settings: Mapping[str, str], subject: str) -> None:
 
 @contextmanager
 def _serving(
-    engine: Engine,
+    volume: EngineVolume,
     image: str,
-    volume: str,
     statistics: ServerStatistics,
     subject: str,
     *,
@@ -250,17 +259,20 @@ def _serving(
     helper = Helper(
         image=image,
         argv=_argv(statistics, subject),
-        volumes=((volume, MOUNT, False),),
+        volumes=((volume.name, MOUNT, False),),
         user=user,
         capabilities=("DAC_OVERRIDE",) if user == "0:0" else (),
     )
     with (
         asking(f"volume {subject}", "start a server on it"),
-        engine.helpers.serve(helper) as container_id,
+        volume.engine.helpers.serve(helper) as container_id,
     ):
         valkey = statistics.settings.get("server") == "valkey-server"
         program = "valkey-cli" if valkey else "redis-cli"
-        yield container_id, _wait_loaded(RedisClient(engine, container_id, image, program), subject)
+        yield (
+            container_id,
+            _wait_loaded(RedisClient(volume.engine, container_id, image, program), subject),
+        )
 
 
 def _argv(statistics: ServerStatistics, subject: str) -> tuple[str, ...]:

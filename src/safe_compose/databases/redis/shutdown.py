@@ -1,7 +1,7 @@
 """The stop of a Redis or Valkey server: saving its data before, and checking its files after."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from safe_compose.core.backup import DatabaseStatistics
 from safe_compose.core.observed import Container
 from safe_compose.core.text import shell_quote
+from safe_compose.databases.engine_container import FILE_LIMIT, EngineContainer
 from safe_compose.databases.protocol import (
-    FILE_LIMIT,
     ServerUnreachable,
     ShutdownState,
     list_service_images,
@@ -26,11 +26,11 @@ from safe_compose.databases.redis.discover import (
 from safe_compose.databases.redis.dump import SAVE_SECONDS, wait_for_saves
 from safe_compose.databases.redis.info import parse_number
 from safe_compose.databases.redis.rdb import BadRdb, read
-from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
+from safe_compose.engine import Helper, HelperFailed, NoOwnImage
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes import volume_files
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import read_blocks
-from safe_compose.volumes.helper_program import MOUNT, read_last_words, read_only_helper
+from safe_compose.volumes.helper_program import MOUNT, read_last_words
 
 PAUSE_SECONDS = 600
 """Time for which writes of connected clients are suspended; the stop ends it at once. If we are
@@ -65,7 +65,7 @@ class ServerNotAsked:
 
 
 @contextmanager
-def settling(engine: Engine, container: Container) -> Iterator[SavedServer | ServerNotAsked]:
+def settling(at: EngineContainer) -> Iterator[SavedServer | ServerNotAsked]:
     """Prepare a running server for the stop in the block: suspend writes, save, and count the keys.
 
     Writes can be suspended since Redis 6.2. A stop alone would lose the data of a server without
@@ -76,9 +76,9 @@ def settling(engine: Engine, container: Container) -> Iterator[SavedServer | Ser
     Raises:
         OperationFailed: The server cannot save its data; nothing was stopped.
     """
-    name = container.name
+    engine, container, name = at.engine, at.container, at.name
     try:
-        found = server(engine, container)
+        found = server(at)
     except ServerUnreachable as unreachable:
         if is_memory_only(engine.docker.private(container.id)):
             raise OperationFailed(
@@ -90,7 +90,7 @@ def settling(engine: Engine, container: Container) -> Iterator[SavedServer | Ser
                     " command"
                 ),
             ) from unreachable
-        yield ServerNotAsked(container, unreachable.message, _clock(engine, container))
+        yield ServerNotAsked(container, unreachable.message, _clock(at))
         return
     paused = _pause(found)
     try:
@@ -132,11 +132,9 @@ def _bring_to_disk(found: RedisServer) -> None:
         found.client.ask("SAVE", timeout=SAVE_SECONDS)
 
 
-def _clock(engine: Engine, container: Container) -> int | None:
+def _clock(at: EngineContainer) -> int | None:
     try:
-        output = engine.helpers.execute(
-            container.id, ("date", "+%s"), timeout=60, limit=FILE_LIMIT
-        ).strip()
+        output = at.execute("date", "+%s").strip()
     except HelperFailed:
         return None
     return parse_number(output.decode("ascii", "replace")) or None
@@ -146,7 +144,7 @@ def _clock(engine: Engine, container: Container) -> int | None:
 
 
 def inspect_shutdown(
-    engine: Engine, volume_name: str, known: SavedServer | ServerNotAsked | None
+    volume: EngineVolume, known: SavedServer | ServerNotAsked | None
 ) -> ShutdownState:
     """Check whether the files that a stopped server left are complete.
 
@@ -157,22 +155,22 @@ def inspect_shutdown(
         OperationFailed: The volume cannot be read.
     """
     if isinstance(known, SavedServer):
-        return _read_expected(engine, volume_name, known)
-    images = list_service_images(engine, volume_name)
-    rdb, appended = _look_for(engine, volume_name)
+        return _read_expected(volume, known)
+    files = _StoppedFiles(volume, list_service_images(volume))
+    rdb, appended = files.find_files()
     words, whole, made = [], True, None
     if rdb is not None:
-        fault, made = _check_rdb(engine, volume_name, rdb, images)
+        fault, made = files.check_rdb(rdb)
         words.append(fault or f"{rdb} is whole")
         whole = whole and fault is None
     if appended is not None:
-        fault = _check_appended(engine, volume_name, appended, images)
+        fault = files.check_appended(appended)
         words.append(fault or f"{appended} is whole")
         whole = whole and fault is None
     summary = "; ".join(words) or "there is neither an RDB nor an append-only file"
     if known is None:
         return ShutdownState(summary, clean=whole, notes=() if whole else (summary,))
-    now = engine.docker.container(known.container.id)
+    now = volume.engine.docker.container(known.container.id)
     ended = now is not None and now.exit_code == 0
     fresh = appended is not None or (
         made is not None and (known.since is None or made >= known.since)
@@ -186,18 +184,18 @@ def inspect_shutdown(
     )
 
 
-def _read_expected(engine: Engine, volume: str, known: SavedServer) -> ShutdownState:
+def _read_expected(volume: EngineVolume, known: SavedServer) -> ShutdownState:
     found = known.server
-    images = (found.container.image_id,)
+    files = _StoppedFiles(volume, (found.container.image_id,))
     folder = PurePosixPath(found.folder)
     if found.appends:
         name = found.settings.get("appendfilename", "appendonly.aof")
         if found.newer_than_6:
             name = f"{found.settings['appenddirname']}/{name}.manifest"
-        fault = _check_appended(engine, volume, str(folder / name), images)
+        fault = files.check_appended(str(folder / name))
     else:
         name = found.settings["dbfilename"]
-        fault, _ = _check_rdb(engine, volume, str(folder / name), images)
+        fault, _ = files.check_rdb(str(folder / name))
     if fault is not None and not found.appends and not sum(d.rows for d in known.databases):
         fault = None  # an empty server may have no file at all
     notes = list(found.warnings)
@@ -211,90 +209,130 @@ def _read_expected(engine: Engine, volume: str, known: SavedServer) -> ShutdownS
     )
 
 
-def _look_for(engine: Engine, volume: str) -> tuple[str | None, str | None]:
-    """Find an RDB and an append-only file under their usual names at the root of a volume."""
-    names = engine.archives.list_root(volume) or []
-    rdb = next(
-        (
-            n
-            for n in sorted(names, key=lambda n: n != "dump.rdb")
-            if n.endswith(".rdb") and not n.startswith("temp-")
-        ),
-        None,
-    )
-    if "appendonlydir" in names:
-        return rdb, "appendonlydir/appendonly.aof.manifest"
-    return rdb, next((n for n in names if n == "appendonly.aof"), None)
+class _Wrong(Exception):
+    """A checker rejects a file; the message says why."""
 
 
-def _check_rdb(
-    engine: Engine, volume: str, path: str, images: Sequence[str]
-) -> tuple[str | None, int | None]:
-    """Return why an RDB file is damaged, or None; and when it was made."""
-    try:
-        output = _run_check(engine, volume, "check-rdb", path, images, read_only=True)
-    except _Wrong as fault:
-        return str(fault), None
-    if output is None:
-        return _read_rdb(engine, volume, path)
-    made = re.search(r"AUX FIELD ctime = '(\d+)'", output)
-    return None, parse_number(made[1]) if made else None
+@dataclass(frozen=True, slots=True)
+class _StoppedFiles:
+    """The files that a stopped server left, and the images whose checkers judge them."""
 
+    volume: EngineVolume
+    images: tuple[str, ...]
 
-def _read_rdb(engine: Engine, volume: str, path: str) -> tuple[str | None, int | None]:
-    """Check an RDB file with our own reader, which does not verify the checksum at its end.
+    def find_files(self) -> tuple[str | None, str | None]:
+        """Find an RDB and an append-only file under their usual names at the root of the volume."""
+        names = self.volume.engine.archives.list_root(self.volume.name) or []
+        rdb = next(
+            (
+                n
+                for n in sorted(names, key=lambda n: n != "dump.rdb")
+                if n.endswith(".rdb") and not n.startswith("temp-")
+            ),
+            None,
+        )
+        if "appendonlydir" in names:
+            return rdb, "appendonlydir/appendonly.aof.manifest"
+        return rdb, next((n for n in names if n == "appendonly.aof"), None)
 
-    Returns:
-        Why it is damaged, or None; and when it was made.
-    """
-    try:
-        with engine.helpers.stream(read_only_helper(engine, volume, "cat", MOUNT, path)) as opened:
-            return None, read(read_blocks(opened.stdout)).made
-    except BadRdb as fault:
-        return f"{path} is damaged: {fault}", None
-    except HelperFailed as error:
-        return f"{path} is damaged or missing: {read_last_words(error)}", None
-    except NoOwnImage as fault:
-        return f"{path} cannot be checked: {fault.message}", None
-
-
-def _check_appended(engine: Engine, volume: str, path: str, images: Sequence[str]) -> str | None:
-    # The checker opens even what it only reads for writing. Unless it is asked to repair the file
-    # it writes nothing.
-    try:
-        output = _run_check(engine, volume, "check-aof", path, images, read_only=False)
-    except _Wrong as fault:
-        return _check_parts(engine, volume, path, images, str(fault))
-    return (
-        None
-        if output is not None
-        else f"{path} cannot be checked: the service's own image has no redis-check-aof"
-    )
-
-
-def _check_parts(
-    engine: Engine, volume: str, path: str, images: Sequence[str], fault: str
-) -> str | None:
-    """Check each file of an append-only file that the checker rejects as a whole.
-
-    valkey-check-aof (9.1, run) does not know the RDB of its own server at the beginning
-    (`VALKEY080`), and takes it for commands. valkey-check-rdb knows it.
-
-    Returns:
-        Why it is damaged, or None; `fault` where it does not begin with such an RDB.
-    """
-    manifest = volume_files.read(engine, volume, path, limit=FILE_LIMIT)
-    folder = PurePosixPath(path).parent
-    parts = [str(folder / name) for name in list_parts(manifest or b"")]
-    if not parts or not _begins_with(engine, volume, parts[0], _VALKEY):
-        return fault
-    wrong, _ = _check_rdb(engine, volume, parts[0], images)
-    for part in parts[1:] if wrong is None else ():
+    def check_rdb(self, path: str) -> tuple[str | None, int | None]:
+        """Return why an RDB file is damaged, or None; and when it was made."""
         try:
-            _run_check(engine, volume, "check-aof", part, images, read_only=False)
-        except _Wrong as found:
-            return str(found)
-    return wrong
+            output = self._run_check("check-rdb", path, read_only=True)
+        except _Wrong as fault:
+            return str(fault), None
+        if output is None:
+            return self._read_rdb(path)
+        made = re.search(r"AUX FIELD ctime = '(\d+)'", output)
+        return None, parse_number(made[1]) if made else None
+
+    def _read_rdb(self, path: str) -> tuple[str | None, int | None]:
+        """Check an RDB file with our own reader, which does not verify the checksum at its end.
+
+        Returns:
+            Why it is damaged, or None; and when it was made.
+        """
+        try:
+            with self.volume.engine.helpers.stream(
+                self.volume.read_only_helper("cat", MOUNT, path)
+            ) as opened:
+                return None, read(read_blocks(opened.stdout)).made
+        except BadRdb as fault:
+            return f"{path} is damaged: {fault}", None
+        except HelperFailed as error:
+            return f"{path} is damaged or missing: {read_last_words(error)}", None
+        except NoOwnImage as fault:
+            return f"{path} cannot be checked: {fault.message}", None
+
+    def check_appended(self, path: str) -> str | None:
+        """Return why an append-only file is damaged or cannot be checked, or None."""
+        # The checker opens even what it only reads for writing. Unless it is asked to repair the
+        # file it writes nothing.
+        try:
+            output = self._run_check("check-aof", path, read_only=False)
+        except _Wrong as fault:
+            return self._check_parts(path, str(fault))
+        return (
+            None
+            if output is not None
+            else f"{path} cannot be checked: the service's own image has no redis-check-aof"
+        )
+
+    def _check_parts(self, path: str, fault: str) -> str | None:
+        """Check each file of an append-only file that the checker rejects as a whole.
+
+        valkey-check-aof (9.1, run) does not know the RDB of its own server at the beginning
+        (`VALKEY080`), and takes it for commands. valkey-check-rdb knows it.
+
+        Returns:
+            Why it is damaged, or None; `fault` where it does not begin with such an RDB.
+        """
+        manifest = self.volume.read(path, limit=FILE_LIMIT)
+        folder = PurePosixPath(path).parent
+        parts = [str(folder / name) for name in list_parts(manifest or b"")]
+        if not parts or not self._begins_with(parts[0], _VALKEY):
+            return fault
+        wrong, _ = self.check_rdb(parts[0])
+        for part in parts[1:] if wrong is None else ():
+            try:
+                self._run_check("check-aof", part, read_only=False)
+            except _Wrong as found:
+                return str(found)
+        return wrong
+
+    def _begins_with(self, path: str, magic: bytes) -> bool:
+        try:
+            with self.volume.engine.helpers.stream(
+                self.volume.read_only_helper("cat", MOUNT, path)
+            ) as opened:
+                head = opened.stdout.read(len(magic))
+                opened.abort()
+        except (HelperFailed, NoOwnImage):
+            return False
+        return bool(head == magic)
+
+    def _run_check(self, tool: str, path: str, *, read_only: bool) -> str | None:
+        """Return the output of the first image's checker; None if no image has one.
+
+        Raises:
+            _Wrong: The checker rejects the file.
+        """
+        for image in self.images:
+            for server_name in ("redis", "valkey"):
+                helper = Helper(
+                    image=image,
+                    argv=(f"{server_name}-{tool}", f"{MOUNT}/{path}"),
+                    volumes=((self.volume.name, MOUNT, read_only),),
+                    user="0:0",
+                    capabilities=("DAC_OVERRIDE",),
+                )
+                try:
+                    return self.volume.engine.helpers.run(helper).decode("utf-8", "replace")
+                except HelperFailed as error:
+                    if error.returncode not in (126, 127):
+                        words = read_last_words(error) or error.message
+                        raise _Wrong(f"{path} is damaged or missing: {words}") from error
+        return None
 
 
 def list_parts(manifest: bytes) -> list[str]:
@@ -312,44 +350,3 @@ def list_parts(manifest: bytes) -> list[str]:
             return []
         found[words[2]].append(words[1])
     return [*found["b"], *found["i"]] if len(found["b"]) == 1 else []
-
-
-def _begins_with(engine: Engine, volume: str, path: str, magic: bytes) -> bool:
-    try:
-        with engine.helpers.stream(read_only_helper(engine, volume, "cat", MOUNT, path)) as opened:
-            head = opened.stdout.read(len(magic))
-            opened.abort()
-    except (HelperFailed, NoOwnImage):
-        return False
-    return bool(head == magic)
-
-
-class _Wrong(Exception):
-    """A checker rejects a file; the message says why."""
-
-
-def _run_check(
-    engine: Engine, volume: str, tool: str, path: str, images: Sequence[str], *, read_only: bool
-) -> str | None:
-    """Return the output of the first image's checker; None if no image has one.
-
-    Raises:
-        _Wrong: The checker rejects the file.
-    """
-    for image in images:
-        for server_name in ("redis", "valkey"):
-            helper = Helper(
-                image=image,
-                argv=(f"{server_name}-{tool}", f"{MOUNT}/{path}"),
-                volumes=((volume, MOUNT, read_only),),
-                user="0:0",
-                capabilities=("DAC_OVERRIDE",),
-            )
-            try:
-                return engine.helpers.run(helper).decode("utf-8", "replace")
-            except HelperFailed as error:
-                if error.returncode not in (126, 127):
-                    raise _Wrong(
-                        f"{path} is damaged or missing: {read_last_words(error) or error.message}"
-                    ) from error
-    return None

@@ -117,7 +117,7 @@ class Checker:
             child.stdin.write(json.dumps(asked).encode() + b"\n")
             child.stdin.flush()
         except BrokenPipeError:
-            raise _Ended(_why(child)) from None
+            raise _Ended(_explain_end(child)) from None
         line = _line(child, time.monotonic() + seconds + 5)
         try:
             return json.loads(line)
@@ -163,14 +163,14 @@ def _line(child: subprocess.Popen[bytes], until: float) -> bytes:
                 raise _Ended("it took too long")
             parts.append(os.read(child.stdout.fileno(), 1 << 16))
             if not parts[-1]:
-                raise _Ended(_why(child))
+                raise _Ended(_explain_end(child))
             size += len(parts[-1])
             if size > _ANSWER_LIMIT:
                 raise _Ended("its answer is endless")
     return b"".join(parts)
 
 
-def _why(child: subprocess.Popen[bytes]) -> str:
+def _explain_end(child: subprocess.Popen[bytes]) -> str:
     """Describe why a child process ended."""
     code = child.wait()
     if code == -signal.SIGXCPU:

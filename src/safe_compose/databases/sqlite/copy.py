@@ -21,14 +21,14 @@ from safe_compose.core.text import make_visible
 from safe_compose.databases.protocol import list_service_images
 from safe_compose.databases.sqlite.check import Checker, JudgedDatabase
 from safe_compose.databases.sqlite.find import MAGIC, SIDE_FILES, describe, make_readable
-from safe_compose.databases.sqlite.workplace import workplace
+from safe_compose.databases.sqlite.workplace import making_workplace
 from safe_compose.databases.trials import making_scratch_volume
 from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes import volume_files
 from safe_compose.volumes.backup_files import new_folder, sync_folder
+from safe_compose.volumes.engine_volume import MISSING, EngineVolume
 from safe_compose.volumes.gzip_stream import Sums, pack, read_blocks, show_nothing
-from safe_compose.volumes.helper_program import MOUNT, read_last_words, read_only_helper
+from safe_compose.volumes.helper_program import MOUNT, read_last_words
 from safe_compose.volumes.tar import Member
 
 STABLE_PASSES = 8
@@ -80,8 +80,7 @@ METHODS = (OWN, "python3", "sqlite3")
 class _CopySource(NamedTuple):
     """A volume whose databases are copied, and the programs that may copy them."""
 
-    engine: Engine
-    volume: str
+    volume: EngineVolume
     images: tuple[str, ...]
     """Images of the services that use the volume."""
     methods: tuple[str, ...]
@@ -90,13 +89,12 @@ class _CopySource(NamedTuple):
         """Yield method and image of each attempt."""
         for method in self.methods:
             for image in ("",) if method == OWN else self.images:
-                if (self.engine.helpers.run_id, image, method) not in _lacking:
+                if (self.volume.engine.helpers.run_id, image, method) not in _lacking:
                     yield method, image
 
 
 def copy_databases(
-    engine: Engine,
-    volume: str,
+    volume: EngineVolume,
     found: Mapping[bytes, Member],
     into: Path,
     progress: Callable[[int], None] = show_nothing,
@@ -115,34 +113,34 @@ def copy_databases(
         OperationFailed: A database is written to all the time and no SQLite is available, or all
             copies together take longer than COPIES_SECONDS.
     """
-    folder = into / slug(volume)
-    new_folder(folder, subject=volume, stage="copy of SQLite")
+    folder, name = into / slug(volume.name), volume.name
+    new_folder(folder, subject=name, stage="copy of SQLite")
     artifacts, counted, notes = [], [], []
     done = 0
-    source = _CopySource(engine, volume, list_service_images(engine, volume), tuple(methods))
+    source = _CopySource(volume, list_service_images(volume), tuple(methods))
     until = time.monotonic() + COPIES_SECONDS
     with Checker() as checker:
         for path, member in sorted(found.items()):
             if time.monotonic() > until:
                 raise OperationFailed(
-                    f"{describe_location(volume)}: {len(found)} SQLite databases were not copied in"
+                    f"{describe_location(name)}: {len(found)} SQLite databases were not copied in"
                     f" {COPIES_SECONDS:.0f} s",
                     next_step="stop what writes to them, then repeat the command",
                 )
-            with workplace(into, member.size) as place:
+            with making_workplace(into, member.size) as place:
                 copy = place / "copy"
                 by, judged, note = _copy_and_judge(source, checker, path, copy)
                 notes += [note] if note else []
                 if judged is None:
                     continue
                 target = folder / f"sqlite-{slug(make_readable(path))}.db.gz"
-                sums = _pack(copy, target, volume, _onwards(progress, done))
+                sums = _pack(copy, target, name, _count_onwards(progress, done))
             done += sums.uncompressed_bytes
-            artifacts.append(_artifact(target.relative_to(into), sums, volume, member, by))
+            artifacts.append(_artifact(target.relative_to(into), sums, name, member, by))
             counted.append(
                 DatabaseStatistics(make_readable(path), sums.uncompressed_bytes, judged.tables)
             )
-    sync_folder(folder, subject=volume, stage="copy of SQLite")
+    sync_folder(folder, subject=name, stage="copy of SQLite")
     return tuple(artifacts), tuple(counted), tuple(notes)
 
 
@@ -205,7 +203,7 @@ def _artifact(file: Path, sums: Sums, volume: str, member: Member, by: str) -> A
     )
 
 
-def _onwards(progress: Callable[[int], None], done: int) -> Callable[[int], None]:
+def _count_onwards(progress: Callable[[int], None], done: int) -> Callable[[int], None]:
     return lambda size: progress(done + size)
 
 
@@ -224,12 +222,16 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
             if method == OWN:
                 _copy_by_helper(source, path, copy)
             else:
-                _receive(source.engine, _helper(image, source.volume, _argv(method, path)), copy)
+                _receive(
+                    source.volume.engine,
+                    _helper(image, source.volume.name, _argv(method, path)),
+                    copy,
+                )
         except NoOwnImage:
-            _lacking.add((source.engine.helpers.run_id, image, method))
+            _lacking.add((source.volume.engine.helpers.run_id, image, method))
         except HelperFailed as error:
             words = read_last_words(error)
-            if not volume_files.is_there(source.engine, source.volume, os.fsdecode(path)):
+            if not source.volume.is_there(os.fsdecode(path)):
                 return None
             if NO_DATABASE in words:
                 return NO_DATABASE
@@ -238,7 +240,7 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
                 or "No module named" in words
                 or "has no attribute 'backup'" in words
             ):
-                _lacking.add((source.engine.helpers.run_id, image, method))
+                _lacking.add((source.volume.engine.helpers.run_id, image, method))
             else:
                 cause = words
         else:
@@ -246,9 +248,9 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
                 return f"backup API ({method})" if made.read(len(MAGIC)) == MAGIC else NO_DATABASE
     if not _copy_until_stable(source, path, copy):
         raise OperationFailed(
-            f"{describe_location(source.volume)}:"
-            f" the SQLite database {describe(path)} was written to all the"
-            f" time and could not be copied consistently ({cause})",
+            f"{describe_location(source.volume.name)}:"
+            f" the SQLite database {describe(path)} was written to all"
+            f" the time and could not be copied consistently ({cause})",
             next_step="stop what writes to it, then repeat the command",
         )
     with copy.open("rb") as made:
@@ -267,15 +269,15 @@ def _copy_by_helper(source: _CopySource, path: bytes, copy: Path) -> None:
         HelperFailed: The copy failed.
         OperationFailed: The copy could not be written.
     """
-    source.engine.images.own_image()
-    with making_scratch_volume(source.engine) as place:
+    source.volume.engine.images.own_image()
+    with making_scratch_volume(source.volume.engine) as place:
         # `/tmp` is a path within the container.
-        mounts = ((source.volume, MOUNT, False), (place, "/tmp", False))
+        mounts = ((source.volume.name, MOUNT, False), (place.name, "/tmp", False))
         words = (MOUNT, os.fsdecode(path), "--seconds", str(WAIT_SECONDS))
-        helper = source.engine.helpers.own(
+        helper = source.volume.engine.helpers.own(
             "sqlite-copy", *words, volumes=mounts, capabilities=_CAPABILITIES
         )
-        _receive(source.engine, helper, copy)
+        _receive(source.volume.engine, helper, copy)
 
 
 def _argv(method: str, path: bytes) -> tuple[str, ...]:
@@ -375,27 +377,27 @@ def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
     """
     name = os.fsdecode(path)
     try:
-        if not volume_files.is_there(source.engine, source.volume, name):
+        if not source.volume.is_there(name):
             return None
         return _receive(
-            source.engine,
-            read_only_helper(source.engine, source.volume, "cat", MOUNT, name),
+            source.volume.engine,
+            source.volume.read_only_helper("cat", MOUNT, name),
             target,
         )
     except NoOwnImage:
         pass  # try the service's own image
     except HelperFailed as error:
-        if error.returncode == volume_files.MISSING:
+        if error.returncode == MISSING:
             return None
         raise OperationFailed(
-            f"{describe_location(source.volume)}:"
-            f" copy of SQLite {describe(path)}: {read_last_words(error)}"
+            f"{describe_location(source.volume.name)}: copy of SQLite {describe(path)}:"
+            f" {read_last_words(error)}"
         ) from error
     for image in source.images:
         try:
             return _receive(
-                source.engine,
-                _helper(image, source.volume, ("cat", f"{MOUNT}/{name}"), read_only=True),
+                source.volume.engine,
+                _helper(image, source.volume.name, ("cat", f"{MOUNT}/{name}"), read_only=True),
                 target,
             )
         except HelperFailed as error:
@@ -404,11 +406,11 @@ def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
             if "No such file" in read_last_words(error):
                 return None
             raise OperationFailed(
-                f"{describe_location(source.volume)}:"
-                f" copy of SQLite {describe(path)}: {read_last_words(error)}"
+                f"{describe_location(source.volume.name)}: copy of SQLite {describe(path)}:"
+                f" {read_last_words(error)}"
             ) from error
     raise OperationFailed(
-        f"{describe_location(source.volume)}:"
-        f" copy of SQLite {describe(path)}: neither our own program nor the"
-        " service's image can read it"
+        f"{describe_location(source.volume.name)}:"
+        f" copy of SQLite {describe(path)}: neither our own program nor"
+        " the service's image can read it"
     )

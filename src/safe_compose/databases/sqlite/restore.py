@@ -10,9 +10,9 @@ from urllib.parse import unquote_to_bytes
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
 from safe_compose.databases.sqlite.find import describe
-from safe_compose.engine import Engine, HelperFailed, NoOwnImage
-from safe_compose.engine.helper_image import CHANGES
+from safe_compose.engine import HelperFailed, NoOwnImage
 from safe_compose.errors import OperationFailed, VerificationFailed
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import unpack
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 
@@ -21,7 +21,7 @@ _AT_ONCE = 500
 """Paths in one argument list."""
 
 
-def put_copies(engine: Engine, folder: Path, artifacts: Sequence[Artifact], volume: str) -> int:
+def put_copies(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]) -> int:
     """Write each consistent copy over its file in an extracted archive, and return their number.
 
     The file's owner and mode are those recorded with the copy. The log, index and journal next to
@@ -45,17 +45,17 @@ def put_copies(engine: Engine, folder: Path, artifacts: Sequence[Artifact], volu
     try:
         for at in range(0, len(stale), _AT_ONCE):
             words = ("remove", MOUNT, *stale[at : at + _AT_ONCE])
-            engine.helpers.run(
-                engine.helpers.own(*words, volumes=((volume, MOUNT, False),), capabilities=CHANGES)
-            )
+            volume.engine.helpers.run(volume.changing_helper(*words))
         stale = []
     except NoOwnImage:
-        stale = engine.archives.paths_there(volume, stale)  # an empty log or journal counts as none
+        stale = volume.engine.archives.paths_there(
+            volume.name, stale
+        )  # an empty log or journal counts as none
     except HelperFailed as error:
         raise OperationFailed(
-            f"{describe_location(volume)}: restore of SQLite: {read_last_words(error)}"
+            f"{describe_location(volume.name)}: restore of SQLite: {read_last_words(error)}"
         ) from error
-    engine.archives.unpack(volume, _tar(folder, wanted, paths, stale))
+    volume.engine.archives.unpack(volume.name, _tar(folder, wanted, paths, stale))
     return len(wanted)
 
 

@@ -19,7 +19,7 @@ from safe_compose.databases.sqlite.find import (
     describe,
     make_readable,
 )
-from safe_compose.databases.sqlite.workplace import NotEnoughSpace, workplace
+from safe_compose.databases.sqlite.workplace import NotEnoughSpace, making_workplace
 from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.gzip_stream import make_damage_fault, make_evidence, unpack
 
@@ -42,7 +42,7 @@ def verify_copies(
     wanted = {d.name: d for d in counted}
     with Checker() as checker:
         for artifact in (a for a in artifacts if a.kind == "sqlite"):
-            with workplace(folder, artifact.uncompressed_bytes) as place:
+            with making_workplace(folder, artifact.uncompressed_bytes) as place:
                 copy = place / "copy"
                 with copy.open("wb") as file:
                     for block in unpack(folder, artifact):
@@ -121,7 +121,7 @@ def verify_archived(
     if finder.more:
         words.append(f"{finder.more} SQLite databases were not opened: there are more than {MOST}")
     try:
-        with workplace(folder, size) as place:
+        with making_workplace(folder, size) as place:
             copies = _unpack(folder, archive, finder, chosen, place)
             with Checker() as checker:
                 judged = [(path, checker.judge(copy)) for path, copy in copies.items()]

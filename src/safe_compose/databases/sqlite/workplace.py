@@ -18,7 +18,7 @@ class NotEnoughSpace(OperationFailed):
 
 
 @contextmanager
-def workplace(folder: Path, need: int) -> Iterator[Path]:
+def making_workplace(folder: Path, need: int) -> Iterator[Path]:
     """Make a private folder for `need` bytes next to the backup, and remove it after the block.
 
     User data lies nowhere else. The folder names its process, so that the store's next cleanup

@@ -15,7 +15,7 @@ from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import Container, Location
 from safe_compose.core.text import join_for_shell
 from safe_compose.databases.protocol import Dump
-from safe_compose.databases.registry import stopped_dump
+from safe_compose.databases.registry import find_stopped_dump
 from safe_compose.databases.servers import RunningServer
 from safe_compose.engine import Engine, MountEvents
 from safe_compose.errors import StateChanged, VerificationFailed
@@ -35,6 +35,7 @@ from safe_compose.store.journal import Run
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
 from safe_compose.volumes import encryption, extraction, gzip_stream
+from safe_compose.volumes.engine_volume import EngineVolume
 
 if TYPE_CHECKING:
     from safe_compose.settings.load import Settings
@@ -99,101 +100,170 @@ class ColdBackup:
             )
 
 
-def back_up_before_deletion(
-    engine: Engine,
-    catalogue: Catalogue,
-    run: Run,
-    request: BackupRequest,
-    settings: "Settings",
-    stopped_containers: StoppedContainers,
-) -> ColdBackup:
-    """Make the backup without which docker is not run: every volume archived cold, and verified.
+@dataclass(frozen=True, slots=True)
+class DeletionBackup:
+    """The making of the backup without which docker does not run a destructive command."""
 
-    Whatever the outcome, the caller must start again what was stopped
-    (`stopped_containers.restore()`).
+    engine: Engine
+    catalogue: Catalogue
+    run: Run
+    """The run to journal to."""
+    settings: "Settings"
+    """The settings that apply to the volumes."""
+    stopped_containers: StoppedContainers
+    """Receives what is stopped."""
 
-    Args:
-        engine: The engine.
-        catalogue: The catalogue that the backup goes to.
-        run: The run to journal to.
-        request: The volumes, and what may be stopped for them.
-        settings: The settings that apply to these volumes.
-        stopped_containers: Receives what is stopped.
+    def make(self, request: BackupRequest) -> ColdBackup:
+        """Make the backup: every volume archived cold, and verified.
 
-    Raises:
-        StateChanged: A container that may not be stopped uses a volume (exit code 75).
-        OperationFailed: The backup could not be made (exit code 73).
-        VerificationFailed: The backup does not verify (exit code 65).
-    """
-    request = _prepare_request(engine, catalogue, request, settings)
-    request, servers = add_servers(engine, request)
-    _stop_all_but(list_database_containers(request, servers), request, stopped_containers)
-    names = [v.name for v, _ in request.volumes]
-    with open_draft(engine, catalogue, request) as draft:
-        dumped = _dump_each(engine, request, servers, draft.path, run)
-        with _keeping_dumps(engine, catalogue, request, draft, dumped.dumps, stopped_containers):
-            settled = _stop_databases(engine, request, servers, settings, stopped_containers)
-            mounts = engine.mounts.watch(names) if not engine.docker.disk_is_full else None
-            require_nobody_came(engine, request)
-            started_at, created_at = _read_state(engine, request)
-            records = []
-            for volume, verdict in request.volumes:
-                name = volume.name
-                copy = VolumeCopy(engine, request, volume, verdict, draft.path)
-                ended = EndedServer(dumped.dumps.get(name), settled.get(name), name in servers)
-                record = archive_stopped(copy, ended, settings.trial_limit)
-                notes = (
-                    *record.notes,
-                    *dumped.notes.get(name, ()),
-                    *_notes_of_kill(volume, stopped_containers),
+        Whatever the outcome, the caller must start again what was stopped
+        (`stopped_containers.restore()`). `request` names the volumes, and what may be stopped for
+        them.
+
+        Raises:
+            StateChanged: A container that may not be stopped uses a volume (exit code 75).
+            OperationFailed: The backup could not be made (exit code 73).
+            VerificationFailed: The backup does not verify (exit code 65).
+        """
+        engine = self.engine
+        request = self._prepare(request)
+        request, servers = add_servers(engine, request)
+        _stop_all_but(list_database_containers(request, servers), request, self.stopped_containers)
+        names = [v.name for v, _ in request.volumes]
+        with open_draft(engine, self.catalogue, request) as draft:
+            dumped = _dump_each(request, servers, draft.path, self.run)
+            with self._keeping_dumps(request, draft, dumped.dumps):
+                settled = _stop_databases(request, servers, self.settings, self.stopped_containers)
+                mounts = engine.mounts.watch(names) if not engine.docker.disk_is_full else None
+                require_nobody_came(engine, request)
+                started_at, created_at = _read_state(engine, request)
+                records = []
+                for volume, verdict in request.volumes:
+                    name = volume.name
+                    copy = VolumeCopy(engine, request, volume, verdict, draft.path)
+                    ended = EndedServer(dumped.dumps.get(name), settled.get(name), name in servers)
+                    record = archive_stopped(copy, ended, self.settings.trial_limit)
+                    notes = (
+                        *record.notes,
+                        *dumped.notes.get(name, ()),
+                        *_notes_of_kill(volume, self.stopped_containers),
+                    )
+                    older = record.dump_older_than_archive or name in dumped.late
+                    records.append(replace(record, notes=notes, dump_older_than_archive=older))
+                    self.run.step("archived", volume=name)
+                self.stopped_containers.require_kept()
+                renamed = (
+                    gzip_stream.rename_encrypted(draft.path, record)
+                    for record in note_losses(self.catalogue, engine, records)
                 )
-                older = record.dump_older_than_archive or name in dumped.late
-                records.append(replace(record, notes=notes, dump_older_than_archive=older))
-                run.step("archived", volume=name)
-            stopped_containers.require_kept()
-            renamed = (
-                gzip_stream.rename_encrypted(draft.path, record)
-                for record in note_losses(catalogue, engine, records)
-            )
-            backup = draft.commit(renamed, omitted=request.omitted)
-    run.step("backed-up", backup=backup.id, path=backup.path)
-    backup = _verify(engine, catalogue, run, backup, settings.trial_limit)
-    for record in backup.volumes:
-        stopped_containers.can_fill(
-            record.name, RefillSource(backup.id, partial(_fill, engine, Path(backup.path), record))
-        )
-    terminal.say(f"safe-compose: backup {backup.id} is verified ({backup.level}): {backup.path}")
-    return ColdBackup(backup, started_at, created_at, mounts)
-
-
-def _prepare_request(
-    engine: Engine, catalogue: Catalogue, request: BackupRequest, settings: "Settings"
-) -> BackupRequest:
-    """Check that the backup can be made, and return the request with what the checks found.
-
-    Raises:
-        StateChanged: A container that may not be stopped uses a volume.
-        OperationFailed: There is no space for it, or the store lies in a volume.
-        EngineUnavailable: The engine's events, which show late writers, cannot be read.
-    """
-    # Unless a caller has done so: nothing that the settings want encrypted is written in the clear.
-    if not encryption.is_set():
-        encryption.set_recipients(settings.recipients)
-    require_no_writers(request)
-    _require_store_outside(catalogue, request)
-    if engine.helpers.notice_full_disk():
+                backup = draft.commit(renamed, omitted=request.omitted)
+        self.run.step("backed-up", backup=backup.id, path=backup.path)
+        backup = self._verify(backup)
+        for record in backup.volumes:
+            filled = EngineVolume(engine, record.name)
+            fill = partial(_fill, filled, Path(backup.path), record)
+            self.stopped_containers.can_fill(record.name, RefillSource(backup.id, fill))
         terminal.say(
-            "safe-compose: the engine's disk is full: volumes are read through the containers that"
-            " have them"
+            f"safe-compose: backup {backup.id} is verified ({backup.level}): {backup.path}"
         )
-        engine.archives.require_readable(v.name for v, _ in request.volumes)
-    else:
-        engine.mounts.require_watchable()
-    return replace(
-        request,
-        sizes=require_free_space(catalogue, engine, request),
-        recorded=_read_recorded_images(catalogue, engine, request),
-    )
+        return ColdBackup(backup, started_at, created_at, mounts)
+
+    def _prepare(self, request: BackupRequest) -> BackupRequest:
+        """Check that the backup can be made, and return the request with what the checks found.
+
+        Raises:
+            StateChanged: A container that may not be stopped uses a volume.
+            OperationFailed: There is no space for it, or the store lies in a volume.
+            EngineUnavailable: The engine's events, which show late writers, cannot be read.
+        """
+        # Unless a caller has done so: nothing that the settings want encrypted is written in the
+        # clear.
+        if not encryption.is_set():
+            encryption.set_recipients(self.settings.recipients)
+        require_no_writers(request)
+        _require_store_outside(self.catalogue, request)
+        if self.engine.helpers.notice_full_disk():
+            terminal.say(
+                "safe-compose: the engine's disk is full: volumes are read through the containers"
+                " that have them"
+            )
+            self.engine.archives.require_readable(v.name for v, _ in request.volumes)
+        else:
+            self.engine.mounts.require_watchable()
+        return replace(
+            request,
+            sizes=require_free_space(self.catalogue, self.engine, request),
+            recorded=_read_recorded_images(self.catalogue, self.engine, request),
+        )
+
+    def _verify(self, backup: Backup) -> Backup:
+        """Verify the backup, and return it with its evidence.
+
+        Raises:
+            VerificationFailed: It does not verify, or there is too little evidence.
+        """
+        backup = verify.verify_draft(
+            self.engine,
+            self.catalogue,
+            backup,
+            trial_limit=self.settings.trial_limit,
+            run=self.run,
+        )
+        if not backup.verified:
+            raise VerificationFailed(
+                f"backup {backup.id} lacks evidence for {', '.join(backup.unproved)}; nothing was"
+                " deleted"
+            )
+        self.run.step("verified", backup=backup.id, level=backup.level)
+        return backup
+
+    @contextmanager
+    def _keeping_dumps(
+        self, request: BackupRequest, draft: Draft, dumps: Mapping[str, Dump | None]
+    ) -> Iterator[None]:
+        """Keep the dump of a volume in memory as a backup if the block fails and loses its content.
+
+        The block stops the databases and archives their volumes. The dump, made before, is then the
+        only copy.
+        """
+        try:
+            yield
+        except BaseException:
+            lost = set(self.stopped_containers.list_lost())
+            only = [
+                (v, verdict, dump)
+                for v, verdict in request.volumes
+                if v.name in lost and (dump := dumps.get(v.name)) is not None
+            ]
+            if only and draft.backup is None:
+                with (
+                    ignoring_signals(),
+                    terminal.reporting_only(),
+                    open_draft(self.engine, self.catalogue, request) as own,
+                ):
+                    records = []
+                    for volume, verdict, dump in only:
+                        own.folder(volume.name)
+                        for artifact in dump.artifacts:
+                            (draft.path / artifact.file).rename(own.path / artifact.file)
+                        record = make_record(request, volume, verdict, "dump", dump.artifacts)
+                        records.append(
+                            replace(
+                                record,
+                                statistics=dump.statistics,
+                                notes=(*dump.warnings, _ONLY_COPY),
+                            )
+                        )
+                    backup = own.commit(
+                        gzip_stream.rename_encrypted(own.path, record) for record in records
+                    )
+                    names = ", ".join(record.name for record in records)
+                    terminal.say(
+                        f"safe-compose: the dump of {names}, made before the stop, is kept as"
+                        f" backup {backup.id}: {backup.path}"
+                    )
+                    verify.verify_draft(None, self.catalogue, backup, trial_limit=0)
+            raise
 
 
 class _Dumped(NamedTuple):
@@ -208,7 +278,6 @@ class _Dumped(NamedTuple):
 
 
 def _dump_each(
-    engine: Engine,
     request: BackupRequest,
     servers: Mapping[str, Sequence[RunningServer]],
     into: Path,
@@ -219,7 +288,7 @@ def _dump_each(
     Whether one has written since is asked last, directly before the stop.
     """
     made = {
-        name: dump_running(engine, found[0], name, into, request.sizes.get(name))
+        name: dump_running(found[0], name, into, request.sizes.get(name))
         for name, found in servers.items()
     }
     dumps = {name: dump for name, (dump, _) in made.items()}
@@ -245,25 +314,7 @@ def _read_state(
     return started_at, created_at
 
 
-def _verify(
-    engine: Engine, catalogue: Catalogue, run: Run, backup: Backup, trial_limit: int
-) -> Backup:
-    """Verify the backup, and return it with its evidence.
-
-    Raises:
-        VerificationFailed: It does not verify, or there is too little evidence.
-    """
-    backup = verify.verify_draft(engine, catalogue, backup, trial_limit=trial_limit, run=run)
-    if not backup.verified:
-        raise VerificationFailed(
-            f"backup {backup.id} lacks evidence for {', '.join(backup.unproved)}; nothing was"
-            " deleted"
-        )
-    run.step("verified", backup=backup.id, level=backup.level)
-    return backup
-
-
-def _fill(engine: Engine, folder: Path, record: VolumeRecord) -> None:
+def _fill(volume: EngineVolume, folder: Path, record: VolumeRecord) -> None:
     """Restore the content of an archive to its volume, which is empty.
 
     Raises:
@@ -271,59 +322,7 @@ def _fill(engine: Engine, folder: Path, record: VolumeRecord) -> None:
     """
     if (locked := gzip_stream.find_missing_key(folder, record)) is not None:
         raise locked
-    extraction.extract(engine, folder, record.artifacts, record.name)
-
-
-@contextmanager
-def _keeping_dumps(
-    engine: Engine,
-    catalogue: Catalogue,
-    request: BackupRequest,
-    draft: Draft,
-    dumps: Mapping[str, Dump | None],
-    stopped_containers: StoppedContainers,
-) -> Iterator[None]:
-    """Keep the dump of a volume in memory as a backup when the block fails and its content is lost.
-
-    The block stops the databases and archives their volumes. The dump, made before, is then the
-    only copy.
-    """
-    try:
-        yield
-    except BaseException:
-        lost = set(stopped_containers.list_lost())
-        only = [
-            (v, verdict, dump)
-            for v, verdict in request.volumes
-            if v.name in lost and (dump := dumps.get(v.name)) is not None
-        ]
-        if only and draft.backup is None:
-            with (
-                ignoring_signals(),
-                terminal.reporting_only(),
-                open_draft(engine, catalogue, request) as own,
-            ):
-                records = []
-                for volume, verdict, dump in only:
-                    own.folder(volume.name)
-                    for artifact in dump.artifacts:
-                        (draft.path / artifact.file).rename(own.path / artifact.file)
-                    record = make_record(request, volume, verdict, "dump", dump.artifacts)
-                    records.append(
-                        replace(
-                            record, statistics=dump.statistics, notes=(*dump.warnings, _ONLY_COPY)
-                        )
-                    )
-                backup = own.commit(
-                    gzip_stream.rename_encrypted(own.path, record) for record in records
-                )
-                names = ", ".join(record.name for record in records)
-                terminal.say(
-                    f"safe-compose: the dump of {names}, made before the stop, is kept as backup"
-                    f" {backup.id}: {backup.path}"
-                )
-                verify.verify_draft(None, catalogue, backup, trial_limit=0)
-        raise
+    extraction.extract(volume, folder, record.artifacts)
 
 
 def _notes_of_kill(volume: Location, stopped_containers: StoppedContainers) -> Iterator[str]:
@@ -353,7 +352,7 @@ def stop_all(
     request, servers = add_servers(engine, request)
     databases = list_database_containers(request, servers)
     _stop_all_but(databases, request, stopped_containers)
-    _stop_databases(engine, request, servers, settings, stopped_containers)
+    _stop_databases(request, servers, settings, stopped_containers)
 
 
 def _stop_all_but(
@@ -377,7 +376,6 @@ def _stop_all_but(
 
 
 def _stop_databases(
-    engine: Engine,
     request: BackupRequest,
     servers: Mapping[str, Sequence[RunningServer]],
     settings: "Settings",
@@ -393,7 +391,7 @@ def _stop_databases(
     with ExitStack() as stopping:
         for name, found in servers.items():
             for serving in (s for s in found if s.confirmed or s is found[0]):
-                known = stopping.enter_context(serving.database.settling(engine, serving.container))
+                known = stopping.enter_context(serving.database.settling(serving.at))
                 settled.setdefault(name, known)
                 for session in getattr(known, "foreign_sessions", ()):
                     terminal.say(
@@ -424,7 +422,9 @@ def _read_recorded_images(
 ) -> Mapping[str, tuple[str, ...]]:
     """Return volume -> the images that served it at its last backup, for kinds that need them."""
     names = [
-        volume.name for volume, verdict in request.volumes if stopped_dump(verdict.kind) is not None
+        volume.name
+        for volume, verdict in request.volumes
+        if find_stopped_dump(verdict.kind) is not None
     ]
     found = {}
     for name, backup in catalogue.reader.newest_of(engine.id, names).items():

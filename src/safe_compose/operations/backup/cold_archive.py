@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from safe_compose.core.backup import Artifact, VolumeRecord
 from safe_compose.core.observed import Location, describe_location
 from safe_compose.databases.protocol import Database, Dump, ShutdownState, Stopped
-from safe_compose.databases.registry import DATABASES, stopped_dump
-from safe_compose.engine import Engine
+from safe_compose.databases.registry import DATABASES, find_stopped_dump
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.operations.backup.records import tell_labels_left_out
 from safe_compose.operations.backup.volume_copy import VolumeCopy
@@ -74,9 +73,7 @@ def _describe_shutdown(
         OperationFailed: It was not shut down cleanly, although it was stopped for the archive.
     """
     dump, settled, stopped = ended
-    left = _inspect_shutdown(
-        copy.engine, database, copy.name, dump.server if dump else settled, needed=stopped
-    )
+    left = _inspect_shutdown(copy, database, dump.server if dump else settled, needed=stopped)
     notes = list(left.notes)
     if stopped and (dump is not None or not database.dumped_before_deletion) and not left.clean:
         raise OperationFailed(
@@ -94,11 +91,11 @@ def _describe_shutdown(
 
 def _archive(copy: VolumeCopy) -> tuple[Artifact, ...]:
     with terminal.showing_progress(f"archive {copy.name}", total=copy.size) as report:
-        return archive.archive(copy.engine, copy.volume, into=copy.into, progress=report)
+        return archive.archive(copy.on_engine, into=copy.into, progress=report)
 
 
 def _inspect_shutdown(
-    engine: Engine, database: Database, volume: str, known: Any, *, needed: bool
+    copy: VolumeCopy, database: Database, known: Any, *, needed: bool
 ) -> ShutdownState:
     """Return the state in which a database was left on a volume that nothing runs on.
 
@@ -109,7 +106,7 @@ def _inspect_shutdown(
         OperationFailed: It cannot be determined, and is `needed`.
     """
     try:
-        return database.inspect_shutdown(engine, volume, known)
+        return database.inspect_shutdown(copy.on_engine, known)
     except OperationFailed as fault:
         if needed:
             raise
@@ -138,7 +135,7 @@ def _dump_from_copy(
         archive is the backup, a dump is more than is asked of it. The note is empty for a kind of
         which no copy is dumped.
     """
-    if (made_from := stopped_dump(copy.verdict.kind)) is None:
+    if (made_from := find_stopped_dump(copy.verdict.kind)) is None:
         return None, None, ""
     if sum(a.uncompressed_bytes for a in artifacts) > limit:
         return (
@@ -153,7 +150,7 @@ def _dump_from_copy(
     stopped = Stopped(copy.name, copy.users, declared, copy.request.recorded.get(copy.name, ()))
     try:
         with terminal.showing_progress(f"dump a copy of {copy.name}"):
-            dump, served = made_from(copy.engine, copy.into, artifacts, copy.name, stopped)
+            dump, served = made_from(copy.on_engine, copy.into, artifacts, stopped)
     except (OperationFailed, VerificationFailed, StateChanged) as fault:
         return None, None, f"nor was a copy of it dumped: {fault.message}"
     return dump, served, "the dump was made by a server of ours on a copy of the volume"
@@ -170,7 +167,7 @@ def archive_at_rest(copy: VolumeCopy) -> VolumeRecord:
     """
     notes = []
     if (database := DATABASES.get(copy.verdict.kind)) is not None:
-        left = _inspect_shutdown(copy.engine, database, copy.name, None, needed=False)
+        left = _inspect_shutdown(copy, database, None, needed=False)
         notes.append(f"no dump: its server does not run; {left.words}")
     for note in notes:
         terminal.say(f"safe-compose: {copy.name}: {note}")

@@ -12,7 +12,7 @@ from safe_compose.core.observed import HELPER_LABEL, Container, Location
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.databases import other_files, server_files, sqlite
 from safe_compose.databases.protocol import CopyRefused, Database, ServerUnreachable
-from safe_compose.databases.registry import DATABASES, physical_copy
+from safe_compose.databases.registry import DATABASES, find_physical_copy
 from safe_compose.databases.servers import find_servers
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.operations.backup.cold_archive import archive_at_rest, tell_losses
@@ -215,17 +215,13 @@ def _require_not_paused(copy: VolumeCopy, lively: Sequence[Container]) -> None:
 def _archive_running(copy: VolumeCopy) -> VolumeRecord:
     """Archive the files of a volume in use, with consistent copies of its SQLite databases."""
     with terminal.showing_progress(f"archive {copy.name}", total=copy.size) as report:
-        artifacts = archive.archive(
-            copy.engine, copy.volume, into=copy.into, progress=report, live=True
-        )
+        artifacts = archive.archive(copy.on_engine, into=copy.into, progress=report, live=True)
     lost = tell_losses(copy.volume, artifacts)
     record = replace(copy.make_record("live", artifacts), notes=tuple(lost))
     if not (found := sqlite.find(copy.into, artifacts)):
         return record
     with terminal.showing_progress(f"copy {len(found)} SQLite databases of {copy.name}") as report:
-        copies, counted, notes = sqlite.copy_databases(
-            copy.engine, copy.name, found, copy.into, report
-        )
+        copies, counted, notes = sqlite.copy_databases(copy.on_engine, found, copy.into, report)
     for note in notes:
         terminal.say(f"safe-compose: {copy.name}: {note}")
     return replace(record, artifacts=(*artifacts, *copies), sqlite=counted, notes=(*lost, *notes))
@@ -275,7 +271,7 @@ def _copy_physically(
     Raises:
         CopyRefused: The server does not allow it.
     """
-    if (copy_data := physical_copy(copy.verdict.kind)) is None:
+    if (copy_data := find_physical_copy(copy.verdict.kind)) is None:
         return None
     with terminal.showing_progress(f"copy {container.name}", total=copy.size) as report:
         made = copy_data(server, copy.name, copy.into, report)
@@ -352,7 +348,7 @@ def _archive_other_files(
         f"archive what {copy.name} holds besides its database"
     ) as report:
         artifacts, notes = other_files.keep(
-            copy.engine, copy.volume, own_files, copy.into, report, copied=copied
+            copy.on_engine, own_files, copy.into, report, copied=copied
         )
     for note in notes:
         terminal.say(f"safe-compose: {copy.name}: {note}")

@@ -12,6 +12,7 @@ from safe_compose.core.folders import ABSENT
 from safe_compose.core.observed import Container, Layer, Location, Observed, Volume, location_of
 from safe_compose.core.policy import Verdict
 from safe_compose.core.tier import Tier
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.registry import DATABASES
 from safe_compose.errors import OperationFailed, SafeComposeError, StateChanged, VerificationFailed
 from safe_compose.grammar.parser import Invocation
@@ -311,7 +312,7 @@ def back_up_folder(
     encryption.set_recipients(workspace.settings.recipients)
 
     def record(into: Path) -> VolumeRecord:
-        found = database.server(engine, container)
+        found = database.server(EngineContainer(engine, container))
         mount = next(m for m in container.mounts if m.source == found.volume)
         with terminal.showing_progress(f"dump {container.name} ({found.title})") as report:
             dump = database.dump(replace(found, volume=name), name, into, report)

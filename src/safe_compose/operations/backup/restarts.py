@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from safe_compose.core.observed import Container
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Database, ServerUnreachable
 from safe_compose.engine import Engine
 
@@ -16,16 +17,16 @@ NOTICED_SECONDS = 2.0
 """How long the engine may take to notice that a container has ended."""
 
 
-def is_still_running(engine: Engine, container: Container) -> bool:
+def is_still_running(at: EngineContainer) -> bool:
     """Return whether the container has run without a break since it was inspected.
 
     If it has, the fault lies with its data.
     """
-    now = engine.docker.container(container.id)
-    return now is not None and now.state == "running" and now.started_at == container.started_at
+    now = at.inspect_again()
+    return now is not None and now.state == "running" and now.started_at == at.container.started_at
 
 
-def find_server_after_restart(engine: Engine, database: Database, container: Container) -> Any:
+def find_server_after_restart(database: Database, at: EngineContainer) -> Any:
     """Return the server once it answers after a restart of its container.
 
     Returns:
@@ -33,13 +34,15 @@ def find_server_after_restart(engine: Engine, database: Database, container: Con
     """
     begun = time.monotonic()
     while (waited := time.monotonic() - begun) < RESTART_SECONDS:
-        now = engine.docker.container(container.id)
-        same = now is not None and now.state == "running" and now.started_at == container.started_at
+        now = at.inspect_again()
+        same = (
+            now is not None and now.state == "running" and now.started_at == at.container.started_at
+        )
         if now is None or not now.lively or (same and waited > NOTICED_SECONDS):
             return None
         with suppress(ServerUnreachable):
             if not same:
-                return database.server(engine, now)
+                return database.server(EngineContainer(at.engine, now))
         time.sleep(0.2)  # polling, with a time limit
     return None
 

@@ -7,7 +7,6 @@ from safe_compose.core.backup import slug
 from safe_compose.core.observed import Container
 from safe_compose.databases.protocol import Dump, ServerUnreachable
 from safe_compose.databases.servers import RunningServer
-from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.operations.backup.records import remove_half
 from safe_compose.operations.backup.restarts import find_server_after_restart, is_still_running
@@ -15,12 +14,11 @@ from safe_compose.ui import terminal
 
 
 def dump_running(
-    engine: Engine, serving: RunningServer, volume: str, into: Path, size: int | None
+    serving: RunningServer, volume: str, into: Path, size: int | None
 ) -> tuple[Dump | None, tuple[str, ...]]:
     """Dump a running server, once more if it is restarted meanwhile.
 
     Args:
-        engine: The engine.
         serving: The server.
         volume: The volume with its data.
         into: The folder of the backup.
@@ -38,7 +36,7 @@ def dump_running(
     if not database.dumped_before_deletion:
         return None, ()
     try:
-        server = database.server(engine, container)
+        server = serving.inspect()
     except ServerUnreachable as silent:
         return None, _note_missing_dump(container, silent.message)
     for session in server.foreign_sessions:
@@ -52,7 +50,7 @@ def dump_running(
         except ServerUnreachable as silent:  # it answers but cannot be dumped
             why = silent.message
         except OperationFailed as fault:
-            again = None if last else find_server_after_restart(engine, database, container)
+            again = None if last else find_server_after_restart(database, serving.at)
             if again is not None:
                 terminal.say(
                     f"safe-compose: {container.name} was restarted meanwhile: its dump starts over,"
@@ -61,7 +59,7 @@ def dump_running(
                 shutil.rmtree(into / slug(volume))
                 server = again
                 continue
-            if _is_of_the_store(fault) or not (last or is_still_running(engine, container)):
+            if _is_of_the_store(fault) or not (last or is_still_running(serving.at)):
                 raise
             why = f"{fault.message}; its volume is archived as it is"
         break

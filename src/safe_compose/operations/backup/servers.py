@@ -7,6 +7,7 @@ from typing import Any
 from safe_compose.core.known_images import PLAIN_KINDS
 from safe_compose.core.observed import Container, Location, describe_location
 from safe_compose.core.text import join_for_shell
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Database, ServerUnreachable
 from safe_compose.databases.servers import RunningServer, find_servers
 from safe_compose.engine import Engine
@@ -66,7 +67,7 @@ def find_first_answering(
     silent: ServerUnreachable | None = None
     for container in serving:
         try:
-            return container, database.server(engine, container)
+            return container, database.server(EngineContainer(engine, container))
         except ServerUnreachable as fault:
             silent = silent or fault
     assert silent is not None  # there is at least one

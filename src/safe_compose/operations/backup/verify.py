@@ -190,7 +190,7 @@ def _test_restore(
         return []
     try:
         with terminal.showing_progress(f"trial restore of {record.name}"):
-            evidence = find_database(kind).trial(engine, folder, record, image)
+            evidence = find_database(kind).trial(engine, folder, record, image).run()
     except TrialSkipped as reason:
         terminal.say(f"safe-compose: {record.name}: no trial restore (L4): {reason.message}")
         return []

@@ -9,6 +9,7 @@ from safe_compose.core.policy import Verdict
 from safe_compose.engine import Engine
 from safe_compose.operations.backup.records import make_record
 from safe_compose.operations.backup.request import BackupRequest
+from safe_compose.volumes.engine_volume import EngineVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class VolumeCopy:
     def title(self) -> str:
         """The location as messages name it: `volume shop_data`."""
         return describe_location(self.volume.name)
+
+    @property
+    def on_engine(self) -> EngineVolume:
+        """The volume, to be read on its engine."""
+        return EngineVolume(self.engine, self.volume.name)
 
     @property
     def size(self) -> int | None:

@@ -13,6 +13,7 @@ from safe_compose.core.observed import WORKING_DIR_LABEL, Container
 from safe_compose.core.plan import Doomed, Plan
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Passwords
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
@@ -115,7 +116,7 @@ def _contents(engine: Engine, doomed: Doomed, timeout: float) -> str | None:
         )
         return f"{kind}{why}"
     return (
-        database.summary(engine, server, timeout=timeout) if timeout > 0 else None
+        database.summary(EngineContainer(engine, server), timeout=timeout) if timeout > 0 else None
     ) or f"{kind}, contents unknown"
 
 

@@ -17,7 +17,7 @@ from safe_compose.errors import Interrupted, OperationFailed, StateChanged
 from safe_compose.operations import offsite
 from safe_compose.operations.backup.before_deletion import (
     ColdBackup,
-    back_up_before_deletion,
+    DeletionBackup,
     stop_all,
 )
 from safe_compose.operations.backup.free_space import explain_over_budget
@@ -170,14 +170,13 @@ def _back_up(
     required = workspace.settings.required_copies
     offsite.require_reachable(required)
     encryption.set_recipients(workspace.settings.recipients)
-    backup = back_up_before_deletion(
+    backup = DeletionBackup(
         workspace.engine,
         workspace.catalogue,
         journal_run,
-        _make_request(made),
         workspace.settings,
         stopped_containers,
-    )
+    ).make(_make_request(made))
     with ui_terminal.reporting_only():
         if over := explain_over_budget(workspace.catalogue, workspace.settings):
             ui_terminal.say(f"safe-compose: {over}")

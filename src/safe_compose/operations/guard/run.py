@@ -144,7 +144,7 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
         return _hand_over(workspace, made)
     tell_unseen(workspace, made)
     made = layers.add_warning(workspace, made)
-    with _signals_unwinding():
+    with _unwinding_on_signals():
         code = (
             autoremove.run(workspace, made, run_docker)
             if made.holds
@@ -239,7 +239,7 @@ def _confirm_and_act(
 
 
 @contextmanager
-def _signals_unwinding() -> Iterator[None]:
+def _unwinding_on_signals() -> Iterator[None]:
     """Let the first SIGINT, SIGTERM or SIGHUP unwind the block, so that stopped containers restart.
 
     Those that follow change nothing: an impatient second Ctrl-C must not interrupt that. SIGQUIT

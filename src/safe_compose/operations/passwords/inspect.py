@@ -11,6 +11,7 @@ from safe_compose.compose.files import Files
 from safe_compose.core.observed import Container, Observed
 from safe_compose.core.text import shell_quote
 from safe_compose.credentials import Account, CredentialFile
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Role, ServerUnreachable
 from safe_compose.databases.registry import DATABASES, passwords_of
 from safe_compose.engine import Engine
@@ -93,7 +94,7 @@ def inspect(
     container = _find_container(engine, mine, service)
     try:
         with knowing(account, old):
-            server = DATABASES[account.kind].server(engine, container)
+            server = DATABASES[account.kind].server(EngineContainer(engine, container))
             role = passwords_of(account.kind).role(server, account.user)
     except ServerUnreachable as silent:
         if not passwords_of(account.kind).may_need_password(silent):
@@ -206,7 +207,7 @@ def list_drifted(engine: Engine, invocation: Invocation, *, timeout: float) -> l
         try:
             account = credentials.account(model, service, None, project_files.read, inside)
             agrees = passwords_of(kind).can_log_in(
-                engine, mine[0], account.user, account.password, timeout=timeout
+                EngineContainer(engine, mine[0]), account.user, account.password, timeout=timeout
             )
         except (credentials.UnsupportedAccount, EngineUnavailable, OperationFailed) as fault:
             found.append({"service": service, "role": None, "agrees": None, "why": str(fault)})

@@ -36,7 +36,7 @@ def find(
         for name in named or [".env"]:
             search.add(folder / name, "env")
     for service in model.get("services") or {}:
-        for path, _ in credentials.mounted_files(model, str(service)):
+        for path, _ in credentials.list_mounted_files(model, str(service)):
             search.add(Path(path), "file", (str(service),))
     return tuple(search.found.values()), tuple(search.notes)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safe_compose.core.observed import Container
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import ServerUnreachable
 from safe_compose.databases.registry import DATABASES, has_passwords
 from safe_compose.engine import Engine
@@ -175,10 +176,10 @@ def _wait(engine: Engine, state: RotationState, services: Sequence[str]) -> None
         )
     for container in mine:
         if (wanted := state.awaited.get(container.service or "")) is not None:
-            _wait_until(engine, container, wanted)
+            _wait_until(EngineContainer(engine, container), wanted)
 
 
-def _wait_until(engine: Engine, container: Container, state: str) -> None:
+def _wait_until(at: EngineContainer, state: str) -> None:
     """Wait until a container is `running`, or `healthy` if it still has a health check.
 
     Raises:
@@ -186,7 +187,7 @@ def _wait_until(engine: Engine, container: Container, state: str) -> None:
     """
     until = time.monotonic() + HEALTH_SECONDS
     while True:
-        now = engine.docker.container(container.id)
+        now = at.inspect_again()
         if (
             now is not None
             and now.state == "running"
@@ -198,9 +199,7 @@ def _wait_until(engine: Engine, container: Container, state: str) -> None:
         )
         if ended or time.monotonic() > until:
             found = f"{now.state}, health {now.health or 'not checked'}" if now else "gone"
-            raise OperationFailed(
-                f"container {container.name}, recreated, is not {state} but {found}"
-            )
+            raise OperationFailed(f"container {at.name}, recreated, is not {state} but {found}")
         time.sleep(0.1)
 
 
@@ -213,7 +212,8 @@ def wait_answers(engine: Engine, state: RotationState) -> None:
     until = time.monotonic() + HEALTH_SECONDS
     while True:
         try:
-            DATABASES[state.kind].server(engine, find_running(engine, state.project, state.service))
+            running = find_running(engine, state.project, state.service)
+            DATABASES[state.kind].server(EngineContainer(engine, running))
             return
         except ServerUnreachable:
             if time.monotonic() > until:

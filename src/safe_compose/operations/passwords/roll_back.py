@@ -6,6 +6,7 @@ It also rolls back what a killed run left.
 from collections.abc import Callable
 from dataclasses import replace
 
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.registry import DATABASES, passwords_of
 from safe_compose.errors import SafeComposeError, StateChanged
 from safe_compose.grammar.parser import Invocation
@@ -117,7 +118,7 @@ def _put_role_back(workspace: Workspace, state: RotationState) -> bool:
         StateChanged: Somebody else has changed it.
     """
     container = find_running(workspace.engine, state.project, state.service)
-    server = DATABASES[state.kind].server(workspace.engine, container)
+    server = DATABASES[state.kind].server(EngineContainer(workspace.engine, container))
     now = passwords_of(state.kind).role(server, state.user).verifier
     if now == state.old:
         return False

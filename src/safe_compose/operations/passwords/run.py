@@ -12,6 +12,7 @@ from typing import Any
 
 from safe_compose import credentials
 from safe_compose.core.backup import Backup
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.registry import passwords_of
 from safe_compose.errors import OperationFailed, Refused, SafeComposeError, StateChanged
 from safe_compose.operations.backup import manual
@@ -253,7 +254,7 @@ def _try_login(workspace: Workspace, rotation: Rotation) -> None:
     inspection, account = rotation.inspection, rotation.inspection.account
     found = find_running(workspace.engine, inspection.project, account.service)
     let_in = passwords_of(account.kind).can_log_in(
-        workspace.engine, found, account.user, rotation.new
+        EngineContainer(workspace.engine, found), account.user, rotation.new
     )
     if let_in is False:
         raise OperationFailed(

@@ -14,6 +14,7 @@ from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.store.steps import RestoringVolume
 from safe_compose.ui import terminal
 from safe_compose.volumes import encryption, extraction, gzip_stream
+from safe_compose.volumes.engine_volume import EngineVolume
 
 
 class Refill(NamedTuple):
@@ -130,9 +131,12 @@ def _refill_one(killed: KilledRun, volume: str, backup: str | None) -> str:
         again.step("refilling", volume=volume, backup=backup)
         engine.mounts.keep([volume])
         with terminal.showing_progress(f"fill {volume} again") as report:
-            extraction.clear(engine, volume)
+            extraction.clear(EngineVolume(engine, volume))
             extraction.extract(
-                engine, folder, record.artifacts, volume, add_heartbeat(again, volume, report)
+                EngineVolume(engine, volume),
+                folder,
+                record.artifacts,
+                add_heartbeat(again, volume, report),
             )
         again.step("refilled", volume=volume)
     return (

@@ -22,6 +22,7 @@ from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import RestoringVolume, Running, TakenFromTrash, VolumeRestored
 from safe_compose.ui import terminal
 from safe_compose.volumes import extraction, gzip_stream, last_write, rename
+from safe_compose.volumes.engine_volume import EngineVolume
 
 _LOOK = parse(["volume", "ls"])
 
@@ -120,25 +121,26 @@ def roll_back(
     """
     if _is_gone(engine, begun.volume) or begun.adds:
         return
+    volume = EngineVolume(engine, begun.volume)
     if begun.forgets and begun.existed:
         engine.mounts.keep([begun.volume])  # until its stopped containers run again
     if begun.trash is not None:
         # It is never emptied: it may be the only copy.
-        trash.take_from_trash(engine, begun.volume, begun.trash)
+        trash.take_from_trash(volume, begun.trash)
     before = (
         find_safety_backup(catalogue, begun.safety, begun.volume)
         if begun.existed and begun.safety is not None
         else None
     )
     if begun.trash is None and begun.emptied:  # only once its replacement is at hand
-        extraction.clear(engine, begun.volume)
+        extraction.clear(volume)
     if not begun.existed:
         engine.docker.remove_volume(begun.volume)
     elif before is not None:
         folder, old = before
-        if lost := extraction.extract(engine, folder, old.artifacts, begun.volume, progress):
+        if lost := extraction.extract(volume, folder, old.artifacts, progress):
             terminal.say(f"safe-compose: {begun.volume}: {lost}")
-        extraction.sync(engine, begun.volume)
+        extraction.sync(volume)
 
 
 def _is_gone(engine: Engine, location: str) -> bool:
@@ -252,10 +254,10 @@ def _find_obstacle(killed: KilledRun, begun: InterruptedRestore) -> str | None:
             verify.check_files(folder, old)
     except (UsageError, VerificationFailed) as fault:
         return fault.message
-    return _find_later_write(engine, killed.record, begun) if begun.trash is None else None
+    return _find_later_write(killed, begun) if begun.trash is None else None
 
 
-def _find_later_write(engine: Engine, run: RunRecord, begun: InterruptedRestore) -> str | None:
+def _find_later_write(killed: KilledRun, begun: InterruptedRestore) -> str | None:
     """Return why somebody else may have written to the volume, judged by its youngest file.
 
     `compose up` and `down` leave no container behind that would show it.
@@ -263,9 +265,10 @@ def _find_later_write(engine: Engine, run: RunRecord, begun: InterruptedRestore)
     Returns:
         The reason; None when nobody did.
     """
+    engine = killed.engine
     if _is_gone(engine, begun.volume):
         return None
-    last = run.events[-1].at
+    last = killed.record.events[-1].at
     if last is None:
         return "its journal does not tell when it died"
     afterwards = timedelta(seconds=BEAT_SECONDS) + _AFTERWARDS

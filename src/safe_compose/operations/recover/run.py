@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from safe_compose.core.observed import FOLDER, describe_location
-from safe_compose.databases.registry import restored_alone
+from safe_compose.databases.engine_container import EngineContainer
+from safe_compose.databases.registry import find_restored_alone
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.operations.recover import trash_moves
@@ -17,10 +18,10 @@ from safe_compose.operations.recover.rollback import list_half_restored, roll_ba
 from safe_compose.operations.stopped_containers import ContainerState, start_again
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.store.journal import Journal
-from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import Placing, RestoringDatabase, Stopping
 from safe_compose.ui import terminal
 from safe_compose.volumes import single_path
+from safe_compose.volumes.engine_volume import EngineVolume
 
 
 def recover(
@@ -74,15 +75,15 @@ def _recover_run(killed: KilledRun) -> list[str]:
     # First, because one of its helpers might continue with what is repaired here. Helpers that
     # keep content in memory stay until that is used.
     engine.helpers.sweep(run.id, keepers=False)
-    actions, complete = trash_moves.finish(engine, killed.journal, run)
+    actions, complete = trash_moves.finish(killed)
     if complete:
         words, complete = roll_back_volumes(killed.reread())
         actions += words
     # before anything starts on them: docker makes an empty folder where one is missing
-    folders = _settle_paths(engine, run, folders=True)
+    folders = _settle_paths(killed, folders=True)
     actions += [settled.words for settled in folders]
     complete = complete and all(settled.settled for settled in folders)
-    left = _list_left_stopped(engine, run)
+    left = _list_left_stopped(killed)
     half = list_half_restored(killed.reread().record)
     startable = [] if half or not complete else left
     refilled = refill(killed, startable)
@@ -100,17 +101,17 @@ def _recover_run(killed: KilledRun) -> list[str]:
     return [*lines, *_close(killed, half, left)]
 
 
-def _list_left_stopped(engine: Engine, run: RunRecord) -> list[ContainerState]:
+def _list_left_stopped(killed: KilledRun) -> list[ContainerState]:
     """Return the containers that a run stopped and nobody touched since, the last stopped first."""
     stopped = [
         ContainerState(c.id, c.name, c.state, c.started_at, c.health)
-        for step in run.every(Stopping)
+        for step in killed.record.every(Stopping)
         for c in step.containers
     ]
     return [
         was
         for was in reversed(stopped)
-        if (now := engine.docker.container(was.id)) is not None
+        if (now := killed.engine.docker.container(was.id)) is not None
         and not was.is_started_by_others(now)
     ]
 
@@ -123,12 +124,11 @@ def _close(killed: KilledRun, half: Sequence[str], left: Sequence[ContainerState
     Returns:
         What was done, one line for each action.
     """
-    engine, run = killed.engine, killed.record
-    lines = []
+    run, lines = killed.record, []
     if run.undid is not None:
         lines.append("all of it was put back; its services may not run: docker compose up -d")
-    settled = [*_settle_paths(engine, run, folders=False)]
-    settled += [swap] if (swap := _settle_swap(engine, run)) else []
+    settled = [*_settle_paths(killed, folders=False)]
+    settled += [swap] if (swap := _settle_swap(killed)) else []
     lines += [result.words for result in settled]
     if not all(result.settled for result in settled):
         return lines
@@ -148,13 +148,13 @@ class _Settled(NamedTuple):
     """Whether nothing has to be tried again."""
 
 
-def _settle_swap(engine: Engine, run: RunRecord) -> _Settled | None:
+def _settle_swap(killed: KilledRun) -> _Settled | None:
     """Complete or undo the interrupted restore of one database.
 
     Returns:
         The result; None for every other run.
     """
-    step = run.newest(RestoringDatabase)
+    step, engine = killed.record.newest(RestoringDatabase), killed.engine
     if step is None:
         return None
     container, new = engine.docker.container(step.container), step.new_database
@@ -163,8 +163,8 @@ def _settle_swap(engine: Engine, run: RunRecord) -> _Settled | None:
             f"database {new} may be left in volume {step.volume}: its server has gone", True
         )
     try:
-        settle, database = restored_alone()
-        _, words = settle(database.server(engine, container), step.facts())
+        settle, database = find_restored_alone()
+        _, words = settle(database.server(EngineContainer(engine, container)), step.facts())
     except OperationFailed as fault:
         return _Settled(
             f"left for now: database {new} of {container.name} ({fault.message}); once it runs:"
@@ -174,33 +174,34 @@ def _settle_swap(engine: Engine, run: RunRecord) -> _Settled | None:
     return _Settled(words, True)
 
 
-def _settle_paths(engine: Engine, run: RunRecord, *, folders: bool) -> list[_Settled]:
+def _settle_paths(killed: KilledRun, *, folders: bool) -> list[_Settled]:
     """Complete or undo the interrupted restores of single paths, and describe the results.
 
     Args:
-        engine: The engine.
-        run: The run that was cut off.
+        killed: The run that was cut off.
         folders: Settle those of whole folders of the host, which containers may mount; else those
             of paths within volumes.
     """
     return [
-        _settle_path(engine, step)
-        for step in run.every(Placing)
+        _settle_path(killed.engine, step)
+        for step in killed.record.every(Placing)
         if step.volume.startswith(FOLDER) is folders
     ]
 
 
 def _settle_path(engine: Engine, step: Placing) -> _Settled:
     """Complete or undo the interrupted restore of one file or folder, and describe the result."""
-    piece = single_path.SinglePath(step.volume, step.path, step.staging, step.old_path)
-    where = describe_location(piece.volume)
-    gone = not piece.volume.startswith(FOLDER) and engine.docker.volume(piece.volume) is None
+    piece = single_path.SinglePath(
+        EngineVolume(engine, step.volume), step.path, step.staging, step.old_path
+    )
+    where = describe_location(step.volume)
+    gone = not step.volume.startswith(FOLDER) and engine.docker.volume(step.volume) is None
     if gone:  # docker would recreate it for an inspection
         return _Settled(
-            f"volume {piece.volume} is gone, and with it what was restored of {piece.path}", True
+            f"volume {step.volume} is gone, and with it what was restored of {piece.path}", True
         )
     try:
-        done = single_path.settle_path(engine, piece, existed=step.existed)
+        done = piece.settle(existed=step.existed)
     except OperationFailed as fault:
         left = f"{piece.staging} may be left, and what was {piece.path} may be {piece.old_path}"
         return _Settled(

@@ -1,15 +1,14 @@
 """The completion of moves to and from the trash that a killed run began."""
 
-from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, SafeComposeError
+from safe_compose.operations.recover.killed_run import KilledRun
 from safe_compose.operations.trash import (
+    Trash,
     TrashItem,
     discard,
-    find_of_run,
     move_back_all,
     take_from_trash,
 )
-from safe_compose.store.journal import Journal
 from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import (
     Docker,
@@ -23,9 +22,10 @@ from safe_compose.store.steps import (
 )
 from safe_compose.system.process import Process, find_by_environment
 from safe_compose.volumes import rename
+from safe_compose.volumes.engine_volume import EngineVolume
 
 
-def finish(engine: Engine, journal: Journal, run: RunRecord) -> tuple[list[str], bool]:
+def finish(killed: KilledRun) -> tuple[list[str], bool]:
     """Finish the moves of a run that died.
 
     What docker did not delete is moved back, and what was half restored is moved to the trash
@@ -35,18 +35,19 @@ def finish(engine: Engine, journal: Journal, run: RunRecord) -> tuple[list[str],
         What was done, one line for each item, and whether that was all. If not, the run stays open
             and its containers stay stopped.
     """
-    lines, complete = _move_back_all(engine, journal, run)
+    engine, run = killed.engine, killed.record
+    lines, complete = _move_back_all(killed)
     for volume, trash in _list_half_restored(run).items():
         if engine.docker.volume(trash) is None:
             continue
         try:
             if run.restored:
-                discard(engine, trash)
+                discard(EngineVolume(engine, trash))
                 continue
             if engine.docker.volume(volume) is not None:
-                take_from_trash(engine, volume, trash)
+                take_from_trash(EngineVolume(engine, volume), trash)
             lines.append(f"volume {volume}: its content is in the trash again")
-            journal.reopen(run.id).step("taken-out", volume=volume, trash=trash)
+            killed.journal.reopen(run.id).step("taken-out", volume=volume, trash=trash)
         except rename.CannotMove as fault:
             lines.append(f"volume {volume}: {fault.message}")
         except SafeComposeError as fault:
@@ -55,16 +56,16 @@ def finish(engine: Engine, journal: Journal, run: RunRecord) -> tuple[list[str],
     return lines, complete
 
 
-def _move_back_all(engine: Engine, journal: Journal, run: RunRecord) -> tuple[list[str], bool]:
+def _move_back_all(killed: KilledRun) -> tuple[list[str], bool]:
     """Move back what docker did not delete; return one line for each item, and whether all moved.
 
     What can never be moved back does not count: it is for a person.
     """
     lines: list[str] = []
     complete = True
-    for item in find_of_run(engine, journal, run.id).values():
+    for item in Trash(killed.engine, killed.journal).list_of_run(killed.record.id).values():
         try:
-            words = _move_back(engine, run, item)
+            words = _move_back(killed, item)
         except _MayStillDelete as fault:
             words, complete = fault.message, False
         except rename.CannotMove as fault:
@@ -84,7 +85,7 @@ class _MayStillDelete(OperationFailed):
     """Docker, started by the run that died, may still be deleting the volume."""
 
 
-def _move_back(engine: Engine, run: RunRecord, item: TrashItem) -> str:
+def _move_back(killed: KilledRun, item: TrashItem) -> str:
     """Move one item back if docker did not delete its volume, and describe the result.
 
     Returns:
@@ -95,7 +96,7 @@ def _move_back(engine: Engine, run: RunRecord, item: TrashItem) -> str:
         rename.CannotMove: It cannot be moved.
         SafeComposeError: The move failed.
     """
-    name = item.record.name
+    name, run, engine = item.record.name, killed.record, killed.engine
     now = engine.docker.volume(name)
     if now is None:
         return ""  # docker deleted it; `undo` finds its content
@@ -115,7 +116,7 @@ def _move_back(engine: Engine, run: RunRecord, item: TrashItem) -> str:
                 f"volume {name} was recreated, or written, meanwhile; what was in it is in the"
                 " trash: safe-compose undo"
             )
-    move_back_all(engine, name, item.volume)
+    move_back_all(EngineVolume(engine, name), item.volume)
     return f"volume {name} has its content again, from the trash"
 
 

@@ -16,7 +16,7 @@ from safe_compose.core.tier import Tier
 from safe_compose.errors import SafeComposeError, StateChanged
 from safe_compose.grammar.parser import parse
 from safe_compose.operations import trash
-from safe_compose.operations.backup.before_deletion import ColdBackup, back_up_before_deletion
+from safe_compose.operations.backup.before_deletion import ColdBackup, DeletionBackup
 from safe_compose.operations.backup.request import BackupRequest
 from safe_compose.operations.compose_stop import find_hooked_services
 from safe_compose.operations.recover.rollback import InterruptedRestore, add_heartbeat, roll_back
@@ -31,6 +31,7 @@ from safe_compose.store.journal import Run
 from safe_compose.system.signals import deferring_signals
 from safe_compose.ui import terminal
 from safe_compose.volumes import encryption, folder_swap, gzip_stream
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.folder_swap import FolderSwap
 from safe_compose.workspace import Workspace
 
@@ -150,14 +151,14 @@ class RestoreRun:
                 {u.id: u for v, _ in judged for u in plan.observed.users(v.name)}.values()
             )
             request = BackupRequest(plan.owner, "pre-restore", (), plan.observed, judged, users)
-            self._cold_backup = back_up_before_deletion(
+            backup = DeletionBackup(
                 plan.engine,
                 self.workspace.catalogue,
                 self.run,
-                request,
                 settings,
                 self._stopped_containers,
             )
+            self._cold_backup = backup.make(request)
             self.safety = self._cold_backup.backup
         self._stopped_containers.stop(
             c for u in plan.users() if (c := plan.engine.docker.container(u.id)) is not None
@@ -235,7 +236,7 @@ class RestoreRun:
         for target in self.plan.targets:
             if target.trash:
                 with terminal.reporting_only():
-                    trash.discard(self.plan.engine, target.trash)
+                    trash.discard(EngineVolume(self.plan.engine, target.trash))
 
     def _restore_one(self, target: RestoreTarget) -> None:
         """Restore one target, creating its volume if it does not exist, and report that."""

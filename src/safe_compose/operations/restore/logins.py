@@ -13,7 +13,8 @@ from safe_compose import credentials
 from safe_compose.core.backup import VolumeRecord
 from safe_compose.core.observed import Container
 from safe_compose.core.text import shell_quote
-from safe_compose.databases.protocol import FILE_LIMIT, Passwords
+from safe_compose.databases.engine_container import EngineContainer
+from safe_compose.databases.protocol import Passwords
 from safe_compose.databases.registry import has_passwords, passwords_of
 from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import OperationFailed, SafeComposeError
@@ -23,7 +24,6 @@ from safe_compose.ui import terminal
 _LOOK = parse(["volume", "ls"])
 _START_SECONDS = 20.0
 """How long a server without a health check may take until it answers at all."""
-_SECONDS = 60.0
 
 
 class LoginResult(NamedTuple):
@@ -61,7 +61,9 @@ def try_logins(
             continue
         for user in observed.users(volume):
             if user.state == "running":
-                for login in _try_server(engine, user, passwords_of(record.data_kind)):
+                for login in _try_server(
+                    EngineContainer(engine, user), passwords_of(record.data_kind)
+                ):
                     found.setdefault((login.container.id, login.user), login)
     for login in found.values():
         if login.works is None and login.why:
@@ -97,47 +99,41 @@ def require_logins(logins: Sequence[LoginResult]) -> None:
     )
 
 
-def _try_server(
-    engine: Engine, container: Container, passwords: Passwords
-) -> Iterator[LoginResult]:
+def _try_server(at: EngineContainer, passwords: Passwords) -> Iterator[LoginResult]:
     """Yield an attempt for each account that the environment of a server names."""
+    container = at.container
     kind = credentials.kind_of({"image": container.image}, container.environment)
     if kind is None:
         return
     try:
-        environment = dict(engine.docker.private(container.id).environment)
-        _read_files(engine, container, kind, environment)
+        environment = dict(at.engine.docker.private(container.id).environment)
+        _read_files(at, kind, environment)
         for user, password in credentials.list_declared(kind, environment):
-            yield _try_login(engine, container, passwords, user, password)
+            yield _try_login(at, passwords, user, password)
     except SafeComposeError as fault:  # everything is restored: this is only a report
         yield LoginResult(container, "anybody", None, fault.message)
 
 
-def _read_files(
-    engine: Engine, container: Container, kind: str, environment: dict[str, str]
-) -> None:
+def _read_files(at: EngineContainer, kind: str, environment: dict[str, str]) -> None:
     """Add the passwords that the environment names by their files in the container."""
     for _, key, _ in credentials.VARIABLES[kind]:
         path = environment.get(f"{key}_FILE")
         if path and not environment.get(key):
             try:
-                raw = engine.helpers.execute(
-                    container.id, ("cat", "--", path), timeout=_SECONDS, limit=FILE_LIMIT
-                )
+                raw = at.execute("cat", "--", path)
             except HelperFailed:
                 continue
             text = raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
             environment[key] = text.rstrip("\n")
 
 
-def _try_login(
-    engine: Engine, container: Container, passwords: Passwords, user: str, password: str
-) -> LoginResult:
+def _try_login(at: EngineContainer, passwords: Passwords, user: str, password: str) -> LoginResult:
+    container = at.container
     waits = container.health is None
     until = time.monotonic() + (_START_SECONDS if waits else 0.0)
     while True:
         try:
-            works = passwords.can_log_in(engine, container, user, password)
+            works = passwords.can_log_in(at, user, password)
         except OperationFailed as fault:
             if time.monotonic() >= until:
                 return LoginResult(container, user, None, fault.message)

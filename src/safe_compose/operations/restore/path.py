@@ -31,6 +31,7 @@ from safe_compose.operations.transaction import begin, locking, transaction
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
 from safe_compose.volumes import folder_swap, gzip_stream, single_path
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.folder_swap import FolderState
 from safe_compose.workspace import Workspace
 
@@ -165,13 +166,13 @@ def _make_plan(
                 f" {shell_quote(record.name)}"
             ),
         )
-    piece = single_path.plan_path(engine, record.name, path, workspace.run_id[-6:])
-    if not single_path.has_real_parent(engine, piece):
+    piece = single_path.plan_path(EngineVolume(engine, record.name), path, workspace.run_id[-6:])
+    if not piece.has_real_parent():
         raise StateChanged(
             f"the folder that {path} goes into is not there, or a link; nothing was restored",
             next_step=f"restore that folder: --path {shell_quote(str(words.parent))}",
         )
-    existed = single_path.has_path(engine, piece, path)
+    existed = piece.exists()
     reach, owner = _describe_place(engine, backup, record)
     return PathRestorePlan(backup, record, piece, count, existed, reach, owner)
 
@@ -301,32 +302,30 @@ def _restore_planned(workspace: Workspace, plan: PathRestorePlan) -> None:
             ("restore", backup.id, "--volume", record.name, "--path", piece.path),
             project=project,
         )
-        with transaction(
-            run, lambda _: _roll_back(workspace, piece, existed=existed), leave=leave
-        ) as change:
+        with transaction(run, lambda _: _roll_back(piece, existed=existed), leave=leave) as change:
             run.step(
                 "placing",
-                volume=piece.volume,
+                volume=piece.volume.name,
                 path=piece.path,
                 staging=piece.staging,
                 aside=piece.old_path,
                 existed=existed,
             )
             with terminal.showing_progress(f"restore {piece.path}") as report:
-                single_path.place_path(engine, Path(backup.path), record.artifacts, piece, report)
+                piece.place(Path(backup.path), record.artifacts, report)
             with ignoring_signals():
-                single_path.settle_path(engine, piece, existed=existed)
+                piece.settle(existed=existed)
             change.outcome = f"{piece.path} restored"
 
 
-def _roll_back(workspace: Workspace, piece: single_path.SinglePath, *, existed: bool) -> str:
+def _roll_back(piece: single_path.SinglePath, *, existed: bool) -> str:
     """Complete or undo the restore of a path after a fault.
 
     Returns:
         The outcome; empty when it has to wait for `recover`.
     """
     try:
-        done = single_path.settle_path(workspace.engine, piece, existed=existed)
+        done = piece.settle(existed=existed)
     except SafeComposeError as fault:
         terminal.say(
             f"safe-compose: {piece.path} could not be tidied up: {fault.message}; then:"

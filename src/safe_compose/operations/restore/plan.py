@@ -23,12 +23,13 @@ from safe_compose.core.quantities import count, format_size, format_stamp
 from safe_compose.core.redaction import hide_option
 from safe_compose.core.relocation import Relocation
 from safe_compose.core.volume_reach import describe_reach_of, drop_own_labels
-from safe_compose.databases.registry import may_hold_in_memory, upgraded_record
+from safe_compose.databases.registry import find_upgraded_record, may_hold_in_memory
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused, SafeComposeError
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.volumes import survivors
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.folder_swap import FolderState, FolderSwap, inspect_folder
 
 Known = Mapping[str, tuple[str, Mapping[str, str]]]
@@ -263,8 +264,8 @@ def _plan_target(plan: RestorePlan, record: VolumeRecord) -> RestoreTarget:
     users = observed.users(into)
     current = engine.docker.volume(into)
     other = None
-    if (upgraded := upgraded_record(record.data_kind)) is not None:
-        other = upgraded(engine, record, into, users, plan.declared)
+    if (upgraded := find_upgraded_record(record.data_kind)) is not None:
+        other = upgraded(EngineVolume(engine, into), record, users, plan.declared)
     trashed = plan.trash.get(record.name, "") if other is None else ""
     # An empty volume of a server that saves when it stops is not empty any more then.
     has_content = current is not None and (
@@ -311,8 +312,8 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
             next_step="move it away first, or restore into a volume for a look: --into scratch",
         )
     other = None
-    if (upgraded := upgraded_record(record.data_kind)) is not None:
-        other = upgraded(engine, record, into, users, plan.declared)
+    if (upgraded := find_upgraded_record(record.data_kind)) is not None:
+        other = upgraded(EngineVolume(engine, into), record, users, plan.declared)
     there = state is not FolderState.MISSING
     token = engine.helpers.run_id[-6:]
     has_content = there and (
@@ -351,7 +352,7 @@ def _is_left_in(
         return False
     try:
         return survivors.is_part_of_archive(
-            engine, Path(backup.path), record.artifacts, record.name
+            EngineVolume(engine, record.name), Path(backup.path), record.artifacts
         )
     except SafeComposeError:
         return False

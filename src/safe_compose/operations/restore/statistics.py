@@ -8,6 +8,7 @@ from typing import Any
 from safe_compose.core.backup import Artifact, DatabaseStatistics
 from safe_compose.core.observed import FOLDER
 from safe_compose.core.quantities import count
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.errors import SafeComposeError
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.restore.execute import RestoreRun
@@ -150,7 +151,9 @@ def _count_target(
     if serving is None:
         return None
     try:
-        return {d.name: d for d in database.count(database.server(engine, serving))}
+        return {
+            d.name: d for d in database.count(database.server(EngineContainer(engine, serving)))
+        }
     except SafeComposeError as fault:
         terminal.say(f"safe-compose: the rows could not be counted: {fault.message}")
         return None

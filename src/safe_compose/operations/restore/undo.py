@@ -19,7 +19,6 @@ from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine, read_declared_mounts
 from safe_compose.errors import Refused, UsageError
 from safe_compose.grammar.parser import parse
-from safe_compose.operations import trash as operations_trash
 from safe_compose.operations.outcome import list_earlier_losses
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore import services
@@ -37,7 +36,7 @@ from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
 from safe_compose.operations.restore.statistics import compare_statistics, summarize
 from safe_compose.operations.restore.target import RestoreTarget
 from safe_compose.operations.restore.volumes import fill
-from safe_compose.operations.trash import TrashItem
+from safe_compose.operations.trash import Trash, TrashItem
 from safe_compose.store.catalogue.checks import is_service
 from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import Trashed
@@ -104,11 +103,12 @@ def _plan_undo(workspace: Workspace, engine: Engine, deletion: RunRecord) -> Res
     Raises:
         Refused: It is in neither, or the plan is impossible.
     """
-    trash = operations_trash.find_of_run(engine, workspace.journal, deletion.id)
+    trash = Trash(engine, workspace.journal)
+    items = trash.list_of_run(deletion.id)
     if deletion.backup is not None:
         backup = workspace.catalogue.reader.find(deletion.backup)
-    elif trash:
-        backup = operations_trash.make_backup(engine, list(trash.values()))
+    elif items:
+        backup = trash.make_backup(list(items.values()))
     else:
         raise Refused(
             "it went into the trash without a backup, and is not there any more; nothing can be"
@@ -121,7 +121,7 @@ def _plan_undo(workspace: Workspace, engine: Engine, deletion: RunRecord) -> Res
     records = [r for r in backup.volumes if r.name in deletion.taken]
     recorded = RecordedVolumes(list_recorded(deletion), deletion.taken_in_part)
     return make_plan(
-        engine, backup, records, declared, trash=_list_trashed(trash), recorded=recorded
+        engine, backup, records, declared, trash=_list_trashed(items), recorded=recorded
     )
 
 

@@ -16,6 +16,7 @@ from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.store.journal import Run
 from safe_compose.ui import terminal
 from safe_compose.volumes import archive, extraction
+from safe_compose.volumes.engine_volume import EngineVolume
 
 
 def fill(
@@ -42,47 +43,49 @@ def fill(
     Raises:
         SafeComposeError: It failed.
     """
-    engine = plan.engine
+    volume = EngineVolume(plan.engine, into)
     if empty_first:
-        extraction.clear(engine, into)
+        extraction.clear(volume)
     if target.trash:
-        trash.move_back(engine, into, target.trash)
+        trash.move_back(volume, target.trash)
         return "trash"
     if find_archive(target.record) is not None:
-        _fill_from_archive(plan, run, target, into, add=add)
+        _fill_from_archive(plan, run, target, volume, add=add)
         source = "archive"
     else:
-        _fill_from_dump(plan, run, target, into)
-        _restore_settings(plan, target, into, wanted=with_settings)
+        _fill_from_dump(plan, run, target, volume)
+        _restore_settings(plan, target, volume, wanted=with_settings)
         source = target.source
-    extraction.sync(engine, into)
+    extraction.sync(volume)
     return source
 
 
 def _fill_from_archive(
-    plan: RestorePlan, run: Run, target: RestoreTarget, into: str, *, add: bool
+    plan: RestorePlan, run: Run, target: RestoreTarget, volume: EngineVolume, *, add: bool
 ) -> None:
-    engine, folder, artifacts = plan.engine, Path(plan.backup.path), target.record.artifacts
+    into, folder, artifacts = volume.name, Path(plan.backup.path), target.record.artifacts
     tar = find_archive(target.record)
     size = tar.uncompressed_bytes if tar is not None else None
     with terminal.showing_progress(f"restore {into}", total=size, ends=False) as report:
         progress = add_heartbeat(run, into, report)
-        lost = extraction.extract(engine, folder, artifacts, into, progress, add=add)
+        lost = extraction.extract(volume, folder, artifacts, progress, add=add)
     if lost:
         terminal.say(f"safe-compose: {into}: {lost}")
-    if count := sqlite.put_copies(engine, folder, artifacts, into):
+    if count := sqlite.put_copies(volume, folder, artifacts):
         terminal.say(
             f"safe-compose: {into}: {count} SQLite databases are the consistent copies, not"
             " the archive's"
         )
 
 
-def _fill_from_dump(plan: RestorePlan, run: Run, target: RestoreTarget, into: str) -> None:
-    engine, folder, record = plan.engine, Path(plan.backup.path), target.record
+def _fill_from_dump(
+    plan: RestorePlan, run: Run, target: RestoreTarget, volume: EngineVolume
+) -> None:
+    into, folder, record = volume.name, Path(plan.backup.path), target.record
     if others := archive.select_others(record.artifacts):
         with terminal.showing_progress(f"restore the other files of {into}") as report:
             progress = add_heartbeat(run, into, report)
-            lost = extraction.extract(engine, folder, others, into, progress)
+            lost = extraction.extract(volume, folder, others, progress)
         if lost:
             terminal.say(f"safe-compose: {into}: {lost}")
     size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
@@ -90,13 +93,15 @@ def _fill_from_dump(plan: RestorePlan, run: Run, target: RestoreTarget, into: st
         f"restore {into} from its {target.source}", total=size, ends=False
     ) as report:
         progress = add_heartbeat(run, into, report)
-        current = _choose_image(engine, record)
-        notes = find_database_of_dump(record).rebuild(engine, folder, current, into, progress)
+        current = _choose_image(plan.engine, record)
+        notes = find_database_of_dump(record).rebuild(volume, folder, current, progress)
     for note in notes:
         terminal.say(f"safe-compose: {into}: {note}")
 
 
-def _restore_settings(plan: RestorePlan, target: RestoreTarget, into: str, *, wanted: bool) -> None:
+def _restore_settings(
+    plan: RestorePlan, target: RestoreTarget, volume: EngineVolume, *, wanted: bool
+) -> None:
     """Restore the settings that a dump's server kept next to its databases, if that is wanted."""
     folder, artifacts = Path(plan.backup.path), target.record.artifacts
     words = ""
@@ -104,10 +109,10 @@ def _restore_settings(plan: RestorePlan, target: RestoreTarget, into: str, *, wa
         names = server_files.list_names(artifacts)
         words = f"its settings are of another major version, and not back: {names}" if names else ""
     elif wanted:
-        restored = server_files.restore_files(plan.engine, folder, artifacts, into)
+        restored = server_files.restore_files(volume, folder, artifacts)
         words = f"its settings are back as well: {', '.join(restored)}" if restored else ""
     if words:
-        terminal.say(f"safe-compose: {into}: {words}")
+        terminal.say(f"safe-compose: {volume.name}: {words}")
 
 
 def _choose_image(engine: Engine, record: VolumeRecord) -> VolumeRecord:

@@ -58,7 +58,7 @@ def refuse_unless_possible(files: Sequence[SetupFile]) -> None:
     for file in files:
         if file.before is not None:
             _change(file).refuse_unless_possible()
-        elif not os.access(_nearest(file.path.parent), os.W_OK | os.X_OK):
+        elif not os.access(_find_nearest(file.path.parent), os.W_OK | os.X_OK):
             raise Refused(
                 f"{file.path} cannot be written; nothing was written",
                 next_step="run setup as the folder's owner",
@@ -76,7 +76,7 @@ def apply(files: Sequence[SetupFile]) -> None:
         if file.before is not None:
             _change(file).apply()
             continue
-        above = _nearest(file.path.parent).stat()
+        above = _find_nearest(file.path.parent).stat()
         owner = (above.st_uid, above.st_gid) if os.geteuid() == 0 else None
         try:
             with reporting(f"write {file.path}"):
@@ -99,5 +99,5 @@ def _change(file: SetupFile) -> project_files.FileChange:
     return project_files.FileChange.of(str(file.path), file.before or "", file.after)
 
 
-def _nearest(folder: Path) -> Path:
+def _find_nearest(folder: Path) -> Path:
     return next(p for p in (folder, *folder.parents) if p.is_dir())

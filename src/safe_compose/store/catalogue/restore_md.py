@@ -120,7 +120,7 @@ def _volume(record: VolumeRecord, backup_id: str) -> Iterator[str]:
         yield from _sqlite_copy(copy, first=number == 0)
     yield from describe_server(record, shell_quote(f"restore-{backup_id}"), archived=bool(archives))
     for others in (a for a in record.artifacts if a.kind == "others"):
-        yield from _other_files(record, others)
+        yield from _describe_other_files(record, others)
 
 
 def _from_archive(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
@@ -161,7 +161,7 @@ def _into_container(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
     )
 
 
-def _other_files(record: VolumeRecord, others: Artifact) -> Iterator[str]:
+def _describe_other_files(record: VolumeRecord, others: Artifact) -> Iterator[str]:
     """Yield the section for the files next to the database in its volume.
 
     Its commands overwrite no existing file.

@@ -9,6 +9,7 @@ name that was printed, until somebody drops it.
 from typing import Any
 
 from safe_compose.databases import postgres
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.errors import StateChanged, UsageError
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore.database.plan import (
@@ -67,7 +68,7 @@ def restore(
     if not answer.dry_run:
         recover(engine, workspace.catalogue, workspace.journal, own_run=workspace.run_id)
     container = find_server_container(engine, engine.commands.look(LOOK), volume, project)
-    server = postgres.server(engine, container)
+    server = postgres.server(EngineContainer(engine, container))
     dump = source.read(engine, server.client.image)
     name = database or dump.database or dump.part or None
     if scratch:
@@ -102,9 +103,9 @@ def _restore_locked(workspace: Workspace, found: DatabaseRestorePlan, name: str)
         StateChanged: The server changed since the plan.
         SafeComposeError: As for `restore`.
     """
-    engine, source, dump, server = found.engine, found.source, found.dump, found.server
+    source, dump, server = found.source, found.dump, found.server
     with locking(workspace, [found.project], ("restore",), wait=LOCK_SECONDS):
-        require_same_server(engine, server.container)
+        require_same_server(server.at)
         again = make_plan(
             workspace, source, dump, server, name, workspace.run_id[-6:], found.before
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from safe_compose.core.observed import Container, Observed
 from safe_compose.databases import postgres
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import target_server
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused, StateChanged, UsageError
@@ -66,13 +67,13 @@ def list_running_servers(
     ]
 
 
-def require_same_server(engine: Engine, container: Container) -> None:
+def require_same_server(at: EngineContainer) -> None:
     """Check that the server has not been restarted or removed.
 
     Raises:
         StateChanged: It has.
     """
-    now = engine.docker.container(container.id)
+    now, container = at.inspect_again(), at.container
     if now is None or now.started_at != container.started_at or now.state != "running":
         raise StateChanged(
             f"container {container.name} was restarted or removed meanwhile; nothing was restored"

@@ -15,7 +15,7 @@ from safe_compose.databases.postgres import restricted_load as contained_load
 from safe_compose.databases.postgres.connection import identifier
 from safe_compose.databases.postgres.dump_lexer import split_dump
 from safe_compose.databases.postgres.dump_loading import Loading
-from safe_compose.databases.postgres.dump_reader import loading, rename_in_statement
+from safe_compose.databases.postgres.dump_reader import prepare_loading, rename_in_statement
 from safe_compose.databases.postgres.restore import list_missing
 from safe_compose.databases.postgres.restrict import new_key
 from safe_compose.databases.postgres.service_login import LoginUntried, try_login
@@ -171,7 +171,9 @@ def _load(
                 " rights while rows come in"
             )
     try:
-        now, how, messages = _load_once(found, name, loading(key, superuser=superuser, major=major))
+        now, how, messages = _load_once(
+            found, name, prepare_loading(key, superuser=superuser, major=major)
+        )
     except OperationFailed as first:
         # Otherwise another way of loading would not help.
         if "ERROR:" not in first.message or "invalid command" in first.message:
@@ -183,7 +185,7 @@ def _load(
             " database"
         )
         now, how, messages = _load_once(
-            found, name, loading(key, path, superuser=superuser, major=major)
+            found, name, prepare_loading(key, path, superuser=superuser, major=major)
         )
     for note in list_missing(found.database, how, messages):
         terminal.say(f"safe-compose: {note}")

@@ -1,0 +1,165 @@
+"""A volume on an engine: helper containers for it, and its single entries.
+
+The entries are the content of a small file, the entry at a path, and files by name. Our own helper
+program reads them. Where it cannot run, the engine's archive API does, which follows symbolic links
+within the volume.
+"""
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from safe_compose.core.observed import describe_location
+from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage, Stream
+from safe_compose.engine.helper_image import CHANGES, READS, UNPACKS
+from safe_compose.errors import OperationFailed
+from safe_compose.volumes.gzip_stream import read_blocks
+from safe_compose.volumes.helper_program import MOUNT
+from safe_compose.volumes.tar import BadTar, Member, read_list
+
+SECONDS = 60.0
+"""Time limit of one inspection; a volume of millions of files is not searched to its end."""
+_MOST = 1000
+"""Largest number of paths that a search returns."""
+CHANGED, MISSING = 3, 10
+"""Exit codes of our helper program for: done, but something changed meanwhile; and: no such file.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVolume:
+    """A volume on an engine, which our own helper program reads and changes in containers."""
+
+    engine: Engine
+    name: str
+
+    def read_only_helper(self, *argv: str) -> Helper:
+        """Describe a helper container that sees the volume and cannot change it."""
+        return self.engine.helpers.own(
+            *argv, volumes=((self.name, MOUNT, True),), capabilities=READS
+        )
+
+    def changing_helper(self, *argv: str) -> Helper:
+        """Describe a helper container that changes the volume."""
+        return self.engine.helpers.own(
+            *argv, volumes=((self.name, MOUNT, False),), capabilities=CHANGES
+        )
+
+    def unpacking_helper(self, *argv: str, piped: tuple[str, ...] = ()) -> Helper:
+        """Describe a helper container that unpacks into the volume."""
+        return self.engine.helpers.own(
+            "unpack",
+            *argv,
+            piped=piped,
+            volumes=((self.name, MOUNT, False),),
+            capabilities=UNPACKS,
+        )
+
+    def read(self, path: str, *, limit: int) -> bytes | None:
+        """Return the bytes of a regular file.
+
+        Returns:
+            None if there is no such file, or it has more than `limit` bytes.
+
+        Raises:
+            OperationFailed: The volume cannot be read.
+        """
+        try:
+            helper = self.read_only_helper("cat", MOUNT, path)
+        except NoOwnImage:
+            return self.engine.archives.file_out(self.name, path, limit)
+        data = b""
+        try:
+            with self.engine.helpers.stream(helper) as opened, ending_after(SECONDS, opened):
+                data = opened.stdout.read(limit + 1)
+                if len(data) > limit:
+                    opened.abort()
+        except HelperFailed as error:
+            if error.returncode == MISSING or len(data) > limit:
+                return None
+            raise
+        return data if len(data) <= limit else None
+
+    def look(self, paths: Sequence[str]) -> dict[str, Member]:
+        """Return the entry at each of the paths; missing ones are left out.
+
+        Raises:
+            OperationFailed: The volume cannot be read.
+            NoOwnImage: Our own helper program does not run on this engine.
+        """
+        helper = self.read_only_helper("stat", MOUNT, *paths)
+        answers = self.engine.helpers.run(helper, timeout=SECONDS).split(b"\0")[:-1]
+        if len(answers) != len(paths):
+            raise OperationFailed(
+                f"{describe_location(self.name)}:"
+                f" there were {len(answers)} answers to {len(paths)} questions"
+                " about it"
+            )
+        found = {}
+        for path, record in zip(paths, answers, strict=True):
+            if not record.startswith(b"- "):
+                [found[path]] = read_list([record + b"\0"])
+        return found
+
+    def is_there(self, path: str) -> bool:
+        """Return whether the volume has a path.
+
+        Raises:
+            OperationFailed: The volume cannot be read.
+        """
+        try:
+            return bool(self.look([path]))
+        except NoOwnImage:
+            return bool(self.engine.archives.paths_there(self.name, [path]))
+
+    def find(self, names: Collection[str], *, depth: int) -> list[str]:
+        """Return the paths of entries with one of these names, the shortest paths first.
+
+        The search goes at most `depth` levels below the root. Where our own helper program cannot
+        run, only the root and its folders are searched.
+
+        Raises:
+            OperationFailed: The volume cannot be read.
+        """
+        try:
+            helper = self.read_only_helper("list", MOUNT)
+        except NoOwnImage:
+            folders = [
+                "",
+                *(f"{name}/" for name in (self.engine.archives.list_root(self.name) or ())[:200]),
+            ]
+            return self.engine.archives.paths_there(
+                self.name, [folder + name for folder in folders for name in names]
+            )
+        found: list[str] = []
+        try:
+            with self.engine.helpers.stream(helper) as opened, ending_after(SECONDS, opened):
+                for member in read_list(read_blocks(opened.stdout)):
+                    path = member.path.decode("utf-8", "surrogateescape")
+                    if (
+                        path.count("/") < depth
+                        and PurePosixPath(path).name in names
+                        and len(found) < _MOST
+                    ):
+                        found.append(path)
+        except BadTar as error:
+            raise OperationFailed(
+                f"{describe_location(self.name)}: it was not listed to its end: {error}"
+            ) from error
+        except HelperFailed as error:
+            if error.returncode != CHANGED:
+                raise
+        return sorted(found, key=lambda path: (path.count("/"), path))
+
+
+@contextmanager
+def ending_after(seconds: float, opened: Stream) -> Iterator[None]:
+    """Kill a helper that still runs after `seconds`; leaving its own block raises then."""
+    timer = threading.Timer(seconds, opened.abort)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
