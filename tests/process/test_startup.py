@@ -117,11 +117,14 @@ def test_a_list_of_ten_backups_reads_their_manifests_once(
 
 _ASKED = """
 import os, sys
+asked = []
 def note(event, arguments):
     if event == "subprocess.Popen":
-        print(*sys.modules)
-        sys.stdout.flush()
-        os._exit(0)
+        asked.append(" ".join(arguments[1][1:3]))
+        if len(asked) == 3:
+            print(*sys.modules)
+            print(*asked, sep=",", flush=True)
+            os._exit(0)
 sys.addaudithook(note)
 sys.argv = ["safe-compose", "compose", "down", "-v"]
 from safe_compose.shim import main
@@ -132,7 +135,7 @@ main()
 def test_docker_is_asked_before_anything_is_imported_that_its_answer_can_wait_for(
     elsewhere: Path,
 ) -> None:
-    """Told by Python itself at the moment when compose is started for the first question."""
+    """Told by Python itself at the moment when the third question is sent."""
     (elsewhere / "compose.yaml").write_text("services: {app: {image: none}}\n")
     done = subprocess.run(
         [sys.executable, "-c", _ASKED],
@@ -143,7 +146,8 @@ def test_docker_is_asked_before_anything_is_imported_that_its_answer_can_wait_fo
         timeout=120,
         check=True,
     )
-    modules = {*done.stdout.split()}
+    names, asked = done.stdout.splitlines()
+    modules = {*names.split()}
     later = {
         "safe_compose.core.backup", "safe_compose.core.policy", "safe_compose.store",
         "safe_compose.settings.load", "safe_compose.operations", "safe_compose.databases",
@@ -153,3 +157,4 @@ def test_docker_is_asked_before_anything_is_imported_that_its_answer_can_wait_fo
     }  # fmt: skip
     assert "safe_compose.compose.first_query" in modules
     assert modules & {*LIBRARIES, *later} == set()
+    assert asked == "compose config,info --format,context inspect"

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
-from safe_compose.compose.probe import PROBE_TIMEOUT, Probe
+from safe_compose.compose.first_query import DaemonQuery, ask_daemon
+from safe_compose.compose.probe import PROBE_TIMEOUT
 from safe_compose.core.text import join_for_shell
 from safe_compose.engine.ssh_session import SshSession, make_host_words, parse_address
 from safe_compose.errors import EngineUnavailable
@@ -178,14 +179,19 @@ class Opening:
     """A connection to a daemon in preparation: two child processes ask docker about it."""
 
     def __init__(
-        self, docker: str, docker_globals: Sequence[str], environ: Mapping[str, str]
+        self,
+        docker: str,
+        docker_globals: Sequence[str],
+        environ: Mapping[str, str],
+        query: DaemonQuery | None = None,
     ) -> None:
-        """Start the children.
+        """Start the children, unless `query` has.
 
         Args:
             docker: Path of the real docker client.
             docker_globals: The command's global flags, verbatim.
             environ: The command's environment.
+            query: What docker was asked about the daemon already.
 
         Raises:
             DockerNotFound: The client cannot be started.
@@ -193,18 +199,12 @@ class Opening:
         self._command = (docker, *docker_globals)
         self._environ = dict(environ)
         self._bridge: Bridge | None = None
-        self._identity = Probe((*self._command, "info", "--format", "{{.ID}}"), environ)
+        self._query = query or ask_daemon(docker, docker_globals, environ)
         self._identified: tuple[int, bytes, str] | None = None
-        try:
-            self._context = Probe((*self._command, "context", "inspect"), environ)
-        except BaseException:
-            self._identity.drop()
-            raise
 
     def drop(self) -> None:
         """End the children, and close the bridge if there is one."""
-        self._identity.drop()
-        self._context.drop()
+        self._query.drop()
         if self._bridge is not None:
             self._bridge.close()
 
@@ -226,7 +226,7 @@ class Opening:
     def _connection(self) -> Connection:
         from safe_compose.engine.http import NoAnswer
 
-        endpoint = _endpoint(*self._context.answer())
+        endpoint = _endpoint(*self._query.context.answer())
         if not _PLAIN_SOCKET.fullmatch(endpoint):
             self._bridge = Bridge((*self._command, "system", "dial-stdio"), self._environ)
             if (ssh := parse_address(endpoint)) is not None:
@@ -267,7 +267,7 @@ class Opening:
     def _identify(self) -> tuple[int, bytes, str]:
         """Return docker's answer to `docker info`: its exit code, stdout and stderr."""
         if self._identified is None:
-            self._identified = self._identity.answer()
+            self._identified = self._query.identity.answer()
         return self._identified
 
     def _ask(self, endpoint: str) -> tuple[str, "HttpReader", dict[str, Any], dict[str, Any]]:

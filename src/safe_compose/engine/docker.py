@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from safe_compose.compose.first_query import DaemonQuery
 from safe_compose.core.observed import Container, Volume, location_of
 from safe_compose.core.text import join_for_shell
 from safe_compose.engine import full_disk, values
@@ -25,12 +26,8 @@ _FREE_BYTES = 64 << 20
 _FREE_FILES = 4096
 """Free space on the engine's disk with which it certainly can create a container of our image."""
 _ADDRESSES = (
-    "DOCKER_HOST",
-    "DOCKER_CONTEXT",
-    "DOCKER_TLS",
-    "DOCKER_TLS_VERIFY",
-    "DOCKER_CERT_PATH",
-)
+    "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
+)  # fmt: skip
 """Variables that choose a daemon, or how it is reached."""
 SIZES_SECONDS = 10.0
 """Seconds for the sizes of volumes. The engine needs minutes for millions of files, and a backup
@@ -85,9 +82,9 @@ class Daemon:
         bridge = self._connection.bridge if self._connection is not None else None
         return bridge is not None and bridge.is_session
 
-    def ask(self) -> None:
-        """Start asking docker where it would go; `open` waits for the answer."""
-        self._opening = Opening(self.client, self.client_globals, self._environ)
+    def ask(self, query: DaemonQuery | None = None) -> None:
+        """Ask docker where it would go, unless `query` has; `open` waits for the answer."""
+        self._opening = Opening(self.client, self.client_globals, self._environ, query)
 
     def open(self) -> None:
         """Connect to the daemon.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from safe_compose.compose.first_query import FirstQuery
+from safe_compose.compose.first_query import FirstQuery, is_standalone
 from safe_compose.engine.commands import Commands
 from safe_compose.engine.deletion_locks import Locks
 from safe_compose.engine.docker import Daemon
@@ -114,7 +114,7 @@ def begin(
     Raises:
         DockerNotFound: The client cannot be started.
     """
-    if Path(docker).name.startswith("docker-compose"):
+    if is_standalone(docker):
         compose, docker = docker, _find_docker_for(docker, environ)
     daemon = Daemon(docker, docker_globals, environ=environ)
     helpers = Helpers(daemon, OwnImages(daemon), run_id)
@@ -133,7 +133,7 @@ def begin(
     try:
         if query is not None:
             commands.ask(query)
-        daemon.ask()
+        daemon.ask(query.daemon if query is not None else None)
     except BaseException:
         engine.close()
         raise
