@@ -153,9 +153,12 @@ def test_an_installation_is_shown_in_few_lines_and_what_stays_after_it_is_named(
     for name in (".bashrc", ".zshrc"):
         (machine.home / name).touch()
     short = machine.shell("--install", "shims", "--install", "rc")
+    assert "add at the beginning and at the end of" in short.stdout
     assert short.returncode == 77 and 0 < len(short.stdout.splitlines()) <= 10
     whole = machine.shell("--install", "shims", "--install", "rc", "--show")
     assert len(whole.stdout.splitlines()) > len(short.stdout.splitlines())
     assert machine.shell("--install", "rc", "--yes").returncode == 0
-    gone = machine.shell("--uninstall", "--yes").stderr
+    taken = machine.shell("--uninstall", "--yes")
+    gone = taken.stderr
+    assert len((taken.stdout + gone).splitlines()) <= 24 and gone.count(".bashrc") == 0
     assert "what stays: backups and journal in" in gone

@@ -101,7 +101,7 @@ def _tell_changes(changes: Sequence[InstallChange], *, whole: bool) -> None:
         for change in changes:
             hows.setdefault(change.path, []).append(_HOW[change.how])
         for path, how in hows.items():
-            terminal.tell(f"{' and '.join(dict.fromkeys(how))} {path}")
+            terminal.tell(f"{' and '.join(dict.fromkeys(how))} {path}".replace(_TWICE, _BOTH))
         if changes:
             terminal.say("safe-compose: --show prints the text of each change")
         return
@@ -115,6 +115,8 @@ def _tell_changes(changes: Sequence[InstallChange], *, whole: bool) -> None:
             terminal.tell_lines(change.shown.strip("\n"), indent="    ")
 
 
+_TWICE = "add at the beginning of and add at the end of"
+_BOTH = "add at the beginning and at the end of"
 _HOW = {
     "file": "write",
     "head": "add at the beginning of",
@@ -150,7 +152,9 @@ def _remove_routes(places: InstallPlaces, *, yes: bool, as_json: bool) -> None:
             }
         )
     else:
-        for line in [*done, f"{count(len(done), 'change')} taken back"]:
+        # What was announced and done needs no second line.
+        notes = dict.fromkeys(line for line in done if not line.endswith("removed"))
+        for line in [*notes, f"{count(len(done), 'change')} taken back"]:
             terminal.say(f"safe-compose: {line}")
         terminal.say(
             f"safe-compose: what stays: backups and journal in {load_settings().store}, the package"
