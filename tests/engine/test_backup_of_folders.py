@@ -1,6 +1,7 @@
 """A backup takes the folders of the host that hold a project's data, and no code."""
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -180,6 +181,29 @@ max_folder = "1KB"
     assert 'safe-compose.toml: folders."./cache*" says disposable' in left["caches"], left
 
 
+@pytest.mark.engine
+def test_a_folder_behind_a_link_is_one_by_its_real_path_with_all_its_users(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    project = compose_project(
+        f'services: {{web: {{{BOX}, volumes: ["./uploads:/uploads", "./disk:/media"]}}}}',
+        files={"uploads/a": "1"},
+    )
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "b").write_text("2")
+    (project.folder / "disk").symlink_to(disk)
+    link = tmp_path / "link"
+    link.symlink_to(project.folder)
+    up = ["docker", "compose", "-p", project.name, "up", "-d", "--quiet-pull"]
+    subprocess.run(up, cwd=link, env={**os.environ, "PWD": str(link)}, check=True)
+    taken, _ = backup(safe_compose, project)
+    assert taken.keys() == {"uploads", str(disk)}, taken
+    assert [record["method"] for record in taken.values()] == ["live", "live"]
+    taken, _ = backup(safe_compose, project, "--volume", "./disk")
+    assert taken.keys() == {str(disk)}
+
+
 IN_FOLDERS = """
 services:
   db:
@@ -246,7 +270,7 @@ def test_tracked_linked_nested_and_vanished_folders(
     taken, left = backup(safe_compose, project, code=73)
     assert taken.keys() == {"mixed", "outer", "wide/db"}, (taken, left)
     assert "git has all of it" in left["tracked"]
-    assert "it is a link to /: " in left["linked"]
+    assert "the whole machine" in left["/"]
     assert "lies in" in left["outer/inner"] and "the database in" in left["wide"]
     assert "not there any more; backup" in left["gone"]
 

@@ -55,7 +55,7 @@ def volumes(
     # with the project of this folder, whose compose file may set tiers
     observed = workspace.engine.commands.look(invocation)
     rules = workspace.rules(observed)
-    observed = workspace.trusting(observed)
+    observed = folders.resolve(workspace.engine, workspace.trusting(observed))
     chosen = _choose_volumes(workspace, observed, names or (), every=every)
     shown = _inspect(workspace, observed, rules, chosen)
     of = None if every or observed.project is None else observed.project.name
@@ -134,7 +134,7 @@ def _choose_volumes(
     Raises:
         UsageError: There is no volume of such a name, and no service mounts such a folder.
     """
-    if names:
+    if names := folders.resolve_names(workspace.engine, names):
         volumes = [v for v in observed.volumes if v.name in names]
         paths = [name for name in names if location_of(name) == "folder"]
         data = folders.find_data(workspace, observed, paths).data if paths else ()

@@ -30,7 +30,7 @@ from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.engine.mount_events import MountEvents
 from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.engine.named_pipe import Ending, never_end
-from safe_compose.engine.values import Image, StartConfiguration
+from safe_compose.engine.values import Image, StartConfiguration, resolve_folders
 from safe_compose.engine.volume_entries import Entries
 
 __all__ = [
@@ -50,4 +50,5 @@ __all__ = [
     "never_end",
     "read_declared_hooks",
     "read_declared_mounts",
+    "resolve_folders",
 ]

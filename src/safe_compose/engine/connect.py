@@ -28,6 +28,7 @@ from safe_compose.core.text import join_for_shell
 from safe_compose.engine.ssh_session import SshSession, make_host_words, parse_address
 from safe_compose.errors import EngineUnavailable
 from safe_compose.system import children
+from safe_compose.system.own_container import find_own_containers
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient
@@ -76,6 +77,11 @@ class Connection:
     architecture: str
     """The architecture of the server, in docker's terms: `amd64`, `arm64`; with another system than
     Linux `windows/amd64`."""
+
+    @property
+    def shares_paths(self) -> bool:
+        """Whether the paths of the daemon's host are those of this process."""
+        return not self.remote and not find_own_containers()
 
     @cached_property
     def api(self) -> "APIClient":

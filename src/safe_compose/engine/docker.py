@@ -197,9 +197,8 @@ class Daemon:
     def containers(self) -> tuple[Container, ...]:
         """Return every container, fully inspected."""
         with inspecting():
-            ids = [
-                str(body["Id"]) for body in self.connection.reader.get("/containers/json", all="1")
-            ]
+            bodies = self.connection.reader.get("/containers/json", all="1")
+            ids = [str(body["Id"]) for body in bodies]
         return tuple(c for c in map(self.container, ids) if c is not None)
 
     def image(self, ref: str) -> Image | None:
@@ -346,9 +345,8 @@ class Daemon:
     def volumes_folder(self) -> str:
         """Return the engine's folder of local volumes on its host: `/var/lib/docker/volumes`."""
         with inspecting():
-            return (
-                f"{str(self.connection.reader.get('/info')['DockerRootDir']).rstrip('/')}/volumes"
-            )
+            root = str(self.connection.reader.get("/info")["DockerRootDir"])
+            return f"{root.rstrip('/')}/volumes"
 
     def list_labelled(self, label: str) -> tuple[Volume, ...]:
         """Return every volume that has a label, whatever its value."""
@@ -362,7 +360,9 @@ class Daemon:
         filters = {"filters": json.dumps({"volume": [location]})} if named else {}
         with inspecting():
             bodies = self.connection.reader.get("/containers/json", all="1", **filters)
-            found = [c for body in bodies if (c := self.container(str(body["Id"]))) is not None]
+        found = (c for body in bodies if (c := self.container(str(body["Id"]))) is not None)
+        if not named and self.connection.shares_paths:
+            found = (values.resolve_folders(c) for c in found)
         return tuple(c for c in found if c.uses(location) and not c.locks(location))
 
     # -- changing ----------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """The engine's answers as `Observed` values: frozen, without secrets, independent of docker-py."""
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from posixpath import normpath
 from typing import Any
 
 from safe_compose.core.observed import LOCK_LABEL, PROJECT_LABEL, Container, Mount, Project, Volume
 from safe_compose.engine import helper_image
 from safe_compose.grammar.parser import Invocation
+from safe_compose.system.files import find_real_path
 
 KEPT_ENVIRONMENT = frozenset(
     {
@@ -108,6 +109,19 @@ def read_listed_container(body: Mapping[str, Any]) -> Container:
         networks=tuple(networks),
         image_is_ours=_is_ours(body.get("Labels"), body.get("ImageID")),
     )
+
+
+def resolve_folders(container: Container) -> Container:
+    """Return a container whose mounts from the host have paths without symbolic links.
+
+    Compose records a folder as the shell spells it, so that one folder may have several paths.
+    Only for an engine whose paths are those of this process.
+    """
+    mounts = tuple(
+        replace(mount, source=find_real_path(mount.source)) if mount.type == "bind" else mount
+        for mount in container.mounts
+    )
+    return replace(container, mounts=mounts)
 
 
 def read_container(body: Mapping[str, Any]) -> Container:

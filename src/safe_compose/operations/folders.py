@@ -1,8 +1,13 @@
 """The folders of the host that a project mounts: which of them hold data, and what is in them."""
 
 import contextlib
+import math
 import os
+import time
 from collections.abc import Container, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from safe_compose.core import backup_set, folders, policy
@@ -14,17 +19,20 @@ from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_size
 from safe_compose.core.tier import Tier
 from safe_compose.databases.registry import DATABASES
-from safe_compose.engine import Engine
+from safe_compose.engine import Engine, resolve_folders
 from safe_compose.errors import SafeComposeError
 from safe_compose.operations.verdicts import judge
 from safe_compose.system import git
 from safe_compose.system.files import find_real_path
-from safe_compose.system.own_container import find_own_containers
 from safe_compose.volumes import archive
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.tar import BadTar
 from safe_compose.workspace import Workspace
 
+_LOOK_SECONDS = 10.0
+"""How long the files of one folder are counted, where a backup is not yet made."""
+_AT_ONCE = 4
+"""Most folders that are looked into at once."""
 _SEEN = 2000
 """Most files of a folder whose names are looked at."""
 
@@ -41,7 +49,11 @@ class FoundFolders(NamedTuple):
 
 
 def find_data(
-    workspace: Workspace, observed: Observed, names: Iterable[str] | None = None
+    workspace: Workspace,
+    observed: Observed,
+    names: Iterable[str] | None = None,
+    *,
+    for_backup: bool = False,
 ) -> FoundFolders:
     """Find the folders with data of the observed project, with their verdicts.
 
@@ -49,7 +61,10 @@ def find_data(
         workspace: The workspace.
         observed: The state of the engine, with the project.
         names: Only folders of these paths, which are taken whatever is in them.
+        for_backup: Leave out the folders that are too large to be backed up by themselves, however
+            long it takes to count their files.
     """
+    observed = resolve(workspace.engine, observed)
     project = observed.project
     mounted = folders.list_mounted(observed)
     if project is None or not mounted:
@@ -64,13 +79,16 @@ def find_data(
         data = [(one.folder, verdict) for one, verdict in zip(chosen, verdicts, strict=True)]
         return FoundFolders(tuple(data), (), {})
     wanted = {one.name for one in mounted if policy.is_wanted(one.folder, observed, rules)}
-    shared = is_shared_with(remote=workspace.engine.docker.remote)
-    left, omitted = _select_by_path(mounted, wanted, project, shared=shared)
+    shared = workspace.engine.docker.connection.shares_paths
+    left, omitted = _select_by_path(mounted, wanted, project)
     verdicts = judge(workspace, [one.folder for one in left], observed, rules)
-    limit = workspace.settings.max_folder
+    limit = workspace.settings.max_folder if for_backup else math.inf
+    seconds = math.inf if for_backup else _LOOK_SECONDS
+    look_into_one = partial(look_into, workspace.engine, limit=limit, seconds=seconds)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as pool:
+        looks = list(pool.map(look_into_one, [one.name for one in left]))
     data, sizes = [], {}
-    for one, verdict in zip(left, verdicts, strict=True):
-        look = look_into(workspace.engine, one.name, limit)
+    for one, verdict, look in zip(left, verdicts, looks, strict=True):
         if look.counted:
             sizes[one.name] = look.size
         why = None
@@ -78,7 +96,7 @@ def find_data(
             look = look._replace(tracked=_is_tracked(one.name) if shared else None)
             why = folders.explain_by_content(one, look, project)
             if why is None and look.size > limit and verdict.kind not in DATABASES:
-                why = f"its files take more than max_folder ({format_size(limit)})"
+                why = f"its files take more than max_folder ({format_size(int(limit))})"
         if why is not None:
             omitted.append(_omit(one, why))
         elif verdict.tier is Tier.DISPOSABLE:
@@ -89,8 +107,37 @@ def find_data(
     return FoundFolders(tuple(data), (*omitted, *nested), sizes)
 
 
+def resolve(engine: Engine, observed: Observed) -> Observed:
+    """Return the observed state with the real paths of the host's folders, as far as known here.
+
+    A folder that is mounted by a symbolic link is then known by one path alone.
+    """
+    project = observed.project
+    if project is None or not engine.docker.connection.shares_paths:
+        return observed
+    project = replace(
+        project,
+        working_dir=find_real_path(project.working_dir) if project.working_dir else "",
+        config_files=tuple(map(find_real_path, project.config_files)),
+        folders=tuple(replace(f, path=find_real_path(f.path)) for f in project.folders),
+    )
+    containers = tuple(map(resolve_folders, observed.containers))
+    return replace(observed, project=project, containers=containers)
+
+
+def resolve_names(engine: Engine, names: Iterable[str]) -> list[str]:
+    """Return the names of locations as people give them, with folders by their real paths."""
+    found = []
+    for name in names:
+        if "/" in name:
+            path = os.path.abspath(name)  # noqa: PTH100
+            name = find_real_path(path) if engine.docker.connection.shares_paths else path
+        found.append(name)
+    return found
+
+
 def _select_by_path(
-    mounted: Iterable[MountedFolder], wanted: Container[str], project: Project, *, shared: bool
+    mounted: Iterable[MountedFolder], wanted: Container[str], project: Project
 ) -> tuple[list[MountedFolder], list[Omission]]:
     """Return the folders that may hold data by their paths and mounts, and the others."""
     left: list[MountedFolder] = []
@@ -98,9 +145,7 @@ def _select_by_path(
     for one in mounted:
         why = folders.explain_impossible(one)
         if why is None and one.name not in wanted:
-            why = folders.explain_by_path(one, project) or (
-                _explain_link(one, project) if shared else None
-            )
+            why = folders.explain_by_path(one, project)
         if why is None:
             left.append(one)
         else:
@@ -144,31 +189,22 @@ def _leave_out_nested(
     return left, omitted
 
 
-def _explain_link(mounted: MountedFolder, project: Project) -> str | None:
-    """Return why a link leads to a folder that is no data of the project, or None."""
-    real = find_real_path(mounted.name)
-    if real == mounted.name:
-        return None
-    why = folders.explain_by_path(mounted._replace(folder=HostFolder(real)), project)
-    return None if why is None else f"it is a link to {real}: {why}"
-
-
 def _is_tracked(path: str) -> bool | None:
     """Return whether git has everything in a folder; None where that is unknown."""
     tree = git.find_work_tree(path) if os.path.isdir(path) else None  # noqa: PTH112
     return git.has_all(path, tree) if tree is not None else None
 
 
-def is_shared_with(*, remote: bool) -> bool:
-    """Return whether paths of an engine's host are those of this process.
+def look_into(engine: Engine, path: str, *, limit: float, seconds: float) -> Look:
+    """Look into a folder of the host through the engine.
 
-    They are not if the engine is remote or this process runs in a container.
+    Args:
+        engine: The engine.
+        path: The folder.
+        limit: The bytes up to which its files are counted.
+        seconds: How long they are counted at most.
     """
-    return not remote and not find_own_containers()
-
-
-def look_into(engine: Engine, path: str, limit: int) -> Look:
-    """Look into a folder of the host through the engine, which is counted up to `limit` bytes."""
+    until = time.monotonic() + seconds
     names: dict[str, None] = {}
     files: list[str] = []
     size = 0
@@ -182,7 +218,7 @@ def look_into(engine: Engine, path: str, limit: int) -> Look:
                     size += entry.size
                     if len(files) < _SEEN:
                         files.append(member)
-                if size > limit and len(files) >= _SEEN:
+                if len(files) >= _SEEN and (size > limit or time.monotonic() > until):
                     return Look("folder", tuple(names), tuple(files), size)
     except (SafeComposeError, BadTar) as fault:
         words = str(fault)

@@ -62,9 +62,8 @@ def _choose_volumes(workspace: "Workspace", observed: Observed, names: Sequence[
         OperationFailed: There is no such volume, no project, or nothing that needs a backup.
     """
     found = backup_set.select_volumes(observed)
-    host = folders.find_data(
-        workspace, observed, [n for n in names if location_of(n) == "folder"] if names else None
-    )
+    paths = [n for n in names if location_of(n) == "folder"] if names else None
+    host = folders.find_data(workspace, observed, paths, for_backup=True)
     of_layers = layers.find_data(workspace.engine, observed, names)
     if names:
         found = backup_set.BackupSet(tuple(v for v in observed.volumes if v.name in names), ())
@@ -197,6 +196,8 @@ def back_up_all(
     """
     observed = backup_set.add_idle_mounts(workspace.engine.commands.look(invocation))
     workspace.note_folders(observed)
+    observed = folders.resolve(workspace.engine, observed)
+    names = folders.resolve_names(workspace.engine, names)
     chosen, omitted, sizes = _choose_volumes(workspace, observed, names)
     # Before the first backup is made, because a person may have to approve settings.
     groups = _group_by_settings(workspace, observed, chosen)

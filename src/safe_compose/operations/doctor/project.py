@@ -22,7 +22,6 @@ from safe_compose.operations import deletion_lock, folders
 from safe_compose.operations.doctor.findings import Findings
 from safe_compose.operations.doctor.folders import examine_folders
 from safe_compose.operations.doctor.layers import examine_layers
-from safe_compose.operations.folders import is_shared_with
 from safe_compose.operations.passwords.inspect import list_drifted
 from safe_compose.operations.verdicts import judge
 from safe_compose.system.process import read_clock
@@ -66,7 +65,7 @@ def examine_project() -> Findings:
                 found["volumes"] = _examine_volumes(workspace, observed)
                 found["passwords"] = _examine_passwords(engine, invocation)
                 found["anonymous_databases"] = _list_anonymous_databases(observed)
-                shared = is_shared_with(remote=engine.docker.remote)
+                shared = engine.docker.connection.shares_paths
                 known = {
                     one["name"]: one["kind"]
                     for one in found["volumes"].facts
