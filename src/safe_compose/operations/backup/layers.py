@@ -17,6 +17,7 @@ from safe_compose.core.observed import LAYER, PROJECT_LABEL, Container, Layer, M
 from safe_compose.core.policy import Verdict
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
+from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
@@ -137,7 +138,7 @@ def _dump_server(
             next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
         )
     database = DATABASES[kind]
-    server = database.server(engine, seen)
+    server = database.server(EngineContainer(engine, seen))
     with terminal.showing_progress(f"dump {container.name} ({server.title})") as report:
         dump = database.dump(replace(server, volume=name), name, into, report)
     note = (
