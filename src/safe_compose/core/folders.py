@@ -152,6 +152,16 @@ def list_mounted(observed: Observed) -> tuple[MountedFolder, ...]:
     )
 
 
+def list_staying(observed: Observed) -> tuple[tuple[str, str], ...]:
+    """Return (path, why) of each folder with data that a removal of the project leaves there."""
+    found = []
+    for one in list_mounted(observed):
+        claim = next((c for c in one.claims if c.tier is Tier.CRITICAL), None)
+        if claim is not None:
+            found.append((one.name, f"{claim.kind} in a folder of the host, which stays"))
+    return tuple(found)
+
+
 def _mounts_of_containers(observed: Observed, project: Project) -> Iterator[FolderMount]:
     for container in observed.containers:
         if project.owns(container) and not container.is_marked_as_ours:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from safe_compose.core import plan, policy, threat
+from safe_compose.core import folders, plan, policy, threat
 from safe_compose.core.observed import Observed, Volume
 from safe_compose.core.plan import Doomed, Plan
 from safe_compose.core.tier import Tier
@@ -59,6 +59,9 @@ def look(
         )
         for volume, verdict in judged
     ]
+    if threatened.kind == "compose_down_volumes":
+        staying = folders.list_staying(observed)
+        threatened = replace(threatened, spared=(*threatened.spared, *staying))
     made = plan.make(invocation, observed, threatened, doomed)
     _tell_ignored(workspace, observed, matter, rules)
     if invocation.own.skip_backup:

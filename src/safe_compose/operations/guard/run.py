@@ -8,11 +8,13 @@ exit code is docker's.
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from safe_compose.core import refused_words
+from safe_compose.core.observed import location_of
 from safe_compose.core.plan import Plan
 from safe_compose.errors import EngineUnavailable, Refused
 from safe_compose.fastpath import impostors, launch
@@ -140,6 +142,7 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
     if made.verdict == "pass":
         for warning in made.warnings:
             ui_terminal.say(f"safe-compose: {warning}")
+        _tell_staying(made)
         layers.tell(workspace, made.invocation, made.observed)
         return _hand_over(workspace, made)
     tell_unseen(workspace, made)
@@ -155,6 +158,13 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
     if code == 0 and not made.holds:
         workspace.note_folders(made.observed, deleted)
     return code if code >= 0 else die_by(-code)
+
+
+def _tell_staying(made: Plan) -> None:
+    """Say to a person, where no screen does, which folders of the host `down -v` leaves."""
+    paths = [name for name, _ in made.threat.spared if location_of(name) == "folder"]
+    if paths and sys.stderr.isatty():
+        ui_terminal.say(f"safe-compose: folders of the host stay: {', '.join(paths)}")
 
 
 def _refuse_words(invocation: Invocation) -> int:
