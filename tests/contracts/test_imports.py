@@ -26,7 +26,7 @@ HOT: dict[str, set[str]] = {
     "grammar/tables.py": set(),
     "grammar/own_flags.py": set(),
     "grammar/docopt.py": set(),
-    "record.py": {"collections"},
+    "record.py": {"_operator"},
     "errors.py": set(),
 }
 """What the modules on the way of every command may import when they are imported themselves."""
