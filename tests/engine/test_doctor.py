@@ -236,7 +236,10 @@ def test_doctor_finds_databases_in_the_layer_of_a_container(
     ]
     said = "\n".join(found["attention"])
     assert f"{container} keeps the SQLite database /app/shop.db in its own layer" in said
-    assert "mount a volume at /app" in said and "mount a volume at /var/lib/pg" in said
+    assert "Mount a volume at /app, " in said and "Mount a volume at /var/lib/pg, " in said
+    [lost] = found["losses"]
+    assert lost["not_backed_up"] == [f"layer:{container}"]
+    assert f"the layer of container {container} is critical" in said
 
 
 @pytest.mark.engine

@@ -1,21 +1,25 @@
-"""The examination of containers that keep a database in their own layer, which ends with them."""
+"""The examination of containers that keep data in their own layer, which ends with them."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from safe_compose.core.observed import ONEOFF_LABEL, Container, Observed
+from safe_compose.core.layers import LayerLoss
+from safe_compose.core.observed import LAYER, ONEOFF_LABEL, Container, Observed
+from safe_compose.core.policy import Verdict
+from safe_compose.core.tier import Tier
 from safe_compose.engine import Engine
-from safe_compose.fastpath.layer_data import find_data
 from safe_compose.operations.doctor.findings import Findings
+from safe_compose.operations.layer_changes import look_into
 
 LAYER_SECONDS = 3.0
 """How long the engine may take to list what the containers changed."""
-_MOST_CHECKED = 8
-"""Most databases of a container that are named; SQLite files are looked at one by one."""
+_MOST = 8
+"""Most databases of a container that are named."""
 
 
-def examine_layers(engine: Engine, observed: Observed) -> Findings:
-    """Find the project's databases outside of every mount."""
+def list_layers(engine: Engine, observed: Observed) -> list[LayerLoss]:
+    """Return the project's containers with data outside of every mount."""
     project = observed.project
     own = [
         container
@@ -27,19 +31,33 @@ def examine_layers(engine: Engine, observed: Observed) -> Findings:
         and not container.is_marked_as_ours
     ]
     until = time.monotonic() + LAYER_SECONDS
-    listed = engine.layers.list_changes([container.id for container in own], until) if own else []
+    found = look_into(engine, own, until) if own else ()
+    return [one for one in found if not one.data.is_empty]
+
+
+def judge_layers(layers: Sequence[LayerLoss]) -> list[Verdict]:
+    """Return the verdicts about files in layers; a backup names a database there otherwise."""
+    return [
+        Verdict(
+            f"{LAYER}{one.container.name}",
+            Tier.CRITICAL,
+            f"in no volume: {one.describe()}",
+            "files" if one.data.files else "sqlite",
+        )
+        for one in layers
+        if one.data.files or one.data.sqlite
+    ]
+
+
+def examine_layers(layers: Sequence[LayerLoss]) -> Findings:
+    """Find the databases outside of every mount."""
     found: list[dict[str, Any]] = []
     attention: list[str] = []
-    for container, changes in zip(own, listed, strict=True):
-        data = find_data(changes.paths, [mount.destination for mount in container.mounts])
-        files = [
-            path
-            for path in data.sqlite[:_MOST_CHECKED]
-            if engine.layers.holds_file(container.id, path, until) is not False
-        ]
-        for path in (*data.databases[:_MOST_CHECKED], *files):
-            found.append({"container": container.name, "path": path})
-            attention.append(_explain(container, path, is_folder=path in data.databases))
+    for one in layers:
+        for path in (*one.data.databases[:_MOST], *one.data.sqlite[:_MOST]):
+            found.append({"container": one.container.name, "path": path})
+            is_folder = path in one.data.databases
+            attention.append(_explain(one.container, path, is_folder=is_folder))
     return Findings(found, tuple(attention))
 
 
@@ -48,5 +66,5 @@ def _explain(container: Container, path: str, *, is_folder: bool) -> str:
     where = path if is_folder else path.rpartition("/")[0] or "/"
     return (
         f"{container.name} keeps {what} in its own layer, which `docker compose down` and every"
-        f" update delete: mount a volume at {where}"
+        f" update delete. Mount a volume at {where}, after: safe-compose backup"
     )

@@ -21,7 +21,7 @@ from safe_compose.grammar import parser
 from safe_compose.operations import deletion_lock, folders
 from safe_compose.operations.doctor.findings import Findings
 from safe_compose.operations.doctor.folders import examine_folders
-from safe_compose.operations.doctor.layers import examine_layers
+from safe_compose.operations.doctor.layers import examine_layers, judge_layers, list_layers
 from safe_compose.operations.passwords.inspect import list_drifted
 from safe_compose.operations.verdicts import judge
 from safe_compose.system.process import read_clock
@@ -62,7 +62,8 @@ def examine_project() -> Findings:
                 observed = engine.commands.look(invocation)
                 if observed.project is None:
                     return Findings(None, (_NOT_LOADED,))
-                found["volumes"] = _examine_volumes(workspace, observed)
+                layers = list_layers(engine, observed)
+                found["volumes"] = _examine_volumes(workspace, observed, judge_layers(layers))
                 found["passwords"] = _examine_passwords(engine, invocation)
                 found["anonymous_databases"] = _list_anonymous_databases(observed)
                 shared = engine.docker.connection.shares_paths
@@ -72,7 +73,7 @@ def examine_project() -> Findings:
                     if one["location"] == "folder"
                 }
                 found["folders"] = examine_folders(observed, known, shared=shared)
-                found["layer_databases"] = examine_layers(engine, observed)
+                found["layer_databases"] = examine_layers(layers)
                 found["predecessors"] = _find_predecessors(workspace, observed)
             finally:
                 engine.helpers.sweep()
@@ -88,8 +89,16 @@ def _list_attention(found: Mapping[str, Findings]) -> tuple[str, ...]:
     return tuple(line for part in found.values() for line in part.attention)
 
 
-def _examine_volumes(workspace: Workspace, observed: Observed) -> Findings:
-    """Examine each location that matters: newest verified backup, newest test restore, lock."""
+def _examine_volumes(
+    workspace: Workspace, observed: Observed, of_layers: Sequence[Verdict]
+) -> Findings:
+    """Examine each location that matters: newest verified backup, newest test restore, lock.
+
+    Args:
+        workspace: The workspace.
+        observed: The state of the engine, with the project.
+        of_layers: The verdicts about data in layers of containers.
+    """
     observed = backup_set.add_idle_mounts(observed)
     verified = [
         b
@@ -101,6 +110,7 @@ def _examine_volumes(workspace: Workspace, observed: Observed) -> Findings:
     verdicts = [
         *judge(workspace, there, observed, workspace.rules(observed)),
         *(verdict for _, verdict in folders.find_data(workspace, observed).data),
+        *of_layers,
     ]
     found: list[dict[str, Any]] = []
     attention: list[str] = []

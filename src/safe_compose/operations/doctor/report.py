@@ -74,7 +74,8 @@ def _list_sound(found: Mapping[str, Any]) -> Iterator[DoctorFinding]:
         yield DoctorFinding(OK, f"{kept} in {store['path']}, {format_size(store['free'])} free")
     if project.get("volumes"):
         backed_up = sum(v["backup"] is not None for v in project["volumes"])
-        of = count(len(project["volumes"]), "volume")
+        are_volumes = all(v.get("location", "volume") == "volume" for v in project["volumes"])
+        of = count(len(project["volumes"]), "volume" if are_volumes else "location")
         have = "has" if backed_up == 1 else "have"
         yield DoctorFinding(
             OK, f"{backed_up} of {of} of {project['name']} {have} a verified backup"
