@@ -21,7 +21,6 @@ from safe_compose.grammar.parser import Invocation
 from safe_compose.operations import folders
 from safe_compose.operations.setup.files import SetupFile
 from safe_compose.system import git
-from safe_compose.system.own_container import find_own_containers
 from safe_compose.workspace import Workspace
 
 _MADE_BY_US = {SCRATCH_LABEL, TRASH_LABEL}
@@ -121,7 +120,7 @@ def inspect(workspace: Workspace, invocation: Invocation) -> SetupFindings:
     folder = Path(project.working_dir)
     host = folders.find_data(workspace, observed).data
     rows += [_propose_folder(one.name, verdict, folder) for one, verdict in host]
-    shared = not workspace.engine.docker.remote and not find_own_containers()
+    shared = workspace.engine.docker.connection.shares_paths
     return SetupFindings(
         project,
         folder,
