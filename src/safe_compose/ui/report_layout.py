@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from safe_compose.core.line_wrap import wrap_line
 from safe_compose.core.text import LONGEST_CELL, make_visible
 from safe_compose.ui.lines import Span
 from safe_compose.ui.table_layout import (
@@ -86,7 +87,7 @@ def _count_fitting(blocks: Sequence[Sequence[object]], space: int | None) -> int
 
 
 def _lay_finding(finding: ReportLine, width: int) -> list[list[Span]]:
-    """Return a finding as lines; its command is never broken, so that it can be copied."""
+    """Return a finding as lines; its command is one line to whoever copies it."""
     sign = finding.mark.sign if _can_show(finding.mark.sign) else finding.mark.plain
     label = Span(f"{sign} ", finding.mark.style)
     text = Span(make_visible(finding.text, LONGEST_CELL))
@@ -97,8 +98,7 @@ def _lay_finding(finding: ReportLine, width: int) -> list[list[Span]]:
     behind = [*lines[-1], Span(": "), command]
     if measure_line(behind) <= width:
         return [*lines[:-1], behind]
-    margin = INDENT if measure_line([command]) + INDENT <= width else 0
-    return [*lines, [Span(" " * margin), command]]
+    return [*lines, [Span(wrap_line(" " * INDENT + command.text, width), HEADING)]]
 
 
 def _can_show(sign: str) -> bool:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from safe_compose.core.line_wrap import wrap_line
 from safe_compose.core.quantities import format_age, format_exactly, format_size
 from safe_compose.core.text import LONGEST_CELL, make_visible
+from safe_compose.system.terminal_columns import read_columns
 from safe_compose.ui import terminal
 from safe_compose.ui.lines import Span
 from safe_compose.ui.table_layout import (
@@ -130,7 +132,11 @@ def print_text(text: str, *, style: str = "") -> None:
     """Print a sentence on stdout, broken between words on a terminal."""
     paint, width = _make_painter(), measure_width()
     visible = make_visible(text)
-    for line in wrap(visible, width, width) if is_for_people() else [visible]:
+    if columns := read_columns(1):
+        lines = [wrap_line(visible, columns)]
+    else:
+        lines = wrap(visible, width, width) if is_for_people() else [visible]
+    for line in lines:
         _write([Span(line, style)], paint)
 
 

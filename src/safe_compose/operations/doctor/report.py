@@ -59,9 +59,8 @@ def _list_sound(found: Mapping[str, Any]) -> Iterator[DoctorFinding]:
         tried = sum(t["verdict"] != "not tried" for t in found["ways"])
         yield DoctorFinding(OK, f"{caught} of {tried} ways to docker are guarded")
     if hooks := [a for a in found.get("agents", ()) if a["verdict"] == "stops"]:
-        yield DoctorFinding(
-            OK, f"{count(len(hooks), 'hook')} of coding agents stop what deletes data"
-        )
+        stopping = count(len(hooks), "hook of coding agents stops", "hooks of coding agents stop")
+        yield DoctorFinding(OK, f"{stopping} what deletes data")
     docker, store, project = (found.get(name) or {} for name in ("docker", "store", "project"))
     if docker and "fault" not in docker:
         compose = docker["compose"] or "unknown"
