@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from safe_compose.core.observed import describe_location
+from safe_compose.core.observed import describe_location, location_of
 from safe_compose.core.owners import (
     FILES,
     FOLDERS,
@@ -103,23 +103,27 @@ def make_subpath(volume: EngineVolume, subpath: str) -> None:
         OperationFailed: The folder cannot be made.
     """
     if not volume.is_there(subpath):
-        make_folders(
-            volume,
-            Owners(tuple(Owner(0, 0, 0o755) for _ in list_folders_to(subpath)), Owner(0, 0, 0o644)),
-            subpath,
-        )
+        _make_folders_of_root(volume, subpath, 0o755)
+
+
+def _make_folders_of_root(volume: EngineVolume, path: str, mode: int) -> None:
+    folders = tuple(Owner(0, 0, mode) for _ in list_folders_to(path))
+    make_folders(volume, Owners(folders, Owner(0, 0, 0o644)), path)
 
 
 def make_mounted_folders(volume: EngineVolume, place: DataLocation, image: Image | None) -> None:
     """Make what a new server of ours needs of a recorded location in an empty volume.
 
     Docker mounts no subpath that is missing, and a server that does not run as root could create
-    its data directory nowhere but in the volume's root.
+    its data directory nowhere but in the volume's root. Above one deeper in a folder of the host,
+    which only root may enter while it is filled, the server's user has to pass.
     """
     if place.subpath:
         make_subpath(volume, place.subpath)
     if place.owners is not None and image is not None and not image.runs_as_root:
         make_folders(volume, place.owners, place.inside)
+    elif place.inside != "." and location_of(volume.name) == "folder":
+        _make_folders_of_root(volume, str(PurePosixPath(place.inside).parent), 0o711)
 
 
 def make_folders(volume: EngineVolume, owners: Owners, inside: str) -> None:
