@@ -4,6 +4,7 @@ The compose files are our own; the images are look-alikes with the names of the 
 """
 
 import json
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterator
@@ -281,6 +282,14 @@ def sql(stack: Stack, project: ComposeProject, query: str) -> str:
     return project.exec(stack.service, *stack.client, input=query)
 
 
+def read_rows(stack: Stack, project: ComposeProject) -> str:
+    """The rows of the stack's database, of a server or in SQLite."""
+    if stack.service:
+        return sql(stack, project, "SELECT * FROM orders ORDER BY 1")
+    with closing(sqlite3.connect(project.folder / "vw-data" / "db.sqlite3")) as database:
+        return str(database.execute("SELECT * FROM ciphers ORDER BY 1").fetchall())
+
+
 def show(safe_compose: SafeCompose, project: ComposeProject) -> dict[str, Any]:
     shown = require_success(safe_compose("show", "latest", "--json", cwd=project.folder))
     details = json.loads(shown.stdout)["details"]
@@ -301,8 +310,23 @@ def list_archived(made: dict[str, Any], project: ComposeProject, folder: str) ->
     return {f"{folder}/{name}" for name in members}
 
 
+def describe(folder: Path) -> dict[str, Any]:
+    """All that is in a folder, with owners, modes, times and content.
+
+    Of a SQLite database, which is copied as of one moment, only the rows are the same.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        facts = path.lstat()
+        content = path.read_bytes() if path.is_file() else None
+        exact = (facts.st_mtime_ns, content) if path.suffix != ".sqlite3" else ()
+        owner = (facts.st_uid, facts.st_gid)
+        found[str(path.relative_to(folder))] = (facts.st_mode, owner, *exact)
+    return found
+
+
 @pytest.mark.parametrize("running", STACKS, indirect=True)
-def test_the_data_of_a_documented_stack_is_backed_up_and_nothing_else(
+def test_the_data_of_a_documented_stack_is_backed_up_and_nothing_else_and_comes_back(
     running: tuple[Stack, ComposeProject], safe_compose: SafeCompose
 ) -> None:
     stack, project = running
@@ -312,12 +336,25 @@ def test_the_data_of_a_documented_stack_is_backed_up_and_nothing_else(
     assert methods == stack.methods, made
     assert {shorten(project, o["name"]) for o in made["omitted"]} == set(stack.left), made
     assert {v["location"] for v in made["volumes"]} == {"folder"}
-    for folder in (name for name, method in methods.items() if method == "live"):
+    live = [name for name, method in methods.items() if method == "live"]
+    for folder in live:
         files = {
-            shorten(project, str(f)) for f in (project.folder / folder).rglob("*") if f.is_file()
+            shorten(project, str(file))
+            for file in (project.folder / folder).rglob("*")
+            if file.is_file()
         }
         assert list_archived(made, project, folder) == files
         assert files >= {name for name in stack.files if name.startswith(f"{folder}/")}
     if stack.service:
         done = require_success(safe_compose("verify", "latest", "--trial", cwd=project.folder))
         assert "L4" in done.stdout
+
+    rows = read_rows(stack, project)
+    before = {folder: describe(project.folder / folder) for folder in live}
+    project.docker("compose", "down", "--timeout", "1")
+    for folder in methods:
+        shutil.rmtree(project.folder / folder)
+    require_success(safe_compose("restore", "latest", "--non-interactive", cwd=project.folder))
+    assert {folder: describe(project.folder / folder) for folder in live} == before
+    project.up()
+    assert read_rows(stack, project) == rows
