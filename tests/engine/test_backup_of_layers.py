@@ -36,6 +36,8 @@ chmod 0640 /app/uploads/1/a.jpg
 printf other > '/app/uploads/1/strange
 name'
 echo noise > /app/main.py
+chown 55:56 /app
+chmod 0711 /app
 """
 SHOW = "cd /app && find uploads ! -type d -exec ls -ln '{}' ';' -exec md5sum '{}' ';' | sort"
 
@@ -96,6 +98,7 @@ def test_uploads_come_back_into_the_container_that_took_its_place(
     done = require_success(safe_compose("restore", "latest", cwd=app.folder))
     assert f"4 files of {name} are back in container {app.name}-app-1" in done.stderr
     assert run(app, SHOW) == before
+    assert run(app, "stat -c '%u %g %a' /app") == "55 56 711\n"
 
 
 def test_what_is_there_is_backed_up_and_replaced_only_with_the_phrase(

@@ -40,7 +40,7 @@ class LayerFiles(NamedTuple):
 def stream_files(engine: Engine, container_id: str, wanted: LayerFiles) -> Iterator[bytes]:
     """Yield the files as a tar stream with members `volume/...`.
 
-    Folders above the paths that are read have root as their owner: a container has them anyway.
+    Folders above the paths that are read are there too, with their owners and modes.
 
     Raises:
         OperationFailed: The engine does not read them, or sends something else.
@@ -52,7 +52,7 @@ def stream_files(engine: Engine, container_id: str, wanted: LayerFiles) -> Itera
         for above in _list_above(root):
             if above not in seen:
                 seen.add(above)
-                yield _make_folder(above)
+                yield _read_folder(engine, container_id, above)
         with engine.layers.read(container_id, root) as chunks:
             yield from _select(chunks, root.rpartition("/")[0], wanted.files, folders, seen)
     yield bytes(2 * RECORD)
@@ -105,6 +105,22 @@ def _list_above(path: str) -> list[str]:
     """Return the folders above a path, the highest first: `/a/b/c` -> `/a`, `/a/b`."""
     parts = path.split("/")[1:-1]
     return ["/" + "/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _read_folder(engine: Engine, container_id: str, path: str) -> bytes:
+    """Return the header of a folder of a container, without what is in it."""
+    try:
+        with (
+            engine.layers.read(container_id, path) as chunks,
+            tarfile.open(fileobj=cast("IO[bytes]", Blocks(chunks)), mode="r|") as tar,
+        ):
+            info = tar.next()
+    except tarfile.TarError as error:
+        raise OperationFailed(f"docker did not send the folder {path!r}: {error}") from error
+    if info is None or not info.isdir():
+        return _make_folder(path)
+    info.name = f"{_TOP}{path}"
+    return _to_header(info)
 
 
 def _make_folder(path: str) -> bytes:
