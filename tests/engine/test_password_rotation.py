@@ -369,7 +369,7 @@ def test_data_in_a_folder_of_the_host_is_dumped_and_nobody_waits_for_a_service_t
         no_secret_in(sealed_environment, project, done, synced)
 
         newest = json.loads(safe_compose("list", "--json", cwd=project.folder).stdout)["backups"][0]
-        assert newest["volumes"] == [f"{project.name}_db-dump"]
+        assert newest["volumes"] == [str(folder)]
         restored = safe_compose(
             "restore", newest["id"], "--into", "scratch", "--dry-run", cwd=project.folder
         )

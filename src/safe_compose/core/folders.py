@@ -143,7 +143,9 @@ def list_mounted(observed: Observed) -> tuple[MountedFolder, ...]:
         return ()
     mounts: dict[str, dict[FolderMount, None]] = {}
     for mount in (*project.folders, *_mounts_of_containers(observed, project)):
-        if not _is_within(mount.path, _OF_THE_MACHINE):
+        # the time zone's path leads elsewhere, once it is without links
+        of_machine = (mount.path, normpath(mount.destination))
+        if not any(_is_within(path, _OF_THE_MACHINE) for path in of_machine):
             mounts.setdefault(mount.path, {})[mount] = None
     labels = {PROJECT_LABEL: project.name}
     return tuple(

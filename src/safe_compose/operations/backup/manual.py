@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from safe_compose.core import backup_set
-from safe_compose.core.backup import Backup, Omission, VolumeRecord
+from safe_compose.core.backup import Backup, Omission
 from safe_compose.core.folders import ABSENT
-from safe_compose.core.observed import Container, Layer, Location, Observed, Volume, location_of
+from safe_compose.core.observed import Layer, Location, Observed, location_of
 from safe_compose.core.policy import Verdict
-from safe_compose.core.tier import Tier
-from safe_compose.databases.engine_container import EngineContainer
-from safe_compose.databases.registry import DATABASES
 from safe_compose.errors import OperationFailed, SafeComposeError, StateChanged, VerificationFailed
 from safe_compose.grammar.parser import Invocation
 from safe_compose.operations import folders
@@ -21,7 +18,6 @@ from safe_compose.operations.backup import layers
 from safe_compose.operations.backup.hot import copy_as_used_now
 from safe_compose.operations.backup.jobs import VolumeJob, make_manual
 from safe_compose.operations.backup.omissions import tell_omitted
-from safe_compose.operations.backup.records import describe_user
 from safe_compose.operations.backup.request import BackupRequest
 from safe_compose.operations.backup.volume_copy import VolumeCopy
 from safe_compose.operations.verdicts import judge
@@ -287,57 +283,3 @@ def _back_up_group(workspace: "Workspace", request: BackupRequest, wait: float) 
             yield VolumeJob(volume.name, verdict.tier.value, make)
 
     return make_manual(workspace, request, jobs, wait)
-
-
-def back_up_folder(
-    workspace: "Workspace",
-    observed: Observed,
-    container: Container,
-    kind: str,
-    *,
-    wait: float,
-    reason: str,
-) -> Backup:
-    """Dump a running server that keeps its data in a folder of the host, and return the backup.
-
-    There is no volume to archive or to restore. The backup records what `restore` makes of it: a
-    new volume, named after the service.
-
-    Raises:
-        OperationFailed: The server cannot be dumped.
-    """
-    engine, database, project = workspace.engine, DATABASES[kind], container.project or "volumes"
-    name = f"{project}_{container.service or container.name}-dump"
-    own = observed.project is not None and observed.project.name == container.project
-    workspace = workspace.for_volumes(observed, () if own else [Volume(name)], "no backup was made")
-    encryption.set_recipients(workspace.settings.recipients)
-
-    def record(into: Path) -> VolumeRecord:
-        found = database.server(EngineContainer(engine, container))
-        mount = next(m for m in container.mounts if m.source == found.volume)
-        with terminal.showing_progress(f"dump {container.name} ({found.title})") as report:
-            dump = database.dump(replace(found, volume=name), name, into, report)
-        note = (
-            f"its data lies in {mount.source}, a folder of the host; restored, it becomes the"
-            f" volume {name}"
-        )
-        return VolumeRecord(
-            name=name,
-            driver="local",
-            options={},
-            labels={},
-            created_at="",
-            tier=Tier.CRITICAL.value,
-            data_kind=kind,
-            anonymous=False,
-            method="dump",
-            users=(describe_user(container, mount),),
-            artifacts=dump.artifacts,
-            statistics=dump.statistics,
-            notes=(note, *dump.warnings),
-        )
-
-    def jobs(_request: BackupRequest, into: Path) -> list[VolumeJob]:
-        return [VolumeJob(name, Tier.CRITICAL.value, partial(record, into))]
-
-    return make_manual(workspace, BackupRequest(project, reason, (), observed, ()), jobs, wait)

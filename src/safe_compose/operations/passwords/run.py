@@ -91,17 +91,7 @@ def _rotate_locked(
 
 
 def _back_up(workspace: Workspace, inspection: RotationInspection, wait: float) -> Backup:
-    """Back up the database's volume, or dump it when its data is in a folder of the host."""
-    if inspection.server.in_folder:
-        kind = inspection.account.kind
-        return manual.back_up_folder(
-            workspace,
-            inspection.observed,
-            inspection.container,
-            kind,
-            wait=wait,
-            reason="pre-rotate",
-        )
+    """Back up the volume of the database, or the folder of the host that has its data."""
     return manual.back_up(
         workspace,
         inspection.invocation,
