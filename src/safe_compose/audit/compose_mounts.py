@@ -29,7 +29,7 @@ _MOST_NAMES = 10_000
 _NAME = re.compile(r"(?:docker-)?compose(?:[.-][\w.-]+)?\.ya?ml")
 _MOST_FOLDERS = 50
 _SEEN = 200
-"""Most files of a mounted folder that are looked at, and folders in it."""
+"""Most folders in a mounted one that are looked into, and entries of each."""
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$(\w+)")
 _UNKNOWN = "?"
 """Where a variable has no default: a path that begins so is none, and no other one is the same."""
@@ -92,19 +92,36 @@ def _holds_data(mount: ServiceMount) -> bool:
 
 def _look_into(path: str) -> folders.Look:
     """Return the names of some files in a folder; those of a file are its own."""
-    if os.path.isfile(path):  # noqa: PTH113
-        name = os.path.basename(path)  # noqa: PTH119
+    if Path(path).is_file():
+        name = Path(path).name
         return folders.Look("folder", (name,), (name,))
-    names: list[str] = []
+    names: tuple[str, ...] = ()
     files: list[str] = []
-    for folder, below, here in islice(os.walk(path), _MOST_FOLDERS):
-        below.sort()
-        if folder == path:
-            names = sorted([*below, *here])[:_MOST_NAMES]
-        files += [os.path.relpath(os.path.join(folder, name), path) for name in here[:_SEEN]]  # noqa: PTH118
-        if len(files) >= _SEEN:
-            break
-    return folders.Look("folder", tuple(names), tuple(files))
+    waiting = [path]
+    for folder in islice(_take_all(waiting), _MOST_FOLDERS):
+        entries = _list_some(folder)
+        names = names or tuple(sorted(entry.name for entry in entries))
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            else:
+                files.append(posixpath.relpath(entry.path, path))
+    return folders.Look("folder", names, tuple(files))
+
+
+def _take_all(waiting: list[str]) -> Iterator[str]:
+    """Yield what is in a list, also what is added meanwhile."""
+    while waiting:
+        yield waiting.pop(0)
+
+
+def _list_some(folder: str) -> list[os.DirEntry[str]]:
+    """Return some entries of a folder, which may have a million."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(islice(entries, _SEEN))
+    except OSError:
+        return []
 
 
 def read_small(path: Path) -> str | None:
