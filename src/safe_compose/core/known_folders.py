@@ -31,13 +31,14 @@ _FOLDERS = (
      "/var/www/html/wp-content/themes/* /var/www/html/wp-content/plugins/*"
      " /var/www/html/wp-content/mu-plugins/*",
          "the place of one theme or plugin"),
-    # TryGhost/Ghost: a theme is a folder of content/themes
+    # docker-library/docs ghost/content.md: the place of content, in which a theme is a folder
     make_row(_I, "code", "ghost", "/var/lib/ghost/content/themes/*", "the place of one theme"),
     # supabase/supabase docker/docker-compose.yml
     make_row(_I, "code", "supabase/studio supabase/edge-runtime",
      "/app/edge-functions /home/deno/functions",
          "the place of functions"),
-    # squidfunk/mkdocs-material README.md, hugomods.com docs/docker, jekyll/docker README.md
+    # squidfunk/mkdocs-material Dockerfile, peaceiris/hugo-extended-docker README.md,
+    # envygeeks/jekyll-docker README.md
     make_row(_I, "code", "mkdocs-material", "/docs", "the place of a site's sources"),
     make_row(_I, "code", "hugo", "/src /project", "the place of a site's sources"),
     make_row(_I, "code", "jekyll", "/srv/jekyll", "the place of a site's sources"),
@@ -46,7 +47,7 @@ _FOLDERS = (
      "the place of workflows and plugins"),
     make_row(_I, "configuration", "airflow", "/opt/airflow/config", "its configuration"),
     make_row(_D, "logs", "airflow", "/opt/airflow/logs", "the place of its logs"),
-    # keycloak.org server/importExport, server/containers
+    # keycloak/keycloak docs/guides/server/containers.adoc
     make_row(_I, "configuration", "keycloak", "/opt/keycloak/data/import /opt/keycloak/conf",
      "the place of realms to import"),
     make_row(_I, "code", "keycloak", "/opt/keycloak/themes /opt/keycloak/providers",
@@ -68,14 +69,14 @@ _FOLDERS = (
     # mailcow/mailcow-dockerized docker-compose.yml, langgenius/dify docker/docker-compose.yaml
     make_row(_D, "cache", "mailcow/acme certbot/certbot", "/var/www",
      "the place of answers for certificate authorities"),
-    # grafana.com docs: dashboards in files are provisioned from a path of choice, mostly this
+    # grafana/skills grafana-oss: "Provisioning dashboards from disk"; the path is free
     make_row(_I, "configuration", "grafana grafana-oss grafana-enterprise",
      "/var/lib/grafana/dashboards",
          "the place of provisioned dashboards"),
     # eclipse/mosquitto docker/2.0/README.md
     make_row(_I, "configuration", "eclipse-mosquitto", "/mosquitto/config", "its configuration"),
     make_row(_D, "logs", "eclipse-mosquitto", "/mosquitto/log", "the place of its logs"),
-    # elastic.co guide: docker.html of each product
+    # elastic.co guide/en/logstash docker-config.html; the others keep it in the same place
     make_row(_I, "configuration",
      "elasticsearch kibana logstash opensearch opensearch-dashboards",
      "/usr/share/elasticsearch/config /usr/share/kibana/config /usr/share/logstash/config"

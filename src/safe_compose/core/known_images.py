@@ -136,7 +136,7 @@ IMAGES = (
     _row(_C, "files", "mailcow/*", "/var/lib/rspamd", "the place of what its filter learned"),
     # goauthentik/authentik docker-compose.yml, lifecycle/container/compose.yml
     _row(_C, "files", "goauthentik/server", "/media /data"),
-    # jupyter/docker-stacks docs/using/common.md: notebooks are written by the service
+    # jupyter/docker-stacks README.md: the service writes notebooks
     _row(_C, "files",
      "base-notebook minimal-notebook scipy-notebook datascience-notebook tensorflow-notebook"
      " pytorch-notebook r-notebook julia-notebook pyspark-notebook all-spark-notebook",
@@ -144,7 +144,7 @@ IMAGES = (
     # pi-hole/docker-pi-hole README.md
     _row(_C, "sqlite", "pihole", "/etc/pihole"),
     _row(_C, "secrets", "wireguard wg-easy", "/etc/wireguard", "the place of its keys"),
-    # keycloak.org server/containers: the database of development mode
+    # keycloak/keycloak docs/guides/server/containers.adoc: the database of development mode
     _row(_C, "files", "keycloak", "/opt/keycloak/data"),
     # eclipse/mosquitto docker/2.0/README.md
     _row(_C, "files", "eclipse-mosquitto", "/mosquitto/data"),
