@@ -204,6 +204,32 @@ def test_a_folder_behind_a_link_is_one_by_its_real_path_with_all_its_users(
     assert taken.keys() == {str(disk)}
 
 
+@pytest.mark.engine
+def test_odd_names_are_backed_up_and_a_single_file_with_a_database_is_lacking(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    odd = 'uploads, "of" \x1b[31mme; $1'
+    source = json.dumps(f"./{odd}").replace("$", "$$")
+    project = compose_project(
+        f"""
+services:
+  web:
+    {{{BOX}, volumes: [{{type: bind, source: {source}, target: /uploads}}, "./shop.db:/app/shop.db",
+      "./settings.ini:/app/settings.ini"]}}
+""",
+        files={f"{odd}/a": "1", "shop.db": "", "settings.ini": ""},
+    )
+    project.up()
+    done = safe_compose("backup", cwd=project.folder)
+    assert done.returncode == 73 and "LACKING" in done.stderr, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    shown = require_success(safe_compose("show", "latest", "--json", cwd=project.folder))
+    made = json.loads(shown.stdout)["details"]
+    assert [v["name"] for v in made["volumes"]] == [f"{project.folder}/{odd}"]
+    lacking = {o["name"]: o["lacking"] for o in made["omitted"]}
+    assert lacking == {f"{project.folder}/shop.db": True, f"{project.folder}/settings.ini": False}
+
+
 IN_FOLDERS = """
 services:
   db:

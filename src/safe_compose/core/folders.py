@@ -224,7 +224,7 @@ def explain_by_content(mounted: MountedFolder, look: Look, project: Project) -> 
     if look.kind == "absent":
         return ABSENT
     if look.kind == "file":
-        return "a single file: mount the folder that it is in, to have it backed up"
+        return "a single file, of which no backup is made"
     if look.kind == "unseen":  # what is likely to be data then fails in its backup, with the cause
         return None if any(map(is_data, mounted.claims)) else "the engine does not show it"
     if claim_of_content(look.names, orphan=False) is not None or any(
@@ -260,6 +260,12 @@ def _explain_unknown(mounted: MountedFolder, look: Look, project: Project) -> st
     if not _is_in_project(mounted.name, project):
         return "it lies outside of the project's folder, and nobody here knows what is in it"
     return None
+
+
+def is_database_file(mounted: MountedFolder) -> bool:
+    """Return whether a single file is a SQLite database by its name."""
+    names = (mounted.name, *(m.destination for m in mounted.mounts))
+    return any(splitext(name)[1].lower() in _SQLITE for name in names)
 
 
 def _is_in_project(path: str, project: Project) -> bool:

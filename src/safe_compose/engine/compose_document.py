@@ -161,7 +161,7 @@ def idle_mounts(
 def host_folders(documents: Iterable[Mapping[str, Any]]) -> tuple[FolderMount, ...]:
     """Return the bind mounts of all services.
 
-    `config` prints them in the long form, with absolute paths.
+    `config` prints them in the long form, with absolute paths, and each dollar twice.
     """
     found: dict[FolderMount, None] = {}
     for document_ in documents:
@@ -169,13 +169,22 @@ def host_folders(documents: Iterable[Mapping[str, Any]]) -> tuple[FolderMount, .
         for service, body in mapping(document_, "services").items():
             for mount in (body.get("volumes") or ()) if isinstance(body, dict) else ():
                 if isinstance(mount, dict) and mount.get("type") == "bind" and mount.get("source"):
-                    target, read_only = str(mount.get("target", "")), mount.get("read_only") is True
-                    image = str(body.get("image") or f"{name}-{service}")
-                    pgdata = str(mapping(body, "environment").get("PGDATA") or "")
+                    target, read_only = (
+                        _undouble(mount.get("target", "")),
+                        mount.get("read_only") is True,
+                    )
+                    image = _undouble(body.get("image") or f"{name}-{service}")
+                    pgdata = _undouble(mapping(body, "environment").get("PGDATA") or "")
                     found[
-                        FolderMount(str(mount["source"]), service, target, read_only, image, pgdata)
+                        FolderMount(
+                            _undouble(mount["source"]), service, target, read_only, image, pgdata
+                        )
                     ] = None
     return tuple(found)
+
+
+def _undouble(text: Any) -> str:
+    return str(text).replace("$$", "$")
 
 
 def read_tiers(

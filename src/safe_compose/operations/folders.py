@@ -94,17 +94,32 @@ def find_data(
         why = None
         if one.name not in wanted:
             look = look._replace(tracked=_is_tracked(one.name) if shared else None)
-            why = folders.explain_by_content(one, look, project)
-            if why is None and look.size > limit and verdict.kind not in DATABASES:
-                why = f"its files take more than max_folder ({format_size(int(limit))})"
+            why = _explain_look(one, verdict, look, project, limit)
         if why is not None:
-            omitted.append(_omit(one, why))
+            omitted.append(_omit_after_look(one, verdict, look, why))
         elif verdict.tier is Tier.DISPOSABLE:
             omitted.append(backup_set.omit_disposable(verdict))
         else:
             data.append((one.folder, verdict))
     data, nested = _leave_out_nested(data)
     return FoundFolders(tuple(data), (*omitted, *nested), sizes)
+
+
+def _explain_look(
+    mounted: MountedFolder, verdict: Verdict, look: Look, project: Project, limit: float
+) -> str | None:
+    """Return why a folder is not backed up by itself after a look into it, or None."""
+    why = folders.explain_by_content(mounted, look, project)
+    if why is None and look.size > limit and verdict.kind not in DATABASES:
+        return f"its files take more than max_folder ({format_size(int(limit))})"
+    return why
+
+
+def _omit_after_look(mounted: MountedFolder, verdict: Verdict, look: Look, why: str) -> Omission:
+    if look.kind != "file" or not folders.is_database_file(mounted):
+        return _omit(mounted, why)
+    step = "let the service mount the folder that it is in"
+    return backup_set.omit_failed(mounted.name, verdict.tier.value, why, step)
 
 
 def resolve(engine: Engine, observed: Observed) -> Observed:
