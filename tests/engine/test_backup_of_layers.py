@@ -195,6 +195,9 @@ def test_a_database_is_dumped_by_its_server_and_restored_to_a_volume(
     kept = back_up(safe_compose, project)
     volume = f"{project.name}_db-dump"
     assert kept["volumes"] == [volume] and kept["verified"]
+    shown = json.loads(safe_compose("volumes", "--json", cwd=project.folder).stdout)["volumes"]
+    [row] = [row for row in shown if row["name"] == volume]
+    assert row["in_use_by"] == [f"{project.name}-db-1"] and str(kept["id"]) in row["last_backup"]
     done = require_success(safe_compose("compose", "down", cwd=project.folder))
     assert f"{project.name}-db-1 (a database in /srv/pg)" in done.stderr
     require_success(safe_compose("restore", str(kept["id"]), cwd=project.folder))

@@ -1,6 +1,7 @@
 """The verb that lists volumes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -27,6 +28,7 @@ from safe_compose.core.short_id import shorten_ids
 from safe_compose.core.tier import Tier
 from safe_compose.errors import UsageError
 from safe_compose.operations import deletion_lock, folders
+from safe_compose.operations.backup import layers
 from safe_compose.operations.doctor import losses
 from safe_compose.operations.verdicts import judge
 from safe_compose.system.process import read_clock
@@ -95,12 +97,17 @@ def _inspect(
         _ShownVolume(
             v,
             verdicts.get(v.name, verdict),
-            [c.name for c in observed.users(v.name)],
+            _list_users(observed, chosen, v.name),
             locks.get(v.name),
             copies[v.name],
         )
         for v, verdict in first
     ]
+
+
+def _list_users(observed: Observed, chosen: "_Chosen", name: str) -> list[str]:
+    holder = chosen.holders.get(name)
+    return [c.name for c in observed.users(name)] if holder is None else [holder]
 
 
 def _to_json(one: _ShownVolume, newest: Mapping[str, str]) -> dict[str, Any]:
@@ -123,7 +130,9 @@ class _Chosen(NamedTuple):
 
     volumes: Sequence[Volume]
     folders: Sequence[tuple[Location, policy.Verdict]] = ()
-    """Folders of the host that hold data."""
+    """Folders of the host and layers of containers that hold data."""
+    holders: Mapping[str, str] = MappingProxyType({})
+    """Name of what lies in a layer -> its container."""
 
 
 def _choose_volumes(
@@ -153,7 +162,13 @@ def _choose_volumes(
         terminal.say("safe-compose: no compose project in this folder: all volumes of the engine")
         return _Chosen(observed.volumes)
     volumes_here = backup_set.select_volumes(observed).volumes
-    return _Chosen(volumes_here, folders.find_data(workspace, observed).data)
+    of_layers = layers.find_locations(workspace.engine, observed)
+    others = folders.find_data(workspace, observed).data
+    return _Chosen(
+        volumes_here,
+        (*others, *((location, verdict) for location, verdict, _ in of_layers)),
+        {location.name: container for location, _, container in of_layers},
+    )
 
 
 def _find_copies(

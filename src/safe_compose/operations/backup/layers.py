@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from safe_compose.core.backup import VolumeRecord
 from safe_compose.core.layers import LayerLoss
-from safe_compose.core.observed import LAYER, PROJECT_LABEL, Container, Layer, Mount, Observed
+from safe_compose.core.observed import (
+    LAYER,
+    PROJECT_LABEL,
+    Container,
+    Layer,
+    Location,
+    Mount,
+    Observed,
+)
 from safe_compose.core.policy import Verdict
 from safe_compose.core.text import shell_quote
 from safe_compose.core.tier import Tier
@@ -58,18 +66,43 @@ def find_data(
         observed: The state of the engine, with the project.
         names: Only these layers; of none all.
     """
+    return [
+        (layer, _judge(layer, loss))
+        for loss in _find_losses(engine, observed, names)
+        for layer in [_make_layer(loss)]
+    ]
+
+
+def find_locations(engine: Engine, observed: Observed) -> list[tuple[Location, Verdict, str]]:
+    """Return what a backup holds of the layers of the observed project.
+
+    Returns:
+        The location by the name that it has in a backup, its verdict, and its container.
+    """
+    found: list[tuple[Location, Verdict, str]] = []
+    for loss in _find_losses(engine, observed):
+        layer, container = _make_layer(loss), loss.container
+        if _list_roots(loss.data, cold=not container.lively):
+            found.append((layer, _judge(layer, loss), container.name))
+        for number, _ in enumerate(loss.data.databases if container.lively else ()):
+            dump = Location(name_dump(container, number), labels=layer.labels)
+            found.append((dump, _judge(dump, loss), container.name))
+    return found
+
+
+def _find_losses(
+    engine: Engine, observed: Observed, names: Sequence[str] = ()
+) -> Iterator[LayerLoss]:
     project = observed.project
-    if project is None:
-        return []
     theirs = [
         c
         for c in observed.containers
-        if project.owns(c)
+        if project is not None
+        and project.owns(c)
         and not c.is_marked_as_ours
         and not c.auto_remove
         and (not names or f"{LAYER}{c.name}" in names)
     ]
-    found = []
     for loss in look_into(engine, theirs, time.monotonic() + PATIENCE):
         if loss.unread:
             terminal.say(
@@ -77,10 +110,12 @@ def find_data(
                 f" be listed within {PATIENCE:.0f} s"
             )
         if not loss.data.is_empty:
-            layer = _make_layer(loss)
-            why = f"in no volume: {loss.describe()}"
-            found.append((layer, Verdict(layer.name, Tier.CRITICAL, why, _find_kind(loss.data))))
-    return found
+            yield loss
+
+
+def _judge(location: Location, loss: LayerLoss) -> Verdict:
+    why = f"in the layer of {loss.container.name}, in no volume: {loss.describe()}"
+    return Verdict(location.name, Tier.CRITICAL, why, _find_kind(loss.data))
 
 
 def _find_kind(data: LayerData) -> str:
@@ -107,16 +142,20 @@ def make_jobs(engine: Engine, layer: Layer, into: Path) -> Iterator[VolumeJob]:
     found = FoundLayer(layer, container, loss.data, loss.changed)
     tier = Tier.CRITICAL.value
     for number, folder in enumerate(loss.data.databases if container.lively else ()):
-        name = name_dump(container) + (f"-{number + 1}" if number else "")
+        name = name_dump(container, number)
         yield VolumeJob(name, tier, partial(_dump_server, engine, found, folder, name, into))
     if _list_roots(loss.data, cold=not container.lively):
         yield VolumeJob(layer.name, tier, partial(_archive_files, engine, found, into))
 
 
-def name_dump(container: Container) -> str:
-    """Return the volume that a dump of a server without a volume is restored to."""
+def name_dump(container: Container, number: int) -> str:
+    """Return the volume that a dump of a server without a volume is restored to.
+
+    The name of the first one is that of a server with its data in a folder of the host.
+    """
     project = container.project or "volumes"
-    return f"{project}_{container.service or container.name}-dump"
+    name = f"{project}_{container.service or container.name}-dump"
+    return f"{name}-{number + 1}" if number else name
 
 
 def _dump_server(
