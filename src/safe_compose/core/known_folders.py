@@ -52,8 +52,8 @@ _FOLDERS = (
      "the place of realms to import"),
     make_row(_I, "code", "keycloak", "/opt/keycloak/themes /opt/keycloak/providers",
      "the place of themes and providers"),
-    # docs.konghq.com: declarative configuration is a file at a path of choice, mostly these
-    make_row(_I, "configuration", "kong kong-gateway", "/home/kong /kong /opt/kong",
+    # Kong/docker-kong compose/docker-compose.yml, supabase/supabase docker/docker-compose.yml
+    make_row(_I, "configuration", "kong kong-gateway", "/home/kong /opt/kong",
      "its configuration"),
     # goauthentik/authentik lifecycle/container/compose.yml
     make_row(_I, "configuration", "goauthentik/server", "/templates /blueprints",
