@@ -34,12 +34,12 @@ class _Handler(socketserver.StreamRequestHandler):
         self.server.connections += 1
         while head := self._read_head():
             self.server.requests.append(head)
-            answer = self.server.answers.pop(0)
+            answer, closes = self.server.answers.pop(0), self.server.closes
             if answer is None:
                 return
             self.wfile.write(answer)
             self.wfile.flush()
-            if self.server.closes:
+            if closes:
                 return
 
     def _read_head(self) -> bytes:
