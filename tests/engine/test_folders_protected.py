@@ -27,8 +27,21 @@ def test_a_folder_of_a_service_is_protected_by_its_path(
     require_success(safe_compose("protect", "./up [1]/", cwd=here))
     assert f'"{path}"' in registry.read_text()
     assert safe_compose("unprotect", path, "--yes", cwd=here).returncode == 0
+    data = json.loads(safe_compose("volumes", "--json", cwd=here).stdout)["volumes"]
+    assert [v["name"] for v in data if v["tier"] == "critical"] == [path]
     require_success(safe_compose("protect", "./alias", cwd=here))  # a link to it
     assert f'"{path}"' in registry.read_text()
+    linked = here / "link"
+    linked.symlink_to(here / "target")
+    linked.resolve().mkdir()
+    (linked / "main.py").write_text("code")
+    require_success(safe_compose("protect", "./link", cwd=here))  # mounted by this link
+    shown = json.loads(safe_compose("volumes", "--json", cwd=here).stdout)["volumes"]
+    [row] = [v for v in shown if v["name"] == str(here / "target")]
+    assert row["tier"] == "critical"  # although it is code
+    require_success(safe_compose("unprotect", "./link", "--yes", cwd=here))
+    shown = json.loads(safe_compose("volumes", "--json", cwd=here).stdout)["volumes"]
+    assert [v["name"] for v in shown] == [path]
     unknown = safe_compose("protect", "./elsewhere", cwd=here)
     assert unknown.returncode == 64
     assert f"mounts {here}/elsewhere; nothing was changed" in unknown.stderr
@@ -46,8 +59,8 @@ def test_a_folder_is_named_by_a_relative_path_too(
     path.mkdir()
     (path / "photo.jpg").write_bytes(bytes(100))
     require_success(safe_compose("backup", "--volume", "./up [1]/", cwd=project.folder))
-    shown = safe_compose("volumes", "--volume", "up [1]/../up [1]", "--json", cwd=project.folder)
-    assert shown.returncode == 64  # without ./ it is the name of a volume
+    shown = safe_compose("volumes", "--volume", "up [1]", "--json", cwd=project.folder)
+    assert shown.returncode == 64  # without a slash it is the name of a volume
     shown = safe_compose("volumes", "--volume", "./up [1]", "--json", cwd=project.folder)
     [row] = json.loads(require_success(shown).stdout)["volumes"]
     assert (row["name"], row["location"]) == (str(path), "folder") and row["last_backup"]

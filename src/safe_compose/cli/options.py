@@ -49,13 +49,12 @@ ComposeFile = Annotated[
 def make_absolute(name: str) -> str:
     """Return the name of a location: a path of a folder as an absolute one, another as it is.
 
-    Links stay: docker mounts a folder by the path that the compose file names.
+    Links stay, since the path may be one of another machine.
 
     >>> make_absolute("shop_pgdata"), make_absolute("/srv/shop/../uploads/")
     ('shop_pgdata', '/srv/uploads')
     """
-    is_path = name.startswith(("/", "./", "../")) or name in (".", "..")
-    return normpath(str(Path.cwd() / name)) if is_path else name
+    return normpath(str(Path.cwd() / name)) if "/" in name else name
 
 
 def _make_all_absolute(names: list[str] | None) -> list[str] | None:

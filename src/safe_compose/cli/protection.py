@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from os.path import realpath
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +26,10 @@ from safe_compose.core.text import join_for_shell
 from safe_compose.core.tier import Tier
 from safe_compose.errors import DockerNotFound, EngineUnavailable, UsageError
 from safe_compose.grammar.spelling import find_near
-from safe_compose.operations import deletion_lock
+from safe_compose.operations import deletion_lock, folders
 from safe_compose.settings import load
 from safe_compose.store.protections import ProtectionStores
+from safe_compose.system.files import find_real_path
 from safe_compose.system.process import stamp
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace, open_workspace
@@ -67,8 +67,8 @@ def protect(
         _tell_protected(names, tier, states, as_json=as_json)
         return
     protections = ProtectionStores.of(load.load(Path.cwd(), dict(os.environ)))
-    if not ahead and all(names):
-        names = _find_existing(names)
+    if all(names):
+        names = [_follow(name) for name in names] if ahead else _find_existing(names)
     for name in names:
         protections.protect([name], Tier(tier))
         terminal.say(f"safe-compose: {name} is at least {tier} from now on")
@@ -97,6 +97,7 @@ def unprotect(
     until = datetime.now(UTC) + _parse_duration(minutes) if minutes else None
     how_long = f"until {format_stamp(stamp(until))}" if until else "for good"
     protections = ProtectionStores.of(load.load(Path.cwd(), dict(os.environ)))
+    names = [name if protections.is_protected(name) else _follow(name) for name in names]
     workspace = _open_workspace()
     locked = deletion_lock.list_held(workspace, names) if workspace is not None else []
     protections.require_protected([name for name in names if name not in locked])
@@ -138,19 +139,19 @@ def _refuse_folders(names: Sequence[str]) -> None:
     Raises:
         UsageError: One of the names is a folder's.
     """
-    if folders := [name for name in names if location_of(name) == "folder"]:
+    if paths := [name for name in names if location_of(name) == "folder"]:
         raise UsageError(
-            f"docker deletes no folder, so it cannot be locked: {', '.join(folders)}; nothing was"
+            f"docker deletes no folder, so it cannot be locked: {', '.join(paths)}; nothing was"
             " changed",
-            next_step=f"without --lock: safe-compose protect {join_for_shell(folders)}",
+            next_step=f"without --lock: safe-compose protect {join_for_shell(paths)}",
         )
 
 
 def _find_existing(names: Sequence[str]) -> list[str]:
     """Return the names of existing locations; a folder is one that a service or container mounts.
 
-    A folder may be named by a link to it. Where no daemon answers nothing is looked up, which is
-    reported.
+    A folder is known by its real path, as far as the engine's paths are ours. Where no daemon
+    answers nothing is looked up, which is reported.
 
     Raises:
         UsageError: There is none. It names those that may be meant: a key of a compose file is no
@@ -161,8 +162,9 @@ def _find_existing(names: Sequence[str]) -> list[str]:
         return list(names)
     with closing(workspace.engine):
         seen = workspace.engine.commands.look(make_down(None, None))
+        seen = folders.resolve(workspace.engine, seen)
         existing = {v.name for v in seen.volumes} | _list_folders(seen)
-        found = [name if name in existing else _follow(name) for name in names]
+        found = folders.resolve_names(workspace.engine, names)
         if missing := [name for name in found if name not in existing]:
             raise _explain_missing(missing, seen, existing)
         return found
@@ -176,17 +178,17 @@ def _list_folders(seen: Observed) -> set[str]:
 
 
 def _follow(name: str) -> str:
-    return realpath(name) if location_of(name) == "folder" else name
+    return find_real_path(name) if location_of(name) == "folder" else name
 
 
 def _explain_missing(missing: Sequence[str], seen: Observed, existing: Set[str]) -> UsageError:
     """Return the error about names of nothing, with those that may be meant."""
-    if folders := [name for name in missing if location_of(name) == "folder"]:
+    if paths := [name for name in missing if location_of(name) == "folder"]:
         return UsageError(
-            f"no service here and no container mounts {', '.join(folders)}; nothing was changed",
+            f"no service here and no container mounts {', '.join(paths)}; nothing was changed",
             next_step=(
                 "for folders that are mounted later: safe-compose protect --ahead"
-                f" {join_for_shell(folders)}"
+                f" {join_for_shell(paths)}"
             ),
         )
     meant = [v for v in seen.volumes if v.labels.get(VOLUME_LABEL) in missing]
