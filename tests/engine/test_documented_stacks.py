@@ -31,7 +31,6 @@ LOOK_ALIKES = {
     "langgenius/dify-api": "busybox:latest",
     "langgenius/dify-plugin-daemon": "busybox:latest",
     "langgenius/dify-sandbox": "busybox:latest",
-    "semitechnologies/weaviate": "busybox:latest",
     "ubuntu/squid": "busybox:latest",
     "library/nginx": "busybox:latest",
 }
