@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from safe_compose.fastpath import layers
+from safe_compose.grammar import parser
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, docker, require_success, unique
 from testing.stacks import JOB
@@ -162,6 +164,36 @@ def test_a_guarded_deletion_says_it_on_its_screen(
     shop: ComposeProject, safe_compose: SafeCompose
 ) -> None:
     write(shop, "/app/app.db")
+    plan = require_success(safe_compose("compose", "down", "-v", "--explain", cwd=shop.folder))
+    assert f"{shop.name}-app-1 (SQLite /app/app.db)" in " ".join(plan.stdout.split())
     done = require_success(safe_compose(*JOB, "compose", "down", "-v", cwd=shop.folder))
     words = " ".join(done.stderr.split())
     assert f"{shop.name}-app-1 (SQLite /app/app.db)" in words and shop.containers() == []
+
+
+def test_the_project_is_found_as_compose_finds_it(
+    shop: ComposeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(shop, "/app/app.db")
+    below, link, elsewhere = shop.folder / "below", tmp_path / "link", tmp_path / "elsewhere"
+    below.mkdir()
+    elsewhere.mkdir()
+    link.symlink_to(shop.folder)
+    file = str(shop.folder / "compose.yaml")
+
+    def look(folder: Path, *words: str, **environ: str) -> bool:
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            for _ in range(3):  # a busy engine may take too long, and then the guard looks
+                if not layers.may_lose_data(parser.parse(["compose", *words, "down"])):
+                    return False
+        return True
+
+    assert look(shop.folder) and look(below) and look(link, PWD=str(link))
+    assert look(below, "-f", "../compose.yaml") and look(elsewhere, "-f", file)
+    assert look(elsewhere, "--project-directory", str(shop.folder), "-f", file)
+    assert look(elsewhere, "-p", shop.name) and look(elsewhere, COMPOSE_PROJECT_NAME=shop.name)
+    assert look(elsewhere, COMPOSE_FILE=file)
+    assert not look(elsewhere) and not look(shop.folder, "-p", "another")

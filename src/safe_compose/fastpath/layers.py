@@ -5,7 +5,7 @@ looks again, with compose's own word for which containers go.
 """
 
 # pathlib, json and urllib would cost more than all of this:
-# ruff: noqa: PTH109, PTH110, PTH118, PTH120
+# ruff: noqa: PTH109, PTH110, PTH118, PTH120, PTH121
 
 import os
 
@@ -117,7 +117,7 @@ def _filter_project(invocation: "Invocation") -> "Iterator[str]":
 
 def _find_folders(invocation: "Invocation") -> "Iterator[str]":
     """Yield the project's folder, as compose may have written it down."""
-    here = os.getcwd()
+    here = _find_here()
     named = invocation.flag("project-directory")
     if not named:
         files = [value for flag, value in invocation.compose_flags if flag == "file"]
@@ -126,8 +126,19 @@ def _find_folders(invocation: "Invocation") -> "Iterator[str]":
         named = os.path.dirname(os.path.join(here, files[0])) if files[0] not in ("", "-") else ""
     if not named:
         named = _find_compose_folder(here)
-    yield os.path.normpath(os.path.join(os.environ.get("PWD", here), named))
-    yield os.path.realpath(named)
+    yield os.path.normpath(os.path.join(here, named))
+    yield os.path.realpath(os.path.join(here, named))
+
+
+def _find_here() -> str:
+    """Return the current folder as Go's `os.Getwd` does: as the shell spells it, if that is it."""
+    spelled = os.environ.get("PWD", "")
+    try:
+        if spelled.startswith("/") and os.path.samefile(spelled, "."):
+            return spelled
+    except OSError:
+        pass
+    return os.getcwd()
 
 
 def _find_compose_folder(folder: str) -> str:

@@ -84,7 +84,7 @@ def _run_guarded(
         with workspace.engine.images.leaving_no_image():
             made = case.plan = look(workspace, invocation)
             tell_unseen(workspace, made)
-        print_plan(made)
+        print_plan(layers.add_warning(workspace, made))
         return 0
     made = case.plan = look(workspace, invocation, quick=_has_a_reader(invocation))
     if deletion_lock.renew(workspace, made.observed) or made.holds:
