@@ -9,6 +9,7 @@ from typing import Any
 from safe_compose.core.backup import Artifact, VolumeRecord
 from safe_compose.core.known_images import PLAIN_KINDS
 from safe_compose.core.observed import HELPER_LABEL, Container, Location
+from safe_compose.core.quantities import count
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.databases import other_files, server_files, sqlite
 from safe_compose.databases.protocol import CopyRefused, Database, ServerUnreachable
@@ -220,7 +221,9 @@ def _archive_running(copy: VolumeCopy) -> VolumeRecord:
     record = replace(copy.make_record("live", artifacts), notes=tuple(lost))
     if not (found := sqlite.find(copy.into, artifacts)):
         return record
-    with terminal.showing_progress(f"copy {len(found)} SQLite databases of {copy.name}") as report:
+    with terminal.showing_progress(
+        f"copy {count(len(found), 'SQLite database')} of {copy.name}"
+    ) as report:
         copies, counted, notes = sqlite.copy_databases(copy.on_engine, found, copy.into, report)
     for note in notes:
         terminal.say(f"safe-compose: {copy.name}: {note}")
@@ -237,7 +240,8 @@ def _dump_running(
     """
     server, found = find_first_answering(copy.engine, database, serving)
     terminal.say(
-        f"safe-compose: connected to {server.name}: {found.title}, {len(found.databases)} databases"
+        f"safe-compose: connected to {server.name}: {found.title},"
+        f" {count(len(found.databases), 'database')}"
     )
     notes = tuple(tell_labels_left_out(copy.volume))
     if copy.method == "physical":

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safe_compose.core.backup import VolumeRecord
+from safe_compose.core.quantities import count
 from safe_compose.databases import server_files, sqlite
 from safe_compose.databases.protocol import Database
 from safe_compose.databases.registry import find_database
@@ -66,16 +67,23 @@ def _fill_from_archive(
     into, folder, artifacts = volume.name, Path(plan.backup.path), target.record.artifacts
     tar = find_archive(target.record)
     size = tar.uncompressed_bytes if tar is not None else None
-    with terminal.showing_progress(f"restore {into}", total=size, ends=False) as report:
+    with terminal.showing_progress(
+        f"restore {_name(target, into)}", total=size, ends=False
+    ) as report:
         progress = add_heartbeat(run, into, report)
         lost = extraction.extract(volume, folder, artifacts, progress, add=add)
     if lost:
-        terminal.say(f"safe-compose: {into}: {lost}")
-    if count := sqlite.put_copies(volume, folder, artifacts):
+        terminal.say(f"safe-compose: {_name(target, into)}: {lost}")
+    if copies := sqlite.put_copies(volume, folder, artifacts):
         terminal.say(
-            f"safe-compose: {into}: {count} SQLite databases are the consistent copies, not"
-            " the archive's"
+            f"safe-compose: {_name(target, into)}: the consistent copy of"
+            f" {count(copies, 'SQLite database')} is back, not the archive's"
         )
+
+
+def _name(target: RestoreTarget, into: str) -> str:
+    """Return the name of what is filled, for people: a folder is filled under another one."""
+    return target.into if target.swap is not None else into
 
 
 def _fill_from_dump(
@@ -83,20 +91,22 @@ def _fill_from_dump(
 ) -> None:
     into, folder, record = volume.name, Path(plan.backup.path), target.record
     if others := archive.select_others(record.artifacts):
-        with terminal.showing_progress(f"restore the other files of {into}") as report:
+        with terminal.showing_progress(
+            f"restore the other files of {_name(target, into)}"
+        ) as report:
             progress = add_heartbeat(run, into, report)
             lost = extraction.extract(volume, folder, others, progress)
         if lost:
-            terminal.say(f"safe-compose: {into}: {lost}")
+            terminal.say(f"safe-compose: {_name(target, into)}: {lost}")
     size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
     with terminal.showing_progress(
-        f"restore {into} from its {target.source}", total=size, ends=False
+        f"restore {_name(target, into)} from its {target.source}", total=size, ends=False
     ) as report:
         progress = add_heartbeat(run, into, report)
         current = _choose_image(plan.engine, record)
         notes = find_database_of_dump(record).rebuild(volume, folder, current, progress)
     for note in notes:
-        terminal.say(f"safe-compose: {into}: {note}")
+        terminal.say(f"safe-compose: {_name(target, into)}: {note}")
 
 
 def _restore_settings(
