@@ -63,6 +63,7 @@ def test_a_paused_server_is_not_archived_without_what_it_holds_in_memory(
     monkeypatch.setattr(hot, "_archive_running", lambda _: pytest.fail("archived"))
     copy: Any = SimpleNamespace(
         name="shop_cache",
+        title="volume shop_cache",
         request=SimpleNamespace(observed=None),
         verdict=SimpleNamespace(kind="redis"),
         volume=SimpleNamespace(in_memory=False),
@@ -87,6 +88,7 @@ def test_a_container_on_the_data_of_a_server_that_does_not_run_is_not_called_tha
     monkeypatch.setattr(hot, "find_servers", lambda *_: [])
     copy: Any = SimpleNamespace(
         name="shop_data",
+        title="volume shop_data",
         request=SimpleNamespace(observed=None),
         verdict=SimpleNamespace(kind=kind),
         volume=SimpleNamespace(in_memory=False),
@@ -104,7 +106,9 @@ def test_what_is_in_no_dump_is_shown_when_the_backup_is_made(
 ) -> None:
     server = SimpleNamespace(name="shop-db-1")
     found = SimpleNamespace(title="PostgreSQL 15.20", databases=["shop"])
-    dump = SimpleNamespace(artifacts=(), statistics=(), warnings=("in no dump: closed",))
+    dump = SimpleNamespace(
+        server=found, artifacts=(), statistics=(), warnings=("in no dump: closed",)
+    )
     database: Any = SimpleNamespace(dump=lambda *_: dump)
     monkeypatch.setattr(hot, "find_first_answering", lambda *_: (server, found))
     monkeypatch.setattr(hot, "tell_labels_left_out", lambda _: ())
