@@ -12,7 +12,7 @@ from safe_compose.core.observed import HELPER_LABEL, Container, Location
 from safe_compose.core.quantities import count
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.databases import other_files, server_files, sqlite
-from safe_compose.databases.protocol import CopyRefused, Database, ServerUnreachable
+from safe_compose.databases.protocol import CopyRefused, Database, Dump, ServerUnreachable
 from safe_compose.databases.registry import DATABASES, find_physical_copy
 from safe_compose.databases.servers import find_servers
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
@@ -256,12 +256,8 @@ def _dump_running(
         _suggesting_stop(server, copy.volume),
     ):
         dump = database.dump(found, copy.name, copy.into, report)
-    for warning in dump.warnings:
-        terminal.say(f"safe-compose: {server.name}: {warning}")
-    copied = server_files.list_paths(dump.artifacts)
-    others, of_others = _archive_other_files(copy, database, found, copied)
-    record = copy.make_record("dump", (*dump.artifacts, *others))
-    return replace(record, statistics=dump.statistics, notes=(*notes, *dump.warnings, *of_others))
+    record = _record_dump(copy, database, server, dump, "dump")
+    return replace(record, notes=(*notes, *record.notes))
 
 
 def _copy_physically(
@@ -280,15 +276,21 @@ def _copy_physically(
     with terminal.showing_progress(f"copy {container.name}", total=copy.size) as report:
         made = copy_data(server, copy.name, copy.into, report)
     late = made.was_written_since()
-    others, of_others = _archive_other_files(copy, database, server)
-    for warning in made.warnings:
+    record = _record_dump(copy, database, container, made, "physical")
+    return replace(record, dump_older_than_archive=late)
+
+
+def _record_dump(
+    copy: VolumeCopy, database: Database, container: Container, dump: Dump, method: str
+) -> VolumeRecord:
+    """Report what a dump, or a physical copy, lacks, add the other files and return the record."""
+    for warning in dump.warnings:
         terminal.say(f"safe-compose: {container.name}: {warning}")
-    return replace(
-        copy.make_record("physical", (*made.artifacts, *others)),
-        statistics=made.statistics,
-        notes=(*made.warnings, *of_others),
-        dump_older_than_archive=late,
-    )
+    # A physical copy has all files of the data directory.
+    copied = server_files.list_paths(dump.artifacts) if method == "dump" else None
+    others, of_others = _archive_other_files(copy, database, dump.server, copied)
+    record = copy.make_record(method, (*dump.artifacts, *others))
+    return replace(record, statistics=dump.statistics, notes=(*dump.warnings, *of_others))
 
 
 @contextmanager
