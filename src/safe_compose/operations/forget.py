@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from safe_compose.core import retention
 from safe_compose.core.backup import Backup, BackupSummary
-from safe_compose.core.quantities import format_size, format_stamp
+from safe_compose.core.quantities import count, format_size, format_stamp
 from safe_compose.core.retention import Judgement, Policy
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, Refused, UsageError
@@ -211,7 +211,7 @@ def forget(
     run = run or _begin(journal, words, going.project)
     if not written:
         run.step("forgetting", backups=facts)
-    run.step("ended", outcome=f"forgot {len(doomed)} backups, {format_size(going.bytes)}")
+    run.step("ended", outcome=f"forgot {count(len(doomed), 'backup')}, {format_size(going.bytes)}")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import TRASH_LABEL, Volume
 from safe_compose.core.plan import TRASH_DAYS
+from safe_compose.core.quantities import count
 from safe_compose.core.short_id import find_matching, name_first
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine
@@ -353,7 +354,7 @@ def empty(workspace: "Workspace", going: Sequence[TrashItem], *, wait: float) ->
                 done += 1
         finally:
             run.step("ended", outcome=f"deleted {done} of {len(going)} items of the trash")
-    terminal.say(f"safe-compose: deleted {done} items of the trash for good")
+    terminal.say(f"safe-compose: deleted {count(done, 'item')} of the trash for good")
 
 
 # -- labels ----------------------------------------------------------------------------------------
