@@ -179,7 +179,8 @@ def test_volumes_says_first_what_would_be_lost_and_a_pipe_says_it_last(scene: Sc
 
 
 MESSAGES: tuple[tuple[str, ...], ...] = (
-    ("show", "an-id-that-nobody-has-ever-seen-here"), ("undo",), ("restore", "ID", "--dry-run"),
+    ("show", "an-id-that-nobody-has-ever-seen-here"), ("undo", "--dry-run"), ("undo", "--project", "nobody"),
+    ("restore", "ID", "--dry-run"),
     ("restore", "ID", "--volume", "prometheus-data-of-a-very-long-name"),
     ("restore", "ID", "--into", "another-project", "--dry-run"),
     ("restore", "ID", "--path", "a/b/c", "--dry-run"),
