@@ -20,7 +20,6 @@ from safe_compose.volumes.helper_program import (
     naming_fault,
     read_last_words,
 )
-from safe_compose.volumes.single_path import SinglePath
 from safe_compose.volumes.tar import BadTar, read_list
 
 _MOUNTED = "something is mounted there"
@@ -67,11 +66,6 @@ class FolderSwap(NamedTuple):
     def old_path(self) -> str:
         """The path that the current folder is renamed to."""
         return str(PurePosixPath(self.parent, self.old_name))
-
-    def as_path(self, engine: Engine) -> SinglePath:
-        """Return it as a path of the folder above, which `SinglePath.settle` completes."""
-        above = EngineVolume(engine, self.parent)
-        return SinglePath(above, self.name, self.staging_name, self.old_name)
 
 
 def inspect_folder(engine: Engine, path: str) -> FolderState:
