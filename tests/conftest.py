@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -46,7 +47,9 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
 
 
 # The client of the chosen stack, and the dockerd that private engines start, once the lab has them.
-os.environ["PATH"] = f"{chosen().programs}:{os.environ.get('PATH', os.defpath)}"
+STACK = chosen()
+"""Named by a variable that no test sees."""
+os.environ["PATH"] = f"{STACK.programs}:{os.environ.get('PATH', os.defpath)}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -115,10 +118,11 @@ def _seal(patch: pytest.MonkeyPatch, home: Path) -> None:
 
 def _let_pass(folder: Path) -> None:
     """Let an engine of another user reach what tests have it mount, by its path."""
+    top = Path(tempfile.gettempdir())
     for each in (folder, *folder.parents):
-        if (mode := each.stat().st_mode) & 0o001:
-            return
-        each.chmod(mode | 0o011)
+        # Each start of pytest closes the folder of all its runs again.
+        if top in each.parents and not (mode := each.stat().st_mode) & 0o001:
+            each.chmod(mode | 0o011)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -138,7 +142,7 @@ def sealed_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     home = tmp_path / "home"
     _seal(monkeypatch, home)
-    if chosen().rootless:
+    if STACK.rootless:
         _let_pass(tmp_path)
     return home
 
