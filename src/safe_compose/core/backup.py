@@ -225,9 +225,9 @@ class Omission:
     """An object that a project's services mount and a backup lacks, with the reason."""
 
     name: str
-    """The volume, or the path of the folder on the host."""
+    """The volume, the path of the folder on the host, or `layer:CONTAINER`."""
     kind: str
-    """`volume`, `folder`, or `database` of a volume that is held otherwise."""
+    """`volume`, `folder`, `layer`, or `database` of a volume that is held otherwise."""
     reason: str
     """A description without secrets: `disposable: mounted at /var/cache: cache`."""
     tier: str = ""

@@ -205,7 +205,7 @@ def _is_location(record: VolumeRecord) -> bool:
 
 def _faults_of_omission(omission: Omission, held: Collection[str]) -> Iterator[str]:
     # The name is only shown: a compose file may declare a volume by a name that docker never takes.
-    if omission.kind not in ("volume", "folder", "database"):
+    if omission.kind not in ("volume", "folder", "layer", "database"):
         yield f"it lacks something of a kind that nobody knows: {omission.kind!r:.80}"
     if omission.kind == "volume" and omission.name in held:
         yield f"it says that it holds volume {omission.name}, and that it does not"
