@@ -16,6 +16,7 @@ from safe_compose.store.journal import Journal
 from safe_compose.store.step_parser import KNOWN, parse
 from safe_compose.store.steps import (
     Other,
+    Placing,
     RestoringVolume,
     RollingBackPassword,
     Step,
@@ -56,8 +57,8 @@ EVERY: dict[str, dict[str, Any]] = {
     "refilled": {"volume": "gone_data"},
     "restored": {"backup": "20261129T000000Z-aaaaaa"},
     "undid": {"run": "20261129T000000Z-bbbbbb", "backup": "20261129T000000Z-aaaaaa"},
-    "placing": {"volume": "gone_data", "path": "a/b", "staging": ".safe-compose-x",
-     "aside": "a/b.before-x", "existed": False},
+    "placing": {"volume": "gone_data", "path": "a/b", "staging": ".safe-compose-0a1b2c",
+     "aside": "a/b.before-0a1b2c", "existed": False},
     "beside": {"container": "0" * 64, "volume": "gone_data", "database": "shop",
      "beside": "shop_new", "aside": None, "roles": []},
     "trashing": {"volume": "gone_data", "trash": "gone_trash", "facts": "0"},
@@ -125,6 +126,24 @@ def test_one_word_of_two_writers_is_told_apart() -> None:
         assert isinstance(
             parse({"step": "placing", **EVERY["placing"], "path": outside}), UnreadableStep
         )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"volume": "/", "path": "x", "staging": "home", "aside": "y"},
+        {"volume": "/home", "path": "me", "staging": ".ssh", "aside": "me.before-0a1b2c"},
+        {"staging": "b/.safe-compose-0a1b2c"},
+        {"volume": "/srv", "staging": ".c.safe-compose-0a1b2c"},
+        {"aside": "a/b.before-ffffff"},
+        {"volume": "/srv/../etc"},
+    ],
+)
+def test_a_line_that_names_what_we_never_name_makes_recover_remove_nothing(
+    facts: dict[str, str],
+) -> None:
+    assert isinstance(parse({"step": "placing", **EVERY["placing"]}), Placing)
+    assert isinstance(parse({"step": "placing", **EVERY["placing"], **facts}), UnreadableStep)
 
 
 def steps_written() -> Iterator[tuple[str, set[str]]]:

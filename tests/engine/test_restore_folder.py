@@ -12,6 +12,7 @@ from testing.disks import mounting
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, docker, require_success, unique, volume_exists
+from testing.runs import every_step
 
 pytestmark = pytest.mark.engine
 BOX = 'image: "busybox:latest", init: true, command: [sleep, "100000"], stop_grace_period: 1s'
@@ -249,3 +250,62 @@ def test_a_folder_that_is_a_mount_is_copied_into_after_a_safety_backup(
         )  # fmt: skip
         assert (uploads / "other").read_text() == "what is there now", back.stderr
         shop.docker("compose", "down")
+
+
+def test_a_container_that_mounts_it_by_a_link_or_mounts_a_part_of_it_is_stopped_too(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    made = compose_project(
+        f"""
+services:
+  web: {{{BOX}, volumes: ["{tmp_path}/link:/app/uploads"]}}
+  part: {{{BOX}, volumes: ["./uploads/empty:/part"]}}
+"""
+    )
+    uploads = made.folder / "uploads"
+    (uploads / "empty").mkdir(parents=True)
+    (uploads / "photo").write_text("a photo")
+    (tmp_path / "link").symlink_to(uploads)
+    made.up()
+    require_success(safe_compose("backup", "--volume", "./uploads", cwd=made.folder))
+    (uploads / "photo").write_text("another")
+    names = [f"{made.name}-{service}-1" for service in ("part", "web")]
+    plan = require_success(
+        restore(safe_compose, made, "--volume", "./uploads", "--dry-run", "--json")
+    )
+    assert sorted(json.loads(plan.stdout)["restored"]["stops"]) == names
+    started = docker("inspect", "-f", "{{.State.StartedAt}}", *names).stdout
+    require_success(restore(safe_compose, made, "--volume", "./uploads", "--confirm", made.name))
+    assert not set(docker("inspect", "-f", "{{.State.StartedAt}}", *names).stdout.split()) & set(
+        started.split()
+    )
+    assert made.exec("web", "cat", "/app/uploads/photo") == "a photo"
+    made.exec("part", "touch", "/part/new")
+    assert (uploads / "empty" / "new").exists()
+
+
+def test_recover_takes_no_folder_that_docker_made_for_the_restored_one(
+    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    uploads = shop.folder / "uploads"
+    before = describe(uploads)
+    docker("compose", "stop", cwd=shop.folder)
+    uploads.rename(shop.folder / "lost")
+    killed = restore(
+        safe_compose, shop, "--volume", "./uploads",
+        env=failing_syscalls("fsync", ".jsonl", "KILL GROUP", skip=2),
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    # as if it had been killed just before the new folder was renamed, and docker then made one for
+    # a container that starts
+    [staging] = {s["staging"] for s in every_step(sealed_environment) if s.get("step") == "placing"}
+    uploads.rename(shop.folder / staging)
+    uploads.mkdir()
+    told = safe_compose("recover", cwd=shop.folder)
+    assert "something else made uploads meanwhile" in told.stderr, told.stderr
+    assert len(leftovers(shop)) == 1
+    uploads.rmdir()
+    require_success(safe_compose("recover", cwd=shop.folder))
+    assert leftovers(shop) == []
+    require_success(restore(safe_compose, shop, "--volume", "./uploads"))
+    assert describe(uploads) == before

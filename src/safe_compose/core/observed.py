@@ -186,6 +186,15 @@ class Mount:
             return self.name or ""
         return self.source if self.type == "bind" else ""
 
+    def is_within(self, location: str) -> bool:
+        """Return whether it mounts a location, or a part of a folder.
+
+        A mount of a part holds on to that part, also when the folder is renamed.
+        """
+        if location.startswith(FOLDER) and self.type == "bind":
+            return f"{self.source}/".startswith(f"{location.rstrip(FOLDER)}/")
+        return self.location == location
+
     def inside(self, path: str) -> str:
         """Return the path in the volume of a path in the container, at or below the mount.
 
@@ -278,10 +287,10 @@ class Container:
         return frozenset(m.location for m in self.mounts if m.location)
 
     def uses(self, location: str) -> bool:
-        """Return whether a location, by its name, is mounted in it or is its own layer."""
+        """Return whether a location, or a part of it, is mounted in it or is its own layer."""
         if location.startswith(LAYER):
             return location.removeprefix(LAYER) == self.name
-        return any(m.location == location for m in self.mounts)
+        return any(m.is_within(location) for m in self.mounts)
 
     def locks(self, volume: str) -> bool:
         """Return whether it is one of our deletion locks on the volume.

@@ -193,7 +193,7 @@ def _is_elsewhere(project: str, observed: Observed) -> bool:
 
 
 def _only_reads(user: Container, volume: Location) -> bool:
-    return all(m.read_only for m in user.mounts if m.location == volume.name)
+    return all(m.read_only for m in user.mounts if m.is_within(volume.name))
 
 
 def add_label_of_users(volume: Location, observed: Observed) -> Location:

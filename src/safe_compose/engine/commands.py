@@ -111,6 +111,22 @@ class Commands:
         finally:
             query.drop()
 
+    def look_at_folders(self, invocation: Invocation) -> Observed:
+        """Return what `look` does, with the folders of the host by their real paths.
+
+        A container that mounts one by a symbolic link is found then too. `look` itself does not
+        resolve them: a dead network share among them would hold up every guarded command.
+
+        Raises:
+            EngineUnavailable: The daemon does not answer.
+            Refused: Compose would act and its plan is unknown.
+        """
+        observed = self.look(invocation)
+        if not self.docker.connection.shares_paths:
+            return observed
+        containers = tuple(map(values.resolve_folders, observed.containers))
+        return replace(observed, containers=containers)
+
     def look(self, invocation: Invocation, *, stdin: bytes | None = None) -> Observed:
         """Return the volumes, containers and compose project of this command, at one moment.
 

@@ -232,6 +232,24 @@ def _parse_restoring_volume(at: At, f: _Facts) -> Step:
     )
 
 
+_STAGING = re.compile(r"\.(?:(?P<name>.*)\.)?safe-compose-(?P<token>[0-9a-f]{6})", re.DOTALL)
+"""The name of a folder that is filled (`volumes.single_path`, `volumes.folder_swap`)."""
+
+
+def _parse_placing(at: At, f: _Facts) -> Step:
+    """Return the step, unless its names are none that we give: what they name may be removed."""
+    path, staging, old_path = f.below("path"), f.below("staging"), f.below("aside")
+    named = _STAGING.fullmatch(staging)
+    if (
+        named is None
+        or "/" in staging
+        or named["name"] not in (None, path[:100])
+        or old_path != f"{path}.before-{named['token']}"
+    ):
+        raise _BadStep
+    return Placing(at, f.location("volume"), path, staging, old_path, f.flag("existed"))
+
+
 def _parse_restoring_database(at: At, f: _Facts) -> Step:
     names = (f.text("database"), f.text("beside"), f.maybe_text("aside"))
     return RestoringDatabase(
@@ -255,14 +273,7 @@ _PARSERS: Mapping[str, Callable[[At, _Facts], Step]] = {
     "refilled": _of_volume(Refilled),
     "restored": lambda at, _: Restored(at),
     "undid": lambda at, f: Undid(at, f.text("run")),
-    "placing": lambda at, f: Placing(
-        at,
-        f.location("volume"),
-        f.below("path"),
-        f.below("staging"),
-        f.below("aside"),
-        f.flag("existed"),
-    ),
+    "placing": _parse_placing,
     "beside": _parse_restoring_database,
     "trashing": lambda at, f: Trashing(
         at, f.volume("volume"), f.volume("trash"), f.maybe_text("facts")

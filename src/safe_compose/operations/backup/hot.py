@@ -93,7 +93,7 @@ def _is_ours(copy: VolumeCopy, container: Container) -> bool:
     the volume. That label alone proves nothing: a service, or its image, may have it.
     """
     run = container.labels.get(HELPER_LABEL)
-    only_reads = all(mount.read_only for mount in container.mounts if mount.location == copy.name)
+    only_reads = all(mount.read_only for mount in container.mounts if mount.is_within(copy.name))
     return (
         run == copy.engine.helpers.run_id
         or container.locks(copy.name)

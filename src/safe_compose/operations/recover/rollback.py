@@ -238,8 +238,10 @@ def _find_obstacle(killed: KilledRun, begun: InterruptedRestore) -> str | None:
     """
     if begun.adds:
         return None
+    if begun.volume.startswith(FOLDER) and begun.safety is None:
+        return "it is a folder of the host, and no backup holds what was in it"
     engine = killed.engine
-    for user in engine.commands.look(_LOOK).users(begun.volume):
+    for user in engine.commands.look_at_folders(_LOOK).users(begun.volume):
         now = engine.docker.container(user.id)
         never_ran = now is None or now.started_at.startswith("0001-")
         if now is None or never_ran or is_helper(now):  # such as one that keeps content in memory

@@ -10,7 +10,7 @@ from safe_compose.core.observed import FOLDER, describe_location
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.registry import find_restored_alone
 from safe_compose.engine import Engine
-from safe_compose.errors import OperationFailed
+from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.operations.recover import trash_moves
 from safe_compose.operations.recover.killed_run import KilledRun
 from safe_compose.operations.recover.refill import refill
@@ -189,6 +189,17 @@ def _settle_paths(killed: KilledRun, *, folders: bool) -> list[_Settled]:
     ]
 
 
+def _is_taken(piece: single_path.SinglePath, step: Placing) -> bool:
+    """Return whether something else is in the place of a folder whose swap was cut off.
+
+    docker makes an empty folder for a container that starts where one is missing. A new folder that
+    is still under the name that it was filled under was not swapped in.
+    """
+    if not step.volume.startswith(FOLDER) or not piece.volume.is_there(piece.staging):
+        return False
+    return piece.exists() and (not step.existed or piece.volume.is_there(piece.old_path))
+
+
 def _settle_path(engine: Engine, step: Placing) -> _Settled:
     """Complete or undo the interrupted restore of one file or folder, and describe the result."""
     piece = single_path.SinglePath(
@@ -201,8 +212,16 @@ def _settle_path(engine: Engine, step: Placing) -> _Settled:
             f"volume {step.volume} is gone, and with it what was restored of {piece.path}", True
         )
     try:
+        if _is_taken(piece, step):
+            return _Settled(
+                f"left for now: {where}: something else made {piece.path} meanwhile; what was"
+                f" restored is in {piece.staging}"
+                + (f", what was there before in {piece.old_path}" if step.existed else "")
+                + f": move {piece.path} away, then: safe-compose recover",
+                False,
+            )
         done = piece.settle(existed=step.existed)
-    except OperationFailed as fault:
+    except (OperationFailed, StateChanged) as fault:
         left = f"{piece.staging} may be left, and what was {piece.path} may be {piece.old_path}"
         return _Settled(
             f"left for now: {where}: {left}: {fault.message}; once it can be read:"

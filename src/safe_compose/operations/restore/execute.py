@@ -161,7 +161,9 @@ class RestoreRun:
             self._cold_backup = backup.make(request)
             self.safety = self._cold_backup.backup
         self._stopped_containers.stop(
-            c for u in plan.users() if (c := plan.engine.docker.container(u.id)) is not None
+            replace(c, mounts=u.mounts)  # with real paths
+            for u in plan.users()
+            if (c := plan.engine.docker.container(u.id)) is not None
         )
 
     def restore_all(self) -> None:
@@ -173,13 +175,12 @@ class RestoreRun:
             StateChanged: A container was started on a target, or something was written to one.
             SafeComposeError: A target could not be restored.
         """
-        observed, ours = self.plan.engine.commands.look(_LOOK), self.plan.engine.mounts.keepers()
+        engine = self.plan.engine
+        observed, ours = engine.commands.look_at_folders(_LOOK), engine.mounts.keepers()
         for target in self.plan.targets:
             users = [u for u in observed.users(target.into) if u.name not in ours]
             self._users[target.into] = {
-                u.id: full.started_at
-                for u in users
-                if (full := self.plan.engine.docker.container(u.id))
+                u.id: full.started_at for u in users if (full := engine.docker.container(u.id))
             }
             for user in users:
                 if user.lively:

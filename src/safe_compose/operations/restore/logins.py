@@ -54,7 +54,7 @@ def try_logins(
         engine: The engine.
         volumes: The records of what was restored, and the volumes that have it now.
     """
-    observed = engine.commands.look(_LOOK)
+    observed = engine.commands.look_at_folders(_LOOK)
     found: dict[tuple[str, str], LoginResult] = {}
     for record, volume in volumes:
         if not has_passwords(record.data_kind):

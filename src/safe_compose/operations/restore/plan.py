@@ -237,7 +237,7 @@ def make_plan(
     Raises:
         Refused: The current server of a volume could not hold its content.
     """
-    observed = engine.commands.look(_LOOK)
+    observed = engine.commands.look_at_folders(_LOOK)
     empty = RestorePlan(engine, backup, observed, (), declared, relocation, recorded, trash or {})
     return replace(empty, targets=tuple(_plan_target(empty, record) for record in records))
 

@@ -145,7 +145,7 @@ def _count_target(
     ):
         return None
     volume = restore_run.homes.get(target.into, target.into)
-    users = engine.commands.look(_LOOK).users(volume)
+    users = engine.commands.look_at_folders(_LOOK).users(volume)
     database = find_database_of_dump(target.record)
     serving = next((u for u in users if u.state == "running" and database.serves(u, volume)), None)
     if serving is None:

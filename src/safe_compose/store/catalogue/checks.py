@@ -197,7 +197,8 @@ def _is_location(record: VolumeRecord) -> bool:
     """Return whether the name of a record is that of a volume, folder or layer, as it says."""
     name = record.name
     if record.location == "folder":
-        return name.startswith(FOLDER) and name != FOLDER and _is_below(name[1:])
+        plain = name == f"{FOLDER}{PurePosixPath(name[1:])}"  # without `//`, `.` and a last slash
+        return name.startswith(FOLDER) and name != FOLDER and _is_below(name[1:]) and plain
     if record.location == "layer":
         return name.startswith(LAYER) and bool(_CONTAINER.fullmatch(name.removeprefix(LAYER)))
     return record.location == "volume" and _VOLUME.fullmatch(name) is not None
