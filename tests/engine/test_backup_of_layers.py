@@ -1,11 +1,18 @@
 """Data in a container's own layer is backed up, and comes back into a container or a volume."""
 
 import json
+import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from safe_compose.core.observed import Layer
+from safe_compose.engine import connect
+from safe_compose.errors import OperationFailed
+from safe_compose.operations.backup import layers
+from testing.engine_proxy import answering
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import (
     ComposeProject,
@@ -230,3 +237,54 @@ def test_an_unknown_database_that_runs_is_refused_and_archived_when_it_is_stoppe
     assert refused.returncode == 73 and "docker stop" in refused.stderr
     docker("stop", "-t", "0", f"{app.name}-app-1")
     assert files_of(back_up(safe_compose, app)) == ["srv/mongo/1.wt", "srv/mongo/WiredTiger.wt"]
+
+
+WITH_VOLUME = """
+services:
+  app:
+    image: busybox:latest
+    init: true
+    command: [sleep, "100000"]
+    volumes: ["kept:/kept"]
+volumes:
+  kept:
+"""
+
+
+def look_at(container: str) -> dict[str, Any]:
+    [found] = json.loads(docker("inspect", container).stdout)
+    return dict(found)
+
+
+def test_a_layer_whose_files_are_not_all_listed_is_lacking_and_the_rest_is_kept(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(WITH_VOLUME)
+    project.up()
+    run(project, "echo x > /kept/x; mkdir -p /app/uploads; echo x > /app/uploads/x")
+    name = f"{project.name}-app-1"
+    with answering({f"/containers/{look_at(name)['Id']}/changes": {"cut": "off"}}) as host:
+        done = safe_compose("backup", cwd=project.folder, env={"DOCKER_HOST": host})
+    assert done.returncode == 73 and "could be listed" in done.stderr
+    kept = newest(safe_compose, project)
+    assert kept["volumes"] == [f"{project.name}_kept"] and kept["verified"]
+    assert kept["lacking"] == [f"layer:{name}"]
+
+
+def test_a_container_that_starts_while_its_files_are_read_is_no_copy_at_rest(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    run(app, WRITE)
+    running = look_at(f"{app.name}-app-1")
+    stopped = {**running, "State": {**running["State"], "Status": "exited", "Running": False}}
+    with answering({f"/containers/{app.name}-app-1/json": stopped}) as host:
+        done = safe_compose("backup", cwd=app.folder, env={"DOCKER_HOST": host})
+    assert done.returncode == 73 and "was started while its files were read" in done.stderr
+
+
+def test_a_container_that_is_gone_fails_alone(real_docker: str, tmp_path: Path) -> None:
+    gone = Layer(f"layer:{unique('gone')}")
+    with connect(real_docker, (), environ=dict(os.environ), run_id="gone") as engine:
+        [job] = layers.make_jobs(engine, gone, set(), tmp_path)
+    with pytest.raises(OperationFailed, match="not there any more"):
+        job.make()

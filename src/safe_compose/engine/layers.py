@@ -154,16 +154,17 @@ def _parse(body: bytes, *, whole: bool) -> Changes:
         return Changes()
     try:
         return Changes(tuple(_list_paths(read_json(body))))
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return Changes(whole=False)
 
 
 def _list_paths(listed: Any) -> list[str]:
     """Return the paths of a list of changes that a container can have, without deleted ones."""
-    entries = listed if isinstance(listed, list) else []
+    if not isinstance(listed, list | None):
+        raise TypeError("no list")
     return [
         entry["Path"]
-        for entry in entries
+        for entry in listed or ()
         if isinstance(entry, dict)
         and isinstance(entry.get("Path"), str)
         and entry["Path"].startswith("/")

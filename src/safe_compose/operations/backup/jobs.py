@@ -41,6 +41,8 @@ class VolumeJob(NamedTuple):
     volume: str
     tier: str
     make: Callable[[], VolumeRecord]
+    repeat: str | None = None
+    """The location that `backup --volume` takes to repeat it, where that has another name."""
 
 
 @dataclass(slots=True)
@@ -164,7 +166,8 @@ def _make_each(
         ) as fault:
             if isinstance(fault, EngineUnavailable):
                 engine.docker.clock()  # raises too if the daemon does not answer
-            again = fault.next_step or f"safe-compose backup --volume {shell_quote(job.volume)}"
+            repeat = shell_quote(job.repeat or job.volume)
+            again = fault.next_step or f"safe-compose backup --volume {repeat}"
             made.lacking.append(backup_set.omit_failed(job.volume, job.tier, fault.message, again))
             made.faults.append(fault)
             if record is not None:

@@ -8,13 +8,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from safe_compose.core.backup import VolumeRecord
+from safe_compose.core.compose_down import is_one_off
 from safe_compose.core.layers import LayerLoss
 from safe_compose.core.observed import (
     LAYER,
+    NUMBER_LABEL,
     PROJECT_LABEL,
     Container,
     Layer,
@@ -28,7 +31,7 @@ from safe_compose.core.tier import Tier
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
-from safe_compose.errors import OperationFailed
+from safe_compose.errors import EngineUnavailable, OperationFailed, SafeComposeError
 from safe_compose.fastpath.layer_data import SQLITE_COMPANIONS, LayerData, find_folder
 from safe_compose.operations.backup.jobs import VolumeJob
 from safe_compose.operations.backup.records import describe_user, remove_half
@@ -80,12 +83,13 @@ def find_locations(engine: Engine, observed: Observed) -> list[tuple[Location, V
         The location by the name that it has in a backup, its verdict, and its container.
     """
     found: list[tuple[Location, Verdict, str]] = []
+    taken = list_taken_names(observed)
     for loss in _find_losses(engine, observed):
         layer, container = _make_layer(loss), loss.container
-        if _list_roots(loss.data, cold=not container.lively):
+        if loss.unread or _list_roots(loss.data, cold=not container.lively):
             found.append((layer, _judge(layer, loss), container.name))
         for number, _ in enumerate(loss.data.databases if container.lively else ()):
-            dump = Location(name_dump(container, number), labels=layer.labels)
+            dump = Location(name_dump(container, number, taken), labels=layer.labels)
             found.append((dump, _judge(dump, loss), container.name))
     return found
 
@@ -109,7 +113,7 @@ def _find_losses(
                 f"safe-compose: not all that {loss.container.name} changed in its own layer could"
                 f" be listed within {PATIENCE:.0f} s"
             )
-        if not loss.data.is_empty:
+        if loss.unread or not loss.data.is_empty:
             yield loss
 
 
@@ -129,33 +133,87 @@ def _make_layer(loss: LayerLoss) -> Layer:
     return Layer(f"{LAYER}{loss.container.name}", labels=labels, paths=paths)
 
 
-def make_jobs(engine: Engine, layer: Layer, into: Path) -> Iterator[VolumeJob]:
+def make_jobs(engine: Engine, layer: Layer, taken: set[str], into: Path) -> Iterator[VolumeJob]:
     """Yield the jobs that back up a layer: one for its files, and one for each database server.
 
+    Where that cannot be told any more, there is one job, which fails.
+
+    Args:
+        engine: The engine.
+        layer: The layer.
+        taken: The names that no dump may have (`list_taken_names`); those of the dumps are added.
+        into: The folder of the backup.
+    """
+    tier = Tier.CRITICAL.value
+    try:
+        found = _look_again(engine, layer)
+    except (OperationFailed, EngineUnavailable) as fault:
+        yield VolumeJob(layer.name, tier, partial(_fail, fault))
+        return
+    container, data = found.container, found.data
+    for number, folder in enumerate(data.databases if container.lively else ()):
+        name = name_dump(container, number, taken)
+        make = partial(_dump_server, engine, found, folder, name, into)
+        yield VolumeJob(name, tier, make, repeat=layer.name)
+    if _list_roots(data, cold=not container.lively):
+        yield VolumeJob(layer.name, tier, partial(_archive_files, engine, found, into))
+
+
+def _look_again(engine: Engine, layer: Layer) -> FoundLayer:
+    """Return the container of a layer, and what the layer holds now.
+
     Raises:
-        OperationFailed: Its container is gone.
+        OperationFailed: It is gone, or what it holds cannot be told.
+        EngineUnavailable: The daemon does not answer.
     """
     container = engine.docker.container(layer.name.removeprefix(LAYER))
     if container is None:
         raise OperationFailed(f"the container of {layer.name} is not there any more")
     [loss] = look_into(engine, [container], time.monotonic() + PATIENCE)
-    found = FoundLayer(layer, container, loss.data, loss.changed)
-    tier = Tier.CRITICAL.value
-    for number, folder in enumerate(loss.data.databases if container.lively else ()):
-        name = name_dump(container, number)
-        yield VolumeJob(name, tier, partial(_dump_server, engine, found, folder, name, into))
-    if _list_roots(loss.data, cold=not container.lively):
-        yield VolumeJob(layer.name, tier, partial(_archive_files, engine, found, into))
+    if loss.unread:
+        raise OperationFailed(
+            f"not all that container {container.name} changed in its own layer could be listed"
+            f" within {PATIENCE:.0f} s: a copy would lack some of it",
+            next_step=f"see what it writes: docker diff {shell_quote(container.name)}; then give"
+            " that a volume",
+        )
+    if loss.data.is_empty:
+        raise OperationFailed(
+            f"the data in the layer of container {container.name} is not there any more"
+        )
+    return FoundLayer(layer, container, loss.data, loss.changed)
 
 
-def name_dump(container: Container, number: int) -> str:
-    """Return the volume that a dump of a server without a volume is restored to.
+def _fail(fault: SafeComposeError) -> NoReturn:
+    raise fault
 
-    The name of the first one is that of a server with its data in a folder of the host.
+
+def list_taken_names(observed: Observed) -> set[str]:
+    """Return the names of volumes that exist, or that the project declares."""
+    names = {volume.name for volume in observed.volumes}
+    return (
+        names | {volume.name for volume in observed.project.volumes} if observed.project else names
+    )
+
+
+def name_dump(container: Container, number: int, taken: set[str]) -> str:
+    """Return the volume that a dump of a server without a volume is restored to, and take its name.
+
+    The first one of a service's first container is named after the service.
+
+    Args:
+        container: The container of the server.
+        number: Which of its servers it is, from 0.
+        taken: The names that it may not have; its own is added.
     """
-    project = container.project or "volumes"
-    name = f"{project}_{container.service or container.name}-dump"
-    return f"{name}-{number + 1}" if number else name
+    service = container.service
+    if is_one_off(container) or container.labels.get(NUMBER_LABEL, "1") != "1":
+        service = None
+    base = f"{container.project or 'volumes'}_{service or container.name}-dump"
+    names = (f"{base}-{n}" if n > 1 else base for n in count(number + 1))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 def _dump_server(
@@ -211,8 +269,8 @@ def _archive_files(engine: Engine, found: FoundLayer, into: Path) -> VolumeRecor
     """
     container, name = found.container, found.layer.name
     for left in reversed(range(ATTEMPTS)):
-        wanted = _choose_files(engine, found)
         before = _list_states(engine, found)
+        wanted = _choose_files(engine, found)
         with terminal.showing_progress(f"archive {name}") as report:
             artifacts = archive_blocks(
                 stream_files(engine, container.id, wanted),
@@ -221,6 +279,7 @@ def _archive_files(engine: Engine, found: FoundLayer, into: Path) -> VolumeRecor
                 progress=report,
                 live=container.lively,
             )
+        _require_rest(engine, container)
         if not container.lively or before == _list_states(engine, found):
             break
         if not left:
@@ -249,6 +308,21 @@ def _archive_files(engine: Engine, found: FoundLayer, into: Path) -> VolumeRecor
     )
 
 
+def _require_rest(engine: Engine, container: Container) -> None:
+    """Check that a container that was at rest before its files were read still is.
+
+    Raises:
+        OperationFailed: It was started meanwhile.
+    """
+    now = None if container.lively else engine.docker.container(container.id)
+    if now is not None and (now.lively or now.started_at != container.started_at):
+        raise OperationFailed(
+            f"container {container.name} was started while its files were read: a copy may be"
+            " inconsistent",
+            next_step="repeat the command",
+        )
+
+
 def _list_states(engine: Engine, found: FoundLayer) -> list[str]:
     """Return size and time of each SQLite database and the files beside it, as the engine says."""
     return [
@@ -261,14 +335,15 @@ def _list_states(engine: Engine, found: FoundLayer) -> list[str]:
 def _choose_files(engine: Engine, found: FoundLayer) -> LayerFiles:
     """Return the files of a layer to be archived, without those of a server that runs."""
     until = time.monotonic() + PATIENCE
-    identity, data = found.container.id, found.data
+    identity, data, holds = found.container.id, found.data, engine.layers.holds_file
     databases = () if found.container.lively else tuple(f"{path}/" for path in data.databases)
     files = {path for path in found.changed if databases and path.startswith(databases)}
     files.update(data.files)
     for path in data.sqlite:
         beside = (f"{path}{end}" for end in SQLITE_COMPANIONS[:2])
         files.add(path)
-        files.update(p for p in beside if engine.layers.holds_file(identity, p, until))
+        # An unknown one is read as well: without its log, a database is silently wrong.
+        files.update(p for p in beside if holds(identity, p, until) is not False)
     roots = _list_roots(data, cold=not found.container.lively)
     below = tuple(f"{root}/" for root in roots)
     singles = (path for path in files if path not in roots and not path.startswith(below))

@@ -272,9 +272,10 @@ def _back_up_group(workspace: "Workspace", request: BackupRequest, wait: float) 
     encryption.set_recipients(workspace.settings.recipients)
 
     def jobs(request: BackupRequest, into: Path) -> Iterator[VolumeJob]:
+        taken = layers.list_taken_names(request.observed)
         for volume, verdict in request.volumes:
             if isinstance(volume, Layer):
-                yield from layers.make_jobs(workspace.engine, volume, into)
+                yield from layers.make_jobs(workspace.engine, volume, taken, into)
                 continue
             copy = VolumeCopy(
                 workspace.engine, request, volume, verdict, into, workspace.settings.method
