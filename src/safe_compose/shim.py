@@ -255,6 +255,9 @@ def hand_over_harmless(invocation: "Invocation", program: str) -> "NoReturn":
         impostors.refuse_impostor(launch.find_docker(program))
     if layers.may_lose_data(invocation):
         start()
+        from safe_compose.system import signals
+
+        signals.resend_dropped_signals()
         from safe_compose.operations.guard.layers import check
 
         check(invocation)

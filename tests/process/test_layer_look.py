@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +19,17 @@ LISTED = [{"Id": ID, "State": "running", "Mounts": [{"Destination": "/app/upload
 
 
 @contextmanager
-def engine(answers: Mapping[str, bytes | None]) -> Iterator[str]:
-    """An engine that answers a path with this end; None keeps the connection open for ever."""
+def engine(
+    answers: Mapping[str, bytes | None],
+    *,
+    changes_status: int = 200,
+    pause: float = 0.0,
+) -> Iterator[str]:
+    """An engine that answers a path with this end; None keeps the connection open for ever.
+
+    With a pause, it sends one byte at a time.
+    """
+    piece = 1 if pause else 1 << 30
     ended = threading.Event()
 
     def answer(near: socket.socket) -> None:
@@ -29,7 +39,12 @@ def engine(answers: Mapping[str, bytes | None]) -> Iterator[str]:
             if body is None:
                 ended.wait(30)
                 return
-            near.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + body)
+            status = changes_status if path.endswith("/changes") else 200
+            near.sendall(b"HTTP/1.0 %d \r\n\r\n" % status)
+            for start in range(0, len(body), piece):
+                near.sendall(body[start : start + piece])
+                if pause:
+                    ended.wait(pause)
 
     def serve(near: socket.socket) -> None:
         threading.Thread(target=answer, args=(near,), daemon=True).start()
@@ -90,6 +105,28 @@ def test_a_list_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPat
     with engine({"/containers/json": listed(), "/changes": many}) as address:
         found, seconds = look(address, monkeypatch)
         assert found and seconds < 10  # of the processor; the engine has a third of one
+
+
+def test_an_engine_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine({"/containers/json": b"[" + b" " * 10_000}, pause=0.0005) as address:
+        found, seconds = look(address, monkeypatch)
+        assert found and seconds < 1
+
+
+@pytest.mark.parametrize(
+    ("status", "found"), [(200, False), (404, False), (500, True), (403, True)]
+)
+def test_only_a_container_that_is_gone_has_changed_nothing(
+    status: int, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine({"/containers/json": listed(), "/changes": b"[]"}, changes_status=status) as at:
+        assert look(at, monkeypatch)[0] is found
+
+
+def test_without_an_engine_nothing_is_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert look(f"unix://{tmp_path}/none.sock", monkeypatch)[0] is False
 
 
 @pytest.mark.parametrize(

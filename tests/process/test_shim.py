@@ -336,6 +336,33 @@ def test_docker_compose_by_name_runs_the_standalone_program(
     assert not fake.ran
 
 
+@pytest.mark.parametrize("words", [["up", "-d"], ["down"]])
+def test_docker_compose_needs_no_docker_beside_it(
+    words: list[str], run: Run, tmp_path: Path
+) -> None:
+    """Also where only docker could say which engine its context means."""
+    shimmed = tmp_path / "shim" / "docker-compose"
+    shimmed.parent.mkdir()
+    shimmed.symlink_to(PROGRAM)
+    standalone = script(tmp_path / "standalone" / "docker-compose", RECORDER)
+    folders = [shimmed.parent, standalone.parent]
+    env = {"DOCKER_BUILDKIT": "1"}
+    assert run(*words, program=shimmed, path=folders, env=env).returncode == 0
+    assert (standalone.parent / "argv").read_bytes().split(b"\0")[:-1] == [
+        w.encode() for w in words
+    ]
+
+
+def test_a_folder_that_was_deleted_stops_nothing(
+    fake: FakeDocker, run: Run, tmp_path: Path
+) -> None:
+    left = f'cd "$1" && rmdir "$1" && shift && exec "{PROGRAM}" "$@"'
+    (tmp_path / "left").mkdir()
+    words = ["compose", "down"]
+    run("-c", left, "sh", str(tmp_path / "left"), *words, program=Path("/bin/sh"))
+    assert fake.words == words
+
+
 @pytest.mark.parametrize(
     ("words", "argv"),
     [

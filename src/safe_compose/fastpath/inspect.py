@@ -120,50 +120,60 @@ class Queries:
         self._patience = patience
         self._largest = largest
         self._end = 0.0
+        self.reached = False
+        """Whether anything listens at the socket."""
 
     def get_all(self, paths: "Sequence[str | None]") -> list[tuple[bytes, bool]]:
-        """Return the body of the answer for each path, and whether it did not break off.
+        """Return the body of the answer for each path, and whether the engine said all it has.
 
-        The body is empty unless its status is 200.
+        The body is empty unless the status is 200. Only 404 says that there is nothing; no path
+        asks nothing.
         """
         found: list[tuple[bytes, bool]] = []
         for first in range(0, len(paths), _AT_ONCE):
-            asked = [self._ask(path) for path in paths[first : first + _AT_ONCE]]
-            found += [self._read(connection) for connection in asked]
+            some = paths[first : first + _AT_ONCE]
+            asked = [None if path is None else self._ask(path) for path in some]
+            found += [
+                (b"", path is None) if connection is None else self._read(connection)
+                for path, connection in zip(some, asked, strict=True)
+            ]
         return found
 
     def _wait(self) -> float:
-        """Return how many seconds the next step may take."""
+        """Return how many seconds the next step may take.
+
+        Raises:
+            TimeoutError: The time for all answers is over.
+        """
         if not self._largest:
             return self._patience
         import time
 
         now = time.monotonic()
         self._end = self._end or now + self._patience
-        return max(self._end - now, 0.001)
+        if now >= self._end:
+            raise TimeoutError
+        return self._end - now
 
-    def _ask(self, path: str | None) -> "socket | None":
+    def _ask(self, path: str) -> "socket | None":
         """Send a question; return the connection, or None where there is none.
 
         HTTP/1.0, so that the body is not chunked and ends with the connection.
         """
-        if path is None:
-            return None
         import _socket
 
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             connection.settimeout(self._wait())
             connection.connect(self._path)
+            self.reached = True
             connection.send(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
         except OSError:
             connection.close()
             return None
         return connection
 
-    def _read(self, connection: "socket | None") -> tuple[bytes, bool]:
-        if connection is None:
-            return b"", True
+    def _read(self, connection: "socket") -> tuple[bytes, bool]:
         pieces, size, whole = [], 0, False
         try:
             while not self._largest or size < self._largest:
@@ -179,4 +189,5 @@ class Queries:
         finally:
             connection.close()
         head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
-        return (body, whole) if head.split(b" ", 2)[1:2] == [b"200"] else (b"", whole)
+        status = head.split(b" ", 2)[1:2]
+        return (body, whole) if status == [b"200"] else (b"", whole and status == [b"404"])

@@ -35,13 +35,17 @@ def may_lose_data(invocation: "Invocation") -> bool:
 
     if not _acts(invocation):
         return False
-    socket = _find_socket(invocation)
+    try:
+        socket = _find_socket(invocation)
+        questions = list(_find_listings(invocation))
+    except OSError:  # the current folder was deleted
+        return False
     if socket is None:
         return False
     queries = inspect.Queries(socket, PATIENCE, LARGEST)
-    listings = queries.get_all(list(_find_listings(invocation)))
+    listings = queries.get_all(questions)
     if not all(whole for _, whole in listings):
-        return True
+        return queries.reached  # without an engine docker removes nothing
     containers = dict(_read_containers(invocation, [body for body, _ in listings]))
     paths = [f"/containers/{identity}/changes" for identity in containers]
     for (body, whole), mounts in zip(queries.get_all(paths), containers.values(), strict=True):
@@ -69,13 +73,22 @@ def _find_socket(invocation: "Invocation") -> str | None:
         return inspect.SOCKET
     given = dict(invocation.docker_flags)
     host = given.get("host") or ("" if "context" in given else os.environ.get("DOCKER_HOST", ""))
-    if not host:
-        from safe_compose.fastpath.queries import read_answer
-
-        words = ("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
-        answer = read_answer(launch.find_docker("docker"), [*invocation.docker_globals, *words])
-        host = answer.decode("utf-8", "replace").strip()
+    host = host or _ask_docker(invocation)
     return host.removeprefix("unix://") if host.startswith("unix:///") else None
+
+
+def _ask_docker(invocation: "Invocation") -> str:
+    """Return the host of docker's context; empty without a docker, as beside docker-compose."""
+    from safe_compose.errors import DockerNotFound
+    from safe_compose.fastpath.queries import read_answer
+
+    try:
+        path = launch.find_docker("docker")
+    except DockerNotFound:
+        return ""
+    words = ("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    answer = read_answer(path, [*invocation.docker_globals, *words])
+    return answer.decode("utf-8", "replace").strip()
 
 
 def _find_listings(invocation: "Invocation") -> "Iterator[str | None]":
@@ -169,14 +182,17 @@ def read_changed(body: bytes) -> "list[str]":
     """Return the paths that a list of changes names, without the deleted ones.
 
     The list is searched, not parsed, and may end anywhere. Within its texts each quote is escaped,
-    so a text in quotes with a colon is a key.
+    so a quote after `},{` begins an entry, and one before a colon ends a key.
     """
-    kept = (part for part in body.split(b"}") if b'"Kind":2' not in part)
-    return [path for part in kept for path in _read_texts(part, b'"Path":"')]
+    kept = (part for part in body.split(b'},{"') if b'Kind":2' not in part)
+    return [path for part in kept for path in _read_texts(part, b'Path":"')]
 
 
 def _read_texts(body: bytes, key: bytes) -> "Iterator[str]":
     for part in body.split(key)[1:]:
-        text, quote, _ = part.partition(b'"')
+        # JSON escapes control characters, so these two stand for nothing else.
+        plain = part.replace(b"\\\\", b"\0").replace(b'\\"', b"\1") if b"\\" in part else part
+        text, quote, _ = plain.partition(b'"')
         if quote:
+            text = text.replace(b"\1", b'"').replace(b"\0", b"\\")
             yield text.decode("utf-8", "replace")
