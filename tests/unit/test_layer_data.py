@@ -1,5 +1,8 @@
 """The data among the changed files of a container, by their names."""
 
+import json
+import time
+
 import pytest
 
 from safe_compose.fastpath import layers
@@ -80,12 +83,47 @@ def test_a_mounted_folder_is_not_of_the_layer() -> None:
     assert find_data(paths, mounts) == LayerData()
 
 
+def test_a_folder_is_not_below_another_with_a_longer_name() -> None:
+    paths = with_folders("/app/uploads-old/a", "/app/uploads/a", "/app/uploads.old/a", "/db/x.db")
+    found = find_data(paths, ["/app/uploads", "/db"])
+    assert found == LayerData()
+    paths = with_folders("/app/data-old/data/a", "/app/data/a", "/app/data.old/data/a")
+    assert find_data(paths, ["/app/data"]).files == ("/app/data-old/data/a", "/app/data.old/data/a")
+    assert find_data(paths, ["/"]) == LayerData()
+
+
+def test_a_container_with_many_databases_and_mounts_is_looked_through_at_once() -> None:
+    many = [f"/app/{number}/dump.rdb" for number in range(40_000)]
+    files = [f"/app/uploads/{number}" for number in range(40_000)]
+    mounts = [f"/mnt/{number}" for number in range(40_000)]
+    begun = time.process_time()
+    found = find_data(with_folders(*many, *files), mounts)
+    assert len(found.databases) == len(found.files) == 40_000
+    assert time.process_time() - begun < 10
+
+
 def test_a_list_of_changes_is_read_to_where_it_breaks_off() -> None:
     body = (
         b'[{"Path":"/app","Kind":0},{"Path":"/app/a\\"b.db","Kind":1},'
         b'{"Kind":2,"Path":"/app/gone.db"},{"Path":"/app/c.db","Kind":1},{"Path":"/app/hal'
     )
-    assert layers.read_changed(body) == ["/app", "/app/a\\", "/app/c.db"]
+    assert layers.read_changed(body) == ["/app", '/app/a"b.db', "/app/c.db"]
+
+
+def test_braces_and_quotes_in_names_hide_nothing() -> None:
+    names = [
+        "/app/a}.db",
+        '/app/},{"Kind":2,"Path":"x.db',
+        '/app/b\\".db',
+        "/app/c\\",
+        "/app/{d}.db",
+    ]
+    for order in (("Path", "Kind"), ("Kind", "Path")):
+        entries = [{"Path": name, "Kind": 1} for name in names]
+        entries.insert(2, {"Path": "/app/gone}.db", "Kind": 2})
+        listed = [{key: entry[key] for key in order} for entry in entries]
+        body = json.dumps(listed, separators=(",", ":")).encode()
+        assert layers.read_changed(body) == names
 
 
 def test_a_list_of_strange_names_is_read() -> None:

@@ -114,20 +114,34 @@ def find_data(paths: "Collection[str]", mounts: "Collection[str]" = ()) -> Layer
     """
     changed = set(paths)
     folders = {path.rpartition("/")[0] for path in changed}
-    below = tuple(f"{mount.rstrip('/')}/" for mount in mounts)
-    own = sorted(
-        path
-        for path in changed
-        if path not in folders and not f"{path}/".startswith(below) and not is_noise(path)
-    )
+    lowest = [path for path in changed if path not in folders and not is_noise(path)]
+    own = leave_out_below(lowest, [mount.rstrip("/") for mount in mounts])
     roots = {root for path in own if (root := _find_database(path)) is not None}
-    inside = tuple(f"{root}/" for root in roots)
-    rest = [path for path in own if not path.startswith(inside)]
+    rest = leave_out_below(own, roots)
     sqlite = [path for path in rest if _is_sqlite(path, changed)]
     companions = {f"{path}{end}" for path in sqlite for end in SQLITE_COMPANIONS}
     known = companions.union(sqlite)
     files = [path for path in rest if path not in known and _is_upload(path)]
     return LayerData(tuple(sorted(roots)), tuple(sqlite), tuple(files))
+
+
+def leave_out_below(paths: "Collection[str]", folders: "Collection[str]") -> list[str]:
+    """Return the paths that are none of these folders and below none of them, sorted.
+
+    Sorted part by part, what is below a folder follows it at once. So this takes no longer where
+    both lists are long: a container chooses their length.
+    """
+    known = frozenset(folders)
+    kept: list[str] = []
+    top = None
+    for path in sorted(known.union(paths), key=lambda path: path.replace("/", "\0")):
+        if top is not None and path.startswith(top):
+            continue
+        if path in known:
+            top = f"{path}/"
+        else:
+            kept.append(path)
+    return kept
 
 
 def is_noise(path: str) -> bool:
