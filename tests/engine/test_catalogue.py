@@ -1049,6 +1049,55 @@ def test_the_recipe_words_reach_docker_as_they_were_recorded(
     assert "shop_data:/volume" in said[2] and "--xattrs" in said[2]
 
 
+@pytest.mark.parametrize("location", ["folder", "volume"])
+def test_the_recipe_adds_the_other_files_only_to_what_its_database_has_just_made(
+    catalogue: Catalogue, tmp_path: Path, location: str
+) -> None:
+    """In the same shell, also under another name; never in a live folder or volume."""
+    live = tmp_path / "live"
+    live.mkdir()
+    name = str(live) if location == "folder" else "shop_data"
+    statistics = ServerStatistics("redis", "7.2", "")
+    with catalogue.writer.draft("shop", "manual", endpoint="e", engine_id="E") as draft:
+        rdb = artifact(draft, "dump.rdb.gz", kind="database", volume=name)
+        others = artifact(draft, "others.tar.gz", kind="others", volume=name)
+        made = replace(
+            record(name, rdb, others), users=USERS, statistics=statistics, location=location
+        )
+        kept = draft.commit([made])
+    check, database, rest = blocks(Path(kept.path, "RESTORE.md").read_text())[1:]
+    log, fake = tmp_path / "log", tmp_path / "bin" / "docker"
+    fake.parent.mkdir()
+    fake.write_text(
+        f'#!/bin/sh\necho "$*" >>{log}\n'
+        'case "$*" in "volume inspect shop_data") exit 0;; "volume inspect"*) exit 1;; esac\n'
+    )
+    fake.chmod(0o755)
+
+    def paste(text: str) -> list[str]:
+        log.write_text("")
+        subprocess.run(
+            ["sh"],
+            input=text,
+            text=True,
+            cwd=kept.path,
+            env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"},
+            capture_output=True,
+        )
+        return [line for line in log.read_text().splitlines() if not line.startswith("volume ")]
+
+    assert "sha256sum" in check
+    assert paste(rest) == paste(database + rest) == []
+    assert paste(f"VOLUME={name}\n" + rest) == []
+    other = str(tmp_path / "above" / "other") if location == "folder" else "other"
+    renamed = database.replace(f"VOLUME={name}", f"VOLUME={other}")
+    done = paste(renamed + rest)
+    assert all(f"-v {other}:/volume" in line for line in done), done
+    assert "--skip-old-files" in done[-1]
+    assert list(live.iterdir()) == []
+    assert Path(other).is_dir() == (location == "folder")
+
+
 def docker(*words: str, check: bool = True, **more: object) -> bytes:
     return subprocess.run(["docker", *words], check=check, capture_output=True, **more).stdout  # type: ignore[call-overload, no-any-return]
 
@@ -1111,6 +1160,41 @@ def test_a_volume_comes_back_by_hand_from_its_archive(
     )
     again = subprocess.run(["sh", "-c", put_back], cwd=kept.path, capture_output=True, text=True)
     assert again.returncode != 0  # it is there now, and nothing is written over it
+
+
+@pytest.mark.engine
+def test_a_folder_comes_back_by_hand_where_nothing_is(
+    catalogue: Catalogue, lab: None, tmp_path: Path
+) -> None:
+    """It is made with its parent; what is there, or a link in its place, is left alone."""
+    uploads = tmp_path / "a b" / "uploads"
+    tar = docker(
+        "run", "--rm", "--network", "none", "--entrypoint", "bash", "postgres:15", "-c",
+        "mkdir -m 2750 /volume && cd /volume && echo one >'odd name' && chown 123:456 . "
+        "&& tar -C / -czf - volume",
+    )  # fmt: skip
+    with catalogue.writer.draft("shop", "manual", endpoint="e", engine_id="E") as draft:
+        made = artifact(draft, data=tar, volume=str(uploads))
+        kept = draft.commit(
+            [replace(record(str(uploads), made), users=USERS, location="folder", labels={})]
+        )
+    check, put_back = blocks(Path(kept.path, "RESTORE.md").read_text())[1:3]
+
+    def paste(text: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-ec", text], cwd=kept.path, capture_output=True, text=True, check=False
+        )
+
+    done = paste(check + put_back)
+    assert done.returncode == 0, done.stderr
+    facts = uploads.stat()
+    assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (123, 456, 0o2750)
+    assert (uploads / "odd name").read_text() == "one\n"
+    (uploads / "odd name").write_text("two")
+    assert paste(put_back).returncode != 0 and (uploads / "odd name").read_text() == "two"
+    uploads.rename(tmp_path / "kept")
+    uploads.symlink_to(tmp_path / "nowhere")
+    assert paste(put_back).returncode != 0 and not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.thorough

@@ -26,13 +26,25 @@ def print_file(artifact: Artifact) -> str:
     return f'age -d -i "$KEY" {file} | gzip -dc' if artifact.sealed else f"gzip -dc {file}"
 
 
-def make_absence_check() -> str:
-    """Return the command that ends a chain of commands if the volume exists."""
-    return '! docker volume inspect "$VOLUME" >/dev/null 2>&1 &&'
+def create_location(record: VolumeRecord) -> str:
+    """Return the commands that create the volume as it was, or the folder.
+
+    They fail where one of that name exists.
+    """
+    made = f"MADE={shell_quote(record.name)}"
+    if record.location == "folder":
+        # not `mkdir -p` alone, which leaves an existing folder alone and succeeds
+        return f'mkdir -p "${{VOLUME%/*}}/" && mkdir "$VOLUME" && {made}'
+    absent = '! docker volume inspect "$VOLUME" >/dev/null 2>&1'
+    return f"{absent} && {_make_create_command(record)} && {made}"
 
 
-def make_create_command(record: VolumeRecord) -> str:
-    """Return the command that creates the volume as it was."""
+def check_made(record: VolumeRecord) -> str:
+    """Return the command that fails unless a section before it created the volume or folder."""
+    return f'[ "$MADE" = {shell_quote(record.name)} ]'
+
+
+def _make_create_command(record: VolumeRecord) -> str:
     words = ["docker", "volume", "create", "--driver", record.driver]
     words += [
         word
@@ -50,7 +62,7 @@ def make_create_command(record: VolumeRecord) -> str:
 def set_variables(record: VolumeRecord) -> str:
     """Return the assignments of the variables that the other commands use."""
     image = next((u["image"] for u in record.users if u.get("image")), "debian:12")
-    return f"VOLUME={shell_quote(record.name)} IMAGE={shell_quote(image)}"
+    return f"MADE= VOLUME={shell_quote(record.name)} IMAGE={shell_quote(image)}"
 
 
 def run_on_volume(before: str, commands: Iterable[Sequence[str]]) -> list[str]:

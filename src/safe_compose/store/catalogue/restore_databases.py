@@ -10,9 +10,8 @@ from safe_compose.core.owners import Owners, make_file_commands, make_folder_com
 from safe_compose.core.text import escape_markdown, join_for_shell, quote_markdown, shell_quote
 from safe_compose.store.catalogue.restore_commands import (
     RUN,
+    create_location,
     format_block,
-    make_absence_check,
-    make_create_command,
     print_file,
     run_on_volume,
     set_variables,
@@ -55,7 +54,7 @@ def _describe_physical_copy(record: VolumeRecord, base: Artifact) -> Iterator[st
     found, within = Owners.of([base]), base.detail.get("pgdata", ".")
     yield from format_block(
         set_variables(record),
-        f"{make_absence_check()} {make_create_command(record)} &&",
+        f"{create_location(record)} &&",
         f"{print_file(base)} | docker run --rm -i --pull never --network none --user 0 \\",
         f'  -v "$VOLUME":/volume -e DATA={shell_quote("/volume/" + within)} --entrypoint sh'
         ' "$IMAGE" \\',
@@ -95,7 +94,7 @@ def _describe_rdb(record: VolumeRecord, rdb: Artifact) -> Iterator[str]:
         lines.append(f"{print_file(rdb)} | {fill} &&")
     yield from format_block(
         set_variables(record),
-        f"{make_absence_check()} {make_create_command(record)} &&",
+        f"{create_location(record)} &&",
         *lines,
         f'{RUN.format("")} chown "$IMAGE" -R {owner} {shell_quote(base)} &&',
         f'{RUN.format("")} chmod "$IMAGE" {shell_quote(mode)} {shell_quote(base)} &&',
@@ -137,7 +136,7 @@ def _describe_postgres_dump(
     yield from format_block(
         set_variables(record),
         "printf 'password: '; read -r POSTGRES_PASSWORD; export POSTGRES_PASSWORD",
-        f"{make_absence_check()} {make_create_command(record)} &&",
+        f"{create_location(record)} &&",
         f"docker run -d --pull never --network none --name {name} -e POSTGRES_PASSWORD -e"
         f" POSTGRES_USER={user} \\",
         f"  {_NO_SCRIPTS}{made} \\",
@@ -255,7 +254,7 @@ def _describe_mysql_dump(record: VolumeRecord, name: str, *, archived: bool) -> 
         set_variables(record),
         "printf 'password: '; read -r MYSQL_PWD; export MYSQL_PWD",
         f'export {brand}_ROOT_PASSWORD="$MYSQL_PWD"',
-        f"{make_absence_check()} {make_create_command(record)} &&",
+        f"{create_location(record)} &&",
         f"docker run -d --pull never --network none --name {name} -e {brand}_ROOT_PASSWORD -e"
         f" {brand}_ROOT_HOST=localhost \\",
         f"  {_NO_SCRIPTS} \\",
@@ -282,7 +281,7 @@ def _leave(record: VolumeRecord, name: str, place: str, directory: str) -> Itera
 
     They also set the owners of its data.
     """
-    yield "Then leave the volume to its own service:"
+    yield f"Then leave the {record.location} to its own service:"
     found, inside = Owners.of(record.artifacts), PurePosixPath(directory)
     words: list[tuple[str, ...]] = []
     if found is not None and inside.is_relative_to(place):

@@ -13,9 +13,9 @@ from safe_compose.core.text import escape_markdown, join_for_shell, quote_markdo
 from safe_compose.store.catalogue.restore_commands import (
     RUN,
     TAR_OPTIONS,
+    check_made,
+    create_location,
     format_block,
-    make_absence_check,
-    make_create_command,
     print_file,
     set_variables,
 )
@@ -47,14 +47,16 @@ def _lines(backup: Backup) -> Iterator[str]:
     )
     yield from format_block("sha256sum -c SHA256SUMS")
     yield "A dump that is cut short loads without an error, so never leave that check out."
-    yield (
-        "Each section below makes a new volume and fills it. It does nothing when a volume of that"
-        " name exists: then look"
-    )
-    yield (
-        "at that one first, or change the name in `VOLUME`. What `IMAGE` names must be on the"
-        " engine (`docker image inspect`);"
-    )
+    folders = any(r.location == "folder" for r in backup.volumes)
+    what = "volume or folder" if folders else "volume"
+    yield f"Each section below makes a new {what} and fills it. It does nothing when one of that"
+    yield "name exists: then look at that one first, or change the name in `VOLUME`."
+    if folders:
+        yield (
+            "Make a folder on the engine's own machine, as a user who may create it there (often"
+            " root)."
+        )
+    yield "What `IMAGE` names must be on the engine (`docker image inspect`);"
     yield (
         "where it is gone: `docker pull`, or `docker compose build` where the compose file"
         " builds it."
@@ -130,14 +132,14 @@ def _from_archive(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
         yield from _unpack_through_engine(record, archive)
         return
     yield (
-        "`IMAGE` is yours to choose: it needs GNU tar, and it sees the whole volume. Add `--cap-add"
-        " SYS_ADMIN` after `--rm` where"
+        "`IMAGE` is yours to choose: it needs GNU tar, and it sees the whole"
+        f" {record.location}. Add `--cap-add SYS_ADMIN` after `--rm` where"
     )
     yield "`tar` says that it cannot set an attribute called `trusted.` something."
     before, after = ("FILLED= ", ' && FILLED="$VOLUME"') if record.sqlite else ("", "")
     yield from format_block(
         before + set_variables(record),
-        f"{make_absence_check()} {make_create_command(record)} &&",
+        f"{create_location(record)} &&",
         f"{print_file(archive)} | docker run --rm -i --pull never --network none --user 0 \\",
         '  -v "$VOLUME":/volume \\',
         f'  --entrypoint tar "$IMAGE" {TAR_OPTIONS}{after}',
@@ -162,19 +164,24 @@ def _into_container(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
 
 
 def _describe_other_files(record: VolumeRecord, others: Artifact) -> Iterator[str]:
-    """Yield the section for the files next to the database in its volume.
+    """Yield the section for the files next to the database in its volume or folder.
 
-    Its commands overwrite no existing file.
+    Its commands do nothing unless the section of the database has just created that, and overwrite
+    no existing file.
     """
     yield ""
     yield (
-        f"### {quote_markdown(record.name)}: the other files of the volume, once its database is"
-        " back"
+        f"### {quote_markdown(record.name)}: the other files of the {record.location}, once its"
+        " database is back"
     )
-    yield "They were archived while something may have written to them. `IMAGE` needs GNU tar."
+    yield (
+        "They were archived while something may have written to them. Use the shell in which you"
+        " restored the database."
+    )
+    yield "`IMAGE` needs GNU tar."
     excluded = join_for_shell([f"--exclude=volume/{path}" for path in folders_of_database(others)])
     yield from format_block(
-        set_variables(record),
+        f"{check_made(record)} &&",
         f"{print_file(others)} | {RUN.format('-i ')} \\",
         f'  tar "$IMAGE" {TAR_OPTIONS} --skip-old-files {excluded}',
     )
@@ -189,7 +196,7 @@ def _unpack_through_engine(record: VolumeRecord, archive: Artifact) -> Iterator[
     before, after = ("FILLED= ", ' && FILLED="$VOLUME"') if record.sqlite else ("", "")
     yield from format_block(
         before + set_variables(record),
-        f"{make_absence_check()} {make_create_command(record)} &&",
+        f"{create_location(record)} &&",
         "CONTAINER=$(docker create --pull never --network none \\",
         '  -v "$VOLUME":/volume "$IMAGE" none) &&',
         f'{print_file(archive)} | docker cp - "$CONTAINER":/ && docker rm "$CONTAINER"{after}',
@@ -199,11 +206,11 @@ def _unpack_through_engine(record: VolumeRecord, archive: Artifact) -> Iterator[
 def _sqlite_copy(copy: Artifact, *, first: bool) -> Iterator[str]:
     """Yield the section that follows the archive, in the same shell.
 
-    Its commands do nothing unless the archive has just filled a new volume.
+    Its commands do nothing unless the archive has just filled a new volume or folder.
     """
     if first:
         yield (
-            "The archive was made while something ran on the volume. Then put the consistent copies"
+            "The archive was made while something wrote to it. Then put the consistent copies"
             " of its SQLite databases over"
         )
         yield "those that it holds, and remove what lay next to them. `IMAGE` needs `dd` and `rm`."
