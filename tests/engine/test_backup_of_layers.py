@@ -288,3 +288,34 @@ def test_a_container_that_is_gone_fails_alone(real_docker: str, tmp_path: Path) 
         [job] = layers.make_jobs(engine, gone, set(), tmp_path)
     with pytest.raises(OperationFailed, match="not there any more"):
         job.make()
+
+
+def test_many_files_come_back_into_a_new_container_without_a_question(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    run(app, "mkdir -p /app/uploads; cd /app/uploads; for n in $(seq 300); do echo $n > $n; done")
+    back_up(safe_compose, app)
+    app.docker("compose", "up", "--detach", "--force-recreate")
+    run(app, "mkdir -p /app/uploads; echo other > /app/uploads/mine")
+    done = require_success(safe_compose("restore", "latest", cwd=app.folder))
+    assert "300 files" in done.stderr
+    assert run(app, "ls /app/uploads | wc -l; cat /app/uploads/7") == "301\n7\n"
+
+
+def test_one_phrase_is_for_volumes_and_layers_and_comes_before_both(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(WITH_VOLUME)
+    project.up()
+    both = "/kept/x /app/uploads/x"
+    run(project, f"mkdir -p /app/uploads; echo old | tee {both}")
+    id = str(back_up(safe_compose, project)["id"])
+    run(project, f"echo new | tee {both}")
+    refused = safe_compose("restore", id, cwd=project.folder)
+    assert refused.returncode == 77 and f"1 file into container {project.name}" in refused.stderr
+    assert run(project, f"cat {both}") == "new\nnew\n"
+    done = require_success(
+        safe_compose("restore", id, "--confirm", project.name, cwd=project.folder)
+    )
+    assert run(project, f"cat {both}") == "old\nold\n"
+    assert f"1 file of layer:{project.name}-app-1 is back" in done.stderr

@@ -116,13 +116,17 @@ class Layers:
     def write(self, container_id: str, chunks: Iterable[bytes]) -> None:
         """Unpack a tar stream at the root of a container.
 
+        No folder takes the place of something else, and nothing else that of a folder: the engine
+        would delete what is there first.
+
         Raises:
             OperationFailed: The engine does not unpack it; a part of it may be there.
         """
         with changing("unpack an archive into the container"):
             api = self._docker.connection.api
+            params = {"path": "/", "noOverwriteDirNonDir": "1"}
             answer = api.put(
-                self._url(container_id), params={"path": "/"}, data=iter(chunks), timeout=None
+                self._url(container_id), params=params, data=iter(chunks), timeout=None
             )
             if not answer.ok:
                 raise OperationFailed(

@@ -11,10 +11,10 @@ from typing import IO, NamedTuple, cast
 
 from safe_compose.core.backup import Artifact
 from safe_compose.engine import Engine
-from safe_compose.errors import OperationFailed
+from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.archive import archive_and_list
 from safe_compose.volumes.gzip_stream import unpack
-from safe_compose.volumes.tar import RECORD, Member, read_list
+from safe_compose.volumes.tar import RECORD, BadTar, Member, read_list
 
 _PIECE = 256 << 10
 _TOP = "volume"
@@ -140,10 +140,52 @@ def list_files(folder: Path, artifacts: Sequence[Artifact]) -> list[Member]:
     """Return the entries of the archive of a layer, without its root.
 
     Raises:
-        VerificationFailed: The list is missing or damaged.
+        VerificationFailed: The list is missing or damaged, or an entry lies below something that is
+            no folder.
     """
     _, listing = archive_and_list(artifacts)
-    return [entry for entry in read_list(unpack(folder, listing)) if entry.path]
+    try:
+        entries = [entry for entry in read_list(unpack(folder, listing)) if entry.path]
+    except BadTar as error:
+        raise VerificationFailed(f"the list of the layer's archive is damaged: {error}") from error
+    tree = _Tree()
+    for entry in sorted(entries, key=lambda entry: (entry.type != "d", entry.path)):
+        tree.add(entry.path, is_folder=entry.type == "d")
+    return entries
+
+
+class _Tree:
+    """The members of an archive so far.
+
+    What lies below a link would be written to where that leads: into another folder of the
+    container, or into a volume.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the root."""
+        self._folders, self._others = {b""}, set[bytes]()
+
+    def add(self, path: bytes, *, is_folder: bool, target: bytes | None = None) -> None:
+        """Add a member.
+
+        Args:
+            path: Its path, relative to the root.
+            is_folder: Whether it is a folder.
+            target: For a hard link: the path of the member that holds the content.
+
+        Raises:
+            VerificationFailed: The archive cannot be one of ours.
+        """
+        above = path.rpartition(b"/")[0]
+        twice = path in self._others or path in self._folders
+        odd = not {b"", b".", b".."}.isdisjoint(path.split(b"/"))
+        elsewhere = target is not None and target not in self._others
+        if above not in self._folders or twice or odd or elsewhere:
+            raise VerificationFailed(
+                f"the archive of the layer holds {path[:100]!r}, which does not lie in a folder of"
+                " it, lies there twice, or leads elsewhere"
+            )
+        (self._folders if is_folder else self._others).add(path)
 
 
 def stream_back(
@@ -157,26 +199,41 @@ def stream_back(
         there: The folders that the container has: they stay as they are. Relative to its root.
 
     Raises:
-        VerificationFailed: The archive is damaged.
-        OperationFailed: A member leads elsewhere.
+        VerificationFailed: The archive is damaged, or a member leads elsewhere.
     """
     artifact, _ = archive_and_list(artifacts)
     source = cast("IO[bytes]", Blocks(unpack(folder, artifact, checked=True)))
-    with tarfile.open(fileobj=source, mode="r|", errorlevel=2) as tar:
-        for info in tar:
-            tar.members = []  # type: ignore[attr-defined]  # it would keep them all
-            top, _, path = info.name.strip("/").partition("/")
-            if top != _TOP or ".." in path.split("/"):
-                raise OperationFailed(f"a member outside of the archive: {info.name[:100]!r}")
-            if not path or path.encode("utf-8", "surrogateescape") in there:
-                continue
-            if info.islnk():
-                info.linkname = info.linkname.removeprefix(f"{_TOP}/")
-            info.name = path
-            yield _to_header(info)
-            if info.isfile():
-                yield from _read_content(tar, info)
+    try:
+        with tarfile.open(fileobj=source, mode="r|", errorlevel=2) as tar:
+            yield from _rebuild(tar, there)
+    except tarfile.TarError as error:
+        raise VerificationFailed(f"the archive of the layer is damaged: {error}") from error
     yield bytes(2 * RECORD)
+
+
+def _rebuild(tar: tarfile.TarFile, there: Collection[bytes]) -> Iterator[bytes]:
+    tree = _Tree()
+    for info in tar:
+        tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+        top, _, path = info.name.rstrip("/").partition("/")
+        if top != _TOP:
+            raise VerificationFailed(f"a member outside of the archive: {info.name[:100]!r}")
+        if not path:
+            continue
+        if info.islnk():
+            info.linkname = info.linkname.removeprefix(f"{_TOP}/")
+        target = _encode(info.linkname) if info.islnk() else None
+        tree.add(_encode(path), is_folder=info.isdir(), target=target)
+        if _encode(path) in there:
+            continue
+        info.name = path
+        yield _to_header(info)
+        if info.isfile():
+            yield from _read_content(tar, info)
+
+
+def _encode(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
 
 
 class Blocks:

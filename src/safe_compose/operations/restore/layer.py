@@ -4,6 +4,7 @@ A container that compose made again has none of them. They go back under their p
 container of the same service; what is there under the same name is backed up first.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from safe_compose.errors import OperationFailed, StateChanged, VerificationFaile
 from safe_compose.fastpath.layer_data import find_data
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.backup import manual, verify
+from safe_compose.operations.backup.omissions import report_incomplete
+from safe_compose.operations.layer_changes import look_into
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore import undo
 from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
@@ -28,8 +31,8 @@ from safe_compose.volumes.tar import Member, read_members
 from safe_compose.workspace import Workspace
 
 LOCK_SECONDS = 60.0
-MOST_COMPARED = 200
-"""Most files that are looked for in the container; of more, some count as there."""
+PATIENCE = 30.0
+"""Seconds for the engine's list of what a container changed."""
 MOST_SINGLE = 64
 """Most files that are read back one by one; of more, the folders that hold them."""
 
@@ -44,12 +47,17 @@ class LayerRestorePlan:
     entries: tuple[Member, ...]
     """What the archive holds, folders first."""
     replaces: bool
-    """Whether something is there now under one of the names."""
+    """Whether the container has data of its own now, and something under one of the names."""
 
     @property
     def files(self) -> tuple[Member, ...]:
         """What the archive holds, without folders."""
         return tuple(entry for entry in self.entries if entry.type != "d")
+
+    @property
+    def needs_phrase(self) -> bool:
+        """Whether a person has to type the phrase."""
+        return self.replaces or self.backup.unsigned_from is not None
 
     def lines(self) -> list[str]:
         """Return the plan as lines for people."""
@@ -59,7 +67,7 @@ class LayerRestorePlan:
             f" {count(len(self.files), 'file')} into container {self.container.name}",
             "  what is there under the same names is backed up, then replaced"
             if self.replaces
-            else "  nothing is there under their names",
+            else "  no data of the container is there under their names",
         ]
 
     def shape(self) -> dict[str, Any]:
@@ -96,16 +104,25 @@ def restore(
     plans = [
         plan for r in layers if (plan := _plan(workspace, backup, r, named=bool(choice.names)))
     ]
+    for line in (line for plan in plans for line in plan.lines()):
+        terminal.say(f"safe-compose: {line}")
     rest = tuple(r.name for r in chosen if r.location != "layer")
     done: dict[str, Any] = {"backup": backup.id}
     if rest:
-        done = undo.restore(workspace, backup, choice._replace(names=rest), answer)
-    for plan in plans:
-        for line in plan.lines():
-            terminal.say(f"safe-compose: {line}")
-        if not answer.dry_run:
-            _confirm(plan, answer)
-            _carry_out(workspace, plan)
+        # One phrase is for all: a single --confirm answers it.
+        done = undo.restore(
+            workspace,
+            backup,
+            choice._replace(names=rest),
+            answer,
+            confirmed=lambda of_rest: _confirm(
+                [] if of_rest.needs_phrase else plans, answer, of_rest.phrase
+            ),
+        )
+    elif not answer.dry_run:
+        _confirm(plans, answer)
+    for plan in plans if not answer.dry_run else ():
+        _carry_out(workspace, plan)
     shapes = [plan.shape() for plan in plans]
     return {**done, "layers": shapes, **({"dry_run": True} if answer.dry_run else {})}
 
@@ -138,35 +155,78 @@ def _plan(
             )
         terminal.say(f"safe-compose: {record.name} was left out: {absent}; then: {again}")
         return None
-    entries = tuple(list_files(folder, record.artifacts))
-    paths = [_to_path(entry) for entry in entries if entry.type != "d"]
-    _require_free(container, paths)
-    there = len(paths) > MOST_COMPARED or any(
-        workspace.engine.layers.describe(container.id, path) for path in paths
+    entries = tuple(_list_entries(workspace, backup, record))
+    _require_free(container, entries, "nothing was restored")
+    return LayerRestorePlan(
+        backup, record, container, entries, _is_data_there(workspace, container, entries)
     )
-    return LayerRestorePlan(backup, record, container, entries, there)
 
 
-def _require_free(container: Container, paths: Sequence[str]) -> None:
+def _list_entries(workspace: Workspace, backup: Backup, record: VolumeRecord) -> list[Member]:
+    """Return the entries of the archive.
+
+    Raises:
+        VerificationFailed: It is none of ours; the backup is marked.
+    """
+    try:
+        return list_files(Path(backup.path), record.artifacts)
+    except VerificationFailed as fault:
+        workspace.catalogue.writer.mark_broken(backup, fault.message)
+        raise
+
+
+def _is_data_there(workspace: Workspace, container: Container, entries: Sequence[Member]) -> bool:
+    """Return whether the container has data, and changed one of the files.
+
+    What only its image brought there is in the image. Where that is unknown, there is some.
+    """
+    [now] = look_into(workspace.engine, [container], time.monotonic() + PATIENCE)
+    if now.unread:
+        return True
+    # The engine's list is in UTF-8, and has another character in place of each byte that is not.
+    changed = {path.encode("utf-8", "surrogatepass") for path in now.changed}
+    touched = any(
+        b"/" + entry.path in changed or not _is_utf8(entry.path)
+        for entry in entries
+        if entry.type != "d"
+    )
+    return touched and not now.data.is_empty
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _require_free(container: Container, entries: Sequence[Member], nothing: str) -> None:
     """Check that nothing writes to what is replaced, and that no mount hides it.
+
+    Args:
+        container: The container.
+        entries: What is written.
+        nothing: What was not done, for the message.
 
     Raises:
         StateChanged: A running program may have a database open, or a mount is in the way.
     """
+    paths = [_to_path(entry) for entry in entries if entry.type != "d"]
     data = find_data(paths)
     if container.lively and (data.sqlite or data.databases):
         name = shell_quote(container.name)
         raise StateChanged(
             f"container {container.name} runs, and may have a database open that would be replaced;"
-            " nothing was restored",
+            f" {nothing}",
             next_step=f"docker stop {name}, then repeat the command, then docker start {name}",
         )
     for mount in container.mounts:
         below = f"{mount.destination.rstrip('/')}/"
-        if any(f"{path}/".startswith(below) for path in paths):
+        if any(f"{path}/".startswith(below) or below.startswith(f"{path}/") for path in paths):
             raise StateChanged(
                 f"container {container.name} has something mounted at {mount.destination} now:"
-                " files of its layer would go there; nothing was restored",
+                f" files of its layer would go there; {nothing}",
                 next_step="look at them in a volume of their own: --into scratch",
             )
 
@@ -197,22 +257,30 @@ def _describe_origin(record: VolumeRecord) -> str:
     return f"the name {record.name.removeprefix(LAYER)}"
 
 
-def _confirm(plan: LayerRestorePlan, answer: GivenAnswer) -> None:
-    """Have the phrase typed where something is replaced, or take it from the flags.
+def _confirm(
+    plans: Sequence[LayerRestorePlan], answer: GivenAnswer, phrase: str | None = None
+) -> None:
+    """Have a phrase typed where something is replaced, or take it from the flags.
+
+    Args:
+        plans: All layers that are restored.
+        answer: What the flags answer.
+        phrase: The phrase; None: the name of the only container that is in question.
 
     Raises:
         Refused: It does not match, or nobody may be asked.
     """
-    unvouched = plan.backup.unsigned_from is not None
-    if not plan.replaces and not unvouched:
+    asked = [plan.container.name for plan in plans if plan.needs_phrase]
+    if not asked:
         return
+    where = ("container " if len(asked) == 1 else "containers ") + ", ".join(asked)
     terminal.ask_phrase(
-        "To write them",
-        plan.container.name,
+        f"To write files into {where}",
+        phrase or (asked[0] if len(asked) == 1 else f"replace {len(asked)} layers"),
         answer.phrase,
         ask=answer.may_ask,
         nothing="nothing was restored",
-        why=f"files in container {plan.container.name} would be replaced",
+        why=f"files in {where} would be replaced",
     )
 
 
@@ -220,33 +288,65 @@ def _carry_out(workspace: Workspace, plan: LayerRestorePlan) -> None:
     """Back up what is replaced, write the files, and read them back.
 
     Raises:
+        StateChanged: The container is not as it was for the plan.
         OperationFailed: They could not be written, or are not what the archive holds.
     """
     if plan.replaces:
         _back_up_current(workspace, plan)
     engine, identity, folder = workspace.engine, plan.container.id, Path(plan.backup.path)
+    name = plan.record.name
     project = plan.record.labels.get(PROJECT_LABEL, plan.backup.project)
-    command = ("restore", plan.backup.id, "--volume", plan.record.name)
+    command = ("restore", plan.backup.id, "--volume", name)
     with locking(workspace, [project], ("restore",), wait=LOCK_SECONDS):
+        _require_unchanged(workspace, plan)
         run = begin(workspace, command, project=project, run_id=workspace.journal.new_id())
-        outcome = f"{plan.record.name} was not restored completely: repeat the command"
+        outcome = f"{name} was not restored completely: repeat the command"
         try:
-            there = {
-                entry.path
-                for entry in plan.entries
-                if entry.type == "d" and engine.layers.is_folder(identity, _to_path(entry))
-            }
-            with terminal.showing_progress(f"restore {plan.record.name}"):
+            there = _find_folders(workspace, plan)
+            with terminal.showing_progress(f"restore {name}"):
                 engine.layers.write(identity, stream_back(folder, plan.record.artifacts, there))
             _compare(workspace, plan)
-            outcome = f"{plan.record.name} restored"
+            outcome = f"{name} restored"
         finally:
             with terminal.reporting_only():
                 run.step("ended", outcome=outcome)
+    one = len(plan.files) == 1
     terminal.say(
-        f"safe-compose: {count(len(plan.files), 'file')} of {plan.record.name} are back in"
-        f" container {plan.container.name}; give them a volume, or they go with it again"
+        f"safe-compose: {count(len(plan.files), 'file')} of {name} {'is' if one else 'are'} back in"
+        f" container {plan.container.name}; give {'it' if one else 'them'} a volume, or"
+        f" {'it goes' if one else 'they go'} with the container again"
     )
+
+
+def _require_unchanged(workspace: Workspace, plan: LayerRestorePlan) -> None:
+    """Check that the container can still be written to, as the plan says.
+
+    Raises:
+        StateChanged: It is gone, is in use, or got data that was not backed up.
+    """
+    nothing, name = f"{plan.record.name} was not restored", plan.container.name
+    now = workspace.engine.docker.container(plan.container.id)
+    if now is None:
+        raise StateChanged(
+            f"container {name} is not there any more; {nothing}", next_step="repeat the command"
+        )
+    _require_free(now, plan.entries, nothing)
+    if not plan.replaces and _is_data_there(workspace, now, plan.entries):
+        raise StateChanged(
+            f"container {name} has got data under the names that would be written; {nothing}",
+            next_step="repeat the command",
+        )
+
+
+def _find_folders(workspace: Workspace, plan: LayerRestorePlan) -> set[bytes]:
+    """Return the folders of the archive that the container has: they stay as they are."""
+    layers, found = workspace.engine.layers, {b""}
+    folders = sorted((entry for entry in plan.entries if entry.type == "d"), key=lambda e: e.path)
+    for entry in folders:
+        above = entry.path.rpartition(b"/")[0]
+        if above in found and layers.is_folder(plan.container.id, _to_path(entry)):
+            found.add(entry.path)
+    return found
 
 
 def _back_up_current(workspace: Workspace, plan: LayerRestorePlan) -> None:
@@ -264,6 +364,8 @@ def _back_up_current(workspace: Workspace, plan: LayerRestorePlan) -> None:
         wait=LOCK_SECONDS,
         reason="pre-restore",
     )
+    if (fault := report_incomplete(safety)) is not None:
+        raise fault
     terminal.say(f"safe-compose: what is there now is in backup {safety.id}")
 
 

@@ -7,7 +7,7 @@ restored.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -170,7 +170,12 @@ def _examine(restore_run: RestoreRun, lost: Sequence[Mapping[str, str]] = ()) ->
 
 
 def restore(
-    workspace: Workspace, backup: Backup, choice: RestoreChoice, answer: GivenAnswer
+    workspace: Workspace,
+    backup: Backup,
+    choice: RestoreChoice,
+    answer: GivenAnswer,
+    *,
+    confirmed: Callable[[RestorePlan], None] | None = None,
 ) -> dict[str, Any]:
     """Restore the volumes of a backup, and return the result as JSON.
 
@@ -181,6 +186,7 @@ def restore(
         backup: The backup.
         choice: What goes where.
         answer: What the flags answer.
+        confirmed: Called with the confirmed plan before anything is written; it may refuse.
 
     Raises:
         UsageError: The backup does not hold such a volume.
@@ -198,6 +204,8 @@ def restore(
     if answer.dry_run:
         return _show_plan(plan)
     require_confirmation(workspace, plan, answer)
+    if confirmed is not None:
+        confirmed(plan)
     with restoring(workspace, plan, choice.command(backup.id)) as restore_run:
         restore_run.with_settings = choice.settings
         restore_run.restore_all()
