@@ -319,3 +319,12 @@ def test_one_phrase_is_for_volumes_and_layers_and_comes_before_both(
     )
     assert run(project, f"cat {both}") == "old\nold\n"
     assert f"1 file of layer:{project.name}-app-1 is back" in done.stderr
+
+
+def test_a_project_with_data_in_its_containers_alone_can_be_scheduled(
+    app: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    refused = safe_compose("schedule", "cron", cwd=app.folder)
+    assert refused.returncode == 73 and "would back up nothing" in refused.stderr
+    run(app, WRITE)
+    require_success(safe_compose("schedule", "cron", cwd=app.folder))

@@ -51,7 +51,7 @@ def test_a_removal_says_what_only_the_layer_holds(
     done = require_success(safe_compose("compose", "down", cwd=shop.folder))
     line = next(line for line in done.stderr.splitlines() if line.startswith("safe-compose:"))
     assert line == (
-        f"safe-compose: this removes what only its own layer holds: {shop.name}-app-1 (SQLite"
+        f"safe-compose: this deletes data that is in no volume: {shop.name}-app-1 (SQLite"
         " /app/app.db, 2 files in /srv); to keep it, first: safe-compose backup"
     )
     assert shop.containers() == []
@@ -131,7 +131,7 @@ def test_the_settings_make_a_question_of_it_or_silence(
     assert f"--confirm '{shop.name}'" in done.stderr
     assert len(shop.running()) == 2
     person = Person("compose", "down", cwd=shop.folder)
-    person.sees("Go on without it? [y/N]")
+    person.sees("Delete it without a backup? [y/N]")
     person.types("n")
     assert person.leaves_with() == 77
     assert len(shop.running()) == 2
@@ -157,7 +157,7 @@ def test_strange_names_reach_the_terminal_as_text(
     done = require_success(safe_compose("compose", "down", cwd=shop.folder))
     assert "\x1b" not in done.stderr and "\x07" not in done.stderr
     assert "\nsafe-compose: all is well" not in done.stderr
-    assert "holds" in done.stderr
+    assert "in no volume" in done.stderr
 
 
 def test_a_guarded_deletion_says_it_on_its_screen(

@@ -99,5 +99,20 @@ def test_a_sentence_stays_short_and_plain() -> None:
     words = describe_losses(many)
     assert "a database in /var/lib/mysql, SQLite /a.db" in words and "more" in words
     assert "2 other containers" in words and "\n" not in words and "\x1b" not in words
-    [one] = [describe_losses([LayerLoss(container("web"), LayerData(), unread=True)])]
-    assert "more changes than the engine listed in a second" in one
+
+
+def test_what_is_unknown_is_no_loss_but_said() -> None:
+    known = LayerLoss(container("web"), LayerData(sqlite=("/a.db",)))
+    partly = LayerLoss(container("web"), LayerData(sqlite=("/a.db",)), unread=True)
+    unknown = LayerLoss(container("db"), LayerData(), unread=True)
+    assert describe_losses([unknown]) == (
+        "this deletes shop-db-1: what its own layer holds could not be listed in time"
+    )
+    assert describe_losses([known, unknown]) == (
+        "this deletes data that is in no volume: shop-web-1 (SQLite /a.db); also shop-db-1: what"
+        " its own layer holds could not be listed in time"
+    )
+    assert describe_losses([partly]) == (
+        "this deletes data that is in no volume: shop-web-1 (SQLite /a.db, what else it holds could"
+        " not be listed in time)"
+    )

@@ -32,7 +32,10 @@ class LayerLoss:
     """The paths that it added or changed, folders included."""
 
     def describe(self) -> str:
-        """Return its data in words: `a database in /var/lib/x, 3 files in /app/uploads`."""
+        """Return its data in words: `a database in /var/lib/x, 3 files in /app/uploads`.
+
+        What is unknown is said too.
+        """
         found = [f"a database in {folder}" for folder in self.data.databases]
         found += [f"SQLite {path}" for path in self.data.sqlite]
         folders = Counter(find_folder(path) or path for path in self.data.files)
@@ -40,17 +43,30 @@ class LayerLoss:
         shown = [make_visible(words) for words in found[:MOST_NAMES]]
         shown += [f"{len(found) - MOST_NAMES} more"] if len(found) > MOST_NAMES else []
         if self.unread:
-            shown.append("more changes than the engine listed in a second")
+            shown.append(f"{'what else' if shown else 'what'} it holds could not be listed in time")
         return ", ".join(shown)
 
 
 def describe_losses(losses: Sequence[LayerLoss]) -> str:
     """Return in one sentence what goes with these containers."""
-    shown = [f"{loss.container.name} ({loss.describe()})" for loss in losses[:MOST_NAMES]]
-    more = len(losses) - MOST_NAMES
-    names = ", ".join(shown) + (f" and {count(more, 'other container')}" if more > 0 else "")
-    whose = "its own layer" if len(losses) == 1 else "their own layers"
-    return f"this removes what only {whose} hold{'s' if len(losses) == 1 else ''}: {names}"
+    known = [loss for loss in losses if not loss.data.is_empty]
+    unknown = [loss.container.name for loss in losses if loss.data.is_empty]
+    said = []
+    if known:
+        names = _join([f"{loss.container.name} ({loss.describe()})" for loss in known])
+        said.append(f"this deletes data that is in no volume: {names}")
+    if unknown:
+        whose = "its own layer holds" if len(unknown) == 1 else "their own layers hold"
+        subject = "also" if known else "this deletes"
+        said.append(f"{subject} {_join(unknown)}: what {whose} could not be listed in time")
+    return "; ".join(said)
+
+
+def _join(words: Sequence[str]) -> str:
+    """Return the first of these, each about a container, and the number of the others."""
+    more = len(words) - MOST_NAMES
+    shown = ", ".join(words[:MOST_NAMES])
+    return shown + (f" and {count(more, 'other container')}" if more > 0 else "")
 
 
 def find_removed(

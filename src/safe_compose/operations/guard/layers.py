@@ -146,7 +146,7 @@ def _confirm(workspace: Workspace, invocation: Invocation, losses: Sequence[Laye
             ),
         )
     try:
-        answer = ask.ask("Go on without it? [y/N] ")
+        answer = ask.ask("Delete it without a backup? [y/N] ")
     except KeyboardInterrupt as stop:
         raise Interrupted("interrupted; nothing was removed") from stop
     if answer.strip().lower() not in ("y", "yes"):

@@ -35,7 +35,7 @@ from safe_compose.errors import (
 )
 from safe_compose.grammar.parser import Invocation
 from safe_compose.operations import folders, forget, offsite
-from safe_compose.operations.backup import manual, omissions
+from safe_compose.operations.backup import layers, manual, omissions
 from safe_compose.operations.schedule import systemd
 from safe_compose.settings.load import Settings
 from safe_compose.store.schedules import Schedule, Schedules
@@ -140,11 +140,13 @@ def list_omissions(workspace: Workspace, invocation: Invocation) -> tuple[Omissi
     observed = backup_set.add_idle_mounts(workspace.engine.commands.look(invocation))
     found = backup_set.select_volumes(observed)
     host = folders.find_data(workspace, observed, for_backup=True)
-    if not found.volumes and not found.omitted and not host.data:
+    if not (found.volumes or found.omitted or host.data) and not layers.find_data(
+        workspace.engine, observed
+    ):
         omissions.tell_omitted(host.omitted)
         raise OperationFailed(
-            "the project here has no volume and no folder with data, so a run would back up"
-            " nothing; nothing was written",
+            "the project here has no volume, no folder with data and no data in its containers, so"
+            " a run would back up nothing; nothing was written",
             next_step="safe-compose volumes",
         )
     return host.omitted
