@@ -41,6 +41,24 @@ def _lines(backup: Backup) -> Iterator[str]:
     )
     yield "With safe-compose:"
     yield from format_block(f"safe-compose restore {shell_quote(backup.id)}")
+    yield from _introduce_commands(backup)
+    for warning in backup.warnings:
+        yield ""
+        yield f"Warning: {escape_markdown(warning)}"
+    if backup.omitted:
+        yield ""
+        yield "Not in this backup:"
+        yield ""
+    for omission in backup.omitted:
+        what = "volume " if omission.kind == "volume" else ""
+        yield f"- {what}{quote_markdown(omission.name)}: {escape_markdown(omission.reason)}"
+    for record in backup.volumes:
+        yield ""
+        yield from _volume(record, backup.id)
+
+
+def _introduce_commands(backup: Backup) -> Iterator[str]:
+    """Yield what holds for all sections: the check of the files, and what the commands need."""
     yield (
         "Without it, in a POSIX shell. First go to this folder and check it; go on only when every"
         " line says OK:"
@@ -68,19 +86,6 @@ def _lines(backup: Backup) -> Iterator[str]:
         )
         yield "file first; a wrong one prints `no identity matched` and nothing more:"
         yield from format_block("KEY=$HOME/key.txt")
-    for warning in backup.warnings:
-        yield ""
-        yield f"Warning: {escape_markdown(warning)}"
-    if backup.omitted:
-        yield ""
-        yield "Not in this backup:"
-        yield ""
-    for omission in backup.omitted:
-        what = "volume " if omission.kind == "volume" else ""
-        yield f"- {what}{quote_markdown(omission.name)}: {escape_markdown(omission.reason)}"
-    for record in backup.volumes:
-        yield ""
-        yield from _volume(record, backup.id)
 
 
 def _volume(record: VolumeRecord, backup_id: str) -> Iterator[str]:
