@@ -228,6 +228,12 @@ services:
     assert [v["name"] for v in made["volumes"]] == [f"{project.folder}/{odd}"]
     lacking = {o["name"]: o["lacking"] for o in made["omitted"]}
     assert lacking == {f"{project.folder}/shop.db": True, f"{project.folder}/settings.ini": False}
+    plan = require_success(safe_compose("restore", "latest", "--dry-run", cwd=project.folder))
+    assert f"is PARTIAL: folder {project.folder}/shop.db is not in it" in plan.stderr, plan.stderr
+    assert "settings.ini" not in plan.stderr
+    wrong = safe_compose("restore", "latest", "--volume", "./other", cwd=project.folder)
+    assert wrong.returncode == 64, wrong.stderr
+    assert f"does not hold folder {project.folder}/other; nothing" in wrong.stderr, wrong.stderr
 
 
 IN_FOLDERS = """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def test_what_is_there_needs_the_phrase_and_stays_under_a_told_name(
     )
     [old] = old_folders(shop)
     assert describe(uploads) == before and describe(old) == now and leftovers(shop) == []
-    assert str(old) in answer.stderr, answer.stderr
+    assert f"{old}: safe-compose restore --finish removes it" in answer.stderr, answer.stderr
     # the container was stopped meanwhile, and sees the new content
     assert docker("inspect", "-f", "{{.State.StartedAt}}", f"{shop.name}-web-1").stdout != started
     assert "later" not in shop.exec("web", "ls", "/app/uploads")
@@ -114,6 +115,9 @@ def test_what_is_there_needs_the_phrase_and_stays_under_a_told_name(
 
     asked = safe_compose("restore", "--finish", "--non-interactive", cwd=shop.folder)
     assert asked.returncode == 77 and "nothing was removed" in asked.stderr and old.is_dir()
+    assert re.search(r" until \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", asked.stderr), asked.stderr
+    odd = safe_compose("restore", "--finish", "--settings", "--confirm", old.name, cwd=shop.folder)
+    assert odd.returncode == 64 and old.is_dir(), odd.stderr
     done = require_success(
         safe_compose("restore", "--finish", "--confirm", old.name, "--json", cwd=shop.folder)
     )

@@ -46,6 +46,11 @@ ComposeFile = Annotated[
 ]
 
 
+def _is_path(word: str) -> bool:
+    """Return whether a word is the path of a folder; the name of no volume has a slash."""
+    return "/" in word or word in (".", "..")
+
+
 def make_absolute(name: str) -> str:
     """Return the name of a location: a path of a folder as an absolute one, another as it is.
 
@@ -54,7 +59,7 @@ def make_absolute(name: str) -> str:
     >>> make_absolute("shop_pgdata"), make_absolute("/srv/shop/../uploads/")
     ('shop_pgdata', '/srv/uploads')
     """
-    return normpath(str(Path.cwd() / name)) if "/" in name else name
+    return normpath(str(Path.cwd() / name)) if _is_path(name) else name
 
 
 def _make_all_absolute(names: list[str] | None) -> list[str] | None:
@@ -230,13 +235,8 @@ def check_wait(seconds: float) -> None:
 
 
 def read_location(word: str) -> str:
-    """Return the name of the location that a word means: a path becomes absolute and real.
-
-    A word is a path if it begins with `/`, `./` or `../`; the name of no volume does.
-    """
-    if word.startswith(("/", "./", "../")) or word in (".", ".."):
-        return os.path.realpath(word)
-    return word
+    """Return the name of the location that a word means: a path becomes absolute and real."""
+    return os.path.realpath(word) if _is_path(word) else word
 
 
 def read_locations(words: Sequence[str] | None) -> tuple[str, ...]:

@@ -91,8 +91,8 @@ Finish = Annotated[
     typer.Option(
         "--finish",
         help=(
-            "Remove the folders that earlier restores replaced and kept under other names; goes"
-            " with --volume alone."
+            "Remove the folders that earlier restores of any project on this engine replaced and"
+            " kept under other names; goes with --volume alone."
         ),
     ),
 ]
@@ -139,13 +139,14 @@ def restore_backup(
     identity: IdentityFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restore the volumes of a backup; what is there now is backed up first."""
+    """Restore a backup; what is there now is kept: in another backup, or under another name."""
     invocation = make_down(project, files)
     workspace = open_workspace(invocation)
     unlock(workspace.settings, identity)
     answer = GivenAnswer(confirm, not non_interactive, dry_run)
     if finish:
-        if any(word is not None for word in (id, project, files, database, path, into, source)):
+        others = (id, project, files, database, path, into, source)
+        if settings or any(word is not None for word in others):
             raise UsageError("--finish goes with --volume alone; nothing was removed")
         finished = restore_finish.finish(workspace, read_locations(volume), answer)
         if as_json:

@@ -14,7 +14,6 @@ from safe_compose.cli.options import (
     NonInteractive,
     ProjectName,
     Utc,
-    VolumeName,
     Wait,
     Yes,
     ask_yes,
@@ -46,6 +45,11 @@ _COLUMNS = (
 )
 _ITEMS = "Items' ids, short ids, or names of volumes."
 
+DeletedVolume = Annotated[
+    list[str] | None,
+    typer.Option("--volume", help="Only what was deleted of this volume; may be repeated."),
+]
+
 trash_app = add_verb("trash")
 
 
@@ -58,7 +62,7 @@ def _describe_trash() -> None:
 def list_trash(
     ids: Annotated[list[str] | None, typer.Argument(help=_ITEMS)] = None,
     project: ProjectName = None,
-    volumes: VolumeName = None,
+    volumes: DeletedVolume = None,
     utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,7 +77,7 @@ def list_trash(
 def restore_from_trash(
     ids: Annotated[list[str] | None, typer.Argument(help=_ITEMS)] = None,
     project: ProjectName = None,
-    volumes: VolumeName = None,
+    volumes: DeletedVolume = None,
     confirm: Confirm = None,
     non_interactive: NonInteractive = False,
     dry_run: DryRun = False,
@@ -97,7 +101,7 @@ def restore_from_trash(
 def empty_trash(
     ids: Annotated[list[str] | None, typer.Argument(help=_ITEMS)] = None,
     project: ProjectName = None,
-    volumes: VolumeName = None,
+    volumes: DeletedVolume = None,
     expired: Annotated[
         bool, typer.Option("--expired", help="Only what is older than 30 days; goes without ids.")
     ] = False,

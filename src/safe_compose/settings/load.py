@@ -51,6 +51,10 @@ The user's file is `$XDG_CONFIG_HOME/safe-compose/config.toml` (otherwise `~/.co
                                      # cannot lower either
     [schedule]
     webhook = "https://example.org/" # gets a report of every scheduled run, as JSON
+    [guard]
+    layers = "tell"                  # what happens before a command removes a container whose own
+                                     # layer holds data: a line, "ask" or "off"; the project's file
+                                     # cannot lower it
     [hook]
     inside = "note"                  # what a coding agent gets before a command that deletes data
                                      # inside a database: a note, "ask" or "off"; the project's

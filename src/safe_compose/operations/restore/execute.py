@@ -310,7 +310,9 @@ class RestoreRun:
         folder_swap.swap_in(engine, swap, existed=target.current is not None)
         kept = ""
         if target.has_content:
-            kept = f"; the one before it is {swap.old_path}"
+            kept = (
+                f"; the one before it is {swap.old_path}: safe-compose restore --finish removes it"
+            )
         elif target.current is not None and engine.archives.list_root(swap.old_path) == []:
             folder_swap.remove(engine, swap.parent, swap.old_name)
         size = format_size(sum(a.bytes for a in target.record.artifacts))

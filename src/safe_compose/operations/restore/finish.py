@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from safe_compose.core.observed import FOLDER
-from safe_compose.core.quantities import count
+from safe_compose.core.quantities import count, format_stamp
 from safe_compose.errors import StateChanged
 from safe_compose.operations.restore.execute import LOCK_SECONDS
 from safe_compose.operations.restore.request import GivenAnswer
@@ -51,7 +51,8 @@ def finish(workspace: Workspace, names: Collection[str], answer: GivenAnswer) ->
     """
     found = [old for old in _list_old(workspace) if not names or old.folder in names]
     for old in found:
-        terminal.say(f"safe-compose: {old.path}: was {old.folder} until {old.replaced}")
+        until = format_stamp(old.replaced)
+        terminal.say(f"safe-compose: {old.path}: was {old.folder} until {until}")
     if not found:
         terminal.say("safe-compose: no restore has left an old folder here")
     if answer.dry_run or not found:

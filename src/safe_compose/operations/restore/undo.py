@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from safe_compose.core.backup import Backup, VolumeRecord
-from safe_compose.core.observed import Observed
+from safe_compose.core.observed import Observed, describe_location
 from safe_compose.core.quantities import format_stamp
 from safe_compose.core.relocation import SCRATCH, list_inspection_commands, plan_relocation
 from safe_compose.core.text import shell_quote
@@ -250,24 +250,26 @@ def _require_held(workspace: Workspace, backup: Backup, names: Sequence[str]) ->
         UsageError: It does not hold one of them.
     """
     if missing := sorted(set(names) - {r.name for r in backup.volumes}):
+        names = ", ".join(map(describe_location, missing))
         raise UsageError(
-            f"backup {backup.id} holds no volume"
-            f" {', '.join(missing)}{_explain_missing(backup, missing)}; nothing was restored",
+            f"backup {backup.id} does not hold {names}{_explain_missing(backup, missing)}; nothing"
+            " was restored",
             next_step=_suggest_other_backup(workspace, backup, missing)
             or f"safe-compose show {backup.id}",
         )
 
 
 def _tell_lacking(workspace: Workspace, backup: Backup, names: Sequence[str]) -> None:
-    """Report each volume that matters and is not in a backup, and which backup holds it."""
+    """Report each location that matters and is not in a backup, and which backup holds it."""
     for omission in backup.omitted if not names else ():
-        if omission.kind == "volume" and omission.tier not in ("", "disposable"):
+        matters = omission.kind == "volume" and omission.tier not in ("", "disposable")
+        if matters or (omission.lacking and omission.kind != "database"):
             other = _suggest_other_backup(workspace, backup, [omission.name])
             where = f"to restore it too: {other}" if other else "no verified backup holds it"
             what = "is PARTIAL" if omission.lacking else "does not hold all"
             terminal.say(
-                f"safe-compose: backup {backup.id} {what}: volume {omission.name} is not in it"
-                f" ({omission.reason}) and is not restored; {where}"
+                f"safe-compose: backup {backup.id} {what}: {describe_location(omission.name)} is"
+                f" not in it ({omission.reason}) and is not restored; {where}"
             )
 
 
