@@ -319,6 +319,23 @@ def test_an_agent_is_refused_a_person_approves_and_the_same_command_goes_through
 
 
 @pytest.mark.engine
+def test_an_upload_into_a_layer_is_shown_and_changes_no_approval(
+    files: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    files.exec("app", "mkdir", "/app/media")
+    write_file(files, "a note", "media/1")
+    code = refusal(safe_compose("compose", "down", "-v", cwd=files.folder).stderr)["approve"][
+        "code"
+    ]
+    person = Person("approve", code, cwd=files.folder)
+    assert "1 file in /app/media" in person.sees("type '")
+    person.types(files.name)
+    assert person.leaves_with() == 0, person.last_words
+    write_file(files, "another note", "media/2")
+    assert safe_compose("compose", "down", "-v", cwd=files.folder).returncode == 0
+
+
+@pytest.mark.engine
 def test_an_approval_does_not_cover_volumes_that_were_not_shown(
     files: ComposeProject, safe_compose: SafeCompose
 ) -> None:

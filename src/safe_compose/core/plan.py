@@ -94,11 +94,19 @@ class Plan:
     """(volume, container) of each deletion lock that is removed while its volume stays."""
     insisted: bool = False
     """Whether the phrase for the trash was typed, so that nothing else may replace it."""
+    layer_warning: str = ""
+    """What the containers' own layers lose. It changes with every file that somebody uploads, so a
+    person's approval does not depend on it."""
 
     @property
     def backed_up(self) -> tuple[Doomed, ...]:
         """The volumes that must be in a verified backup before docker may run."""
         return tuple(d for d in self.doomed if d.verdict.tier is not Tier.DISPOSABLE)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """All warnings that a person is shown."""
+        return (*self.warnings, *filter(None, [self.layer_warning]))
 
     @property
     def typed(self) -> bool:

@@ -48,7 +48,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             for d in plan.doomed
         ],
         "spared": [{"name": name, "why": why} for name, why in plan.threat.spared],
-        "warnings": list(plan.warnings),
+        "warnings": list(plan.notices),
         "unlocks": [{"volume": name, "container": lock} for name, lock in plan.unlocks],
         "phrase": plan.phrase,
         "backup": backs_up and (plan.safety != "trash" or plan.no_trash is not None),
@@ -96,7 +96,7 @@ def format_lines(plan: Plan) -> list[str]:
     if not plan.holds:
         lines += _format_losses(plan)
     lines += [f"not touched: {name} ({why})" for name, why in plan.threat.spared]
-    lines += [f"warning: {w}" for w in plan.warnings]
+    lines += [f"warning: {w}" for w in plan.notices]
     lines += [
         _label("unlocks", f"{name}: removes {lock}, and docker would delete it again")
         for name, lock in plan.unlocks

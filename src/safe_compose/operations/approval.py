@@ -307,6 +307,7 @@ def _make_shown(workspace: Workspace, made: Plan) -> dict[str, Any]:
             }
             for d in made.doomed
         ],
+        "layers": made.layer_warning,
         "phrase": made.phrase,
         "typed": made.typed,
         "pid": os.getpid(),
@@ -403,6 +404,7 @@ def _show_request(request: ApprovalRequest) -> list[str]:
             for name, words in request.terms.items()
             if words and not name.startswith("setting ")
         ),
+        *(f"{'layers':<8} {words}" for words in [shown.get("layers")] if words),
         f"{'settings':<8} {', '.join(settings)}",
         f"{'asked':<8} {asked}, by process {shown.get('pid', '?')}",
     ]

@@ -105,7 +105,7 @@ def _list_effects(screen: Screen) -> Iterator[_Fact]:
     plan, facts = screen.plan, screen.facts
     for name, why in plan.threat.spared:
         yield "not touched", f"{name} ({why})", ""
-    for warning in (*plan.warnings, *facts.warnings):
+    for warning in (*plan.notices, *facts.warnings):
         yield "warning", warning, NOTICE
     if plan.invocation.own.skip_backup:
         yield "backup", "none (--skip-backup): undo cannot bring any of this back", LOSS

@@ -258,7 +258,7 @@ def _make_tail(screen: Screen, size: Size) -> Iterator[_Part]:
             reason = make_span(d.remedy[0].partition(". ")[0], longest=LONGEST_TEXT)
             better = [reason._replace(text=f"{reason.text}:"), make_span(d.remedy[1], "bold")]
             yield _Part(10, _label("better", better, width))
-    yield _make_warnings([*plan.warnings, *facts.warnings, *_warn_of_space(screen)], width)
+    yield _make_warnings([*plan.notices, *facts.warnings, *_warn_of_space(screen)], width)
     if plan.threat.spared:
         spared = [f"{name} ({why})" for name, why in plan.threat.spared]
         yield _Part(80, _list_names("not touched:", spared, size, SIDE))

@@ -71,8 +71,7 @@ def add_warning(workspace: Workspace, made: Plan) -> Plan:
     _, losses = find_losses(workspace, made.invocation, made.observed)
     if not losses:
         return made
-    warning = f"{describe_losses(losses)}; {advise(losses)}"
-    return replace(made, warnings=(*made.warnings, warning))
+    return replace(made, layer_warning=f"{describe_losses(losses)}; {advise(losses)}")
 
 
 def find_losses(
