@@ -1,12 +1,13 @@
 """A folder of the host outlives its project, and `down -v` says so."""
 
 import json
+import subprocess
 
 import pytest
 
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import require_success
-from testing.terminal import Person
+from testing.terminal import PROGRAM, Person
 
 pytestmark = pytest.mark.engine
 
@@ -36,3 +37,5 @@ def test_a_database_in_a_folder_stays_and_that_is_said_once(
     assert person.leaves_with() == 0
     assert "stay" not in safe_compose(*words, cwd=project.folder).stderr
     assert "stay" not in safe_compose("compose", "down", cwd=project.folder).stderr
+    closed = ["sh", "-c", '"$@" 2>&-', "sh", PROGRAM, *words]
+    assert subprocess.run(closed, cwd=project.folder, timeout=120).returncode == 0

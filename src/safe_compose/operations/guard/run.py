@@ -8,7 +8,6 @@ exit code is docker's.
 import gc
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -138,13 +137,14 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
     deleted = {d.name for d in made.doomed}
     if made.verdict == "refuse" and made.observed.not_loaded:
         raise make_refusal_of_unloaded(made)
-    workspace.note_folders(made.observed, deleted if made.verdict == "pass" else ())
     if made.verdict == "pass":
         for warning in made.warnings:
             ui_terminal.say(f"safe-compose: {warning}")
         _tell_staying(made)
         layers.tell(workspace, made.invocation, made.observed)
+        workspace.note_folders(made.observed, deleted)
         return _hand_over(workspace, made)
+    workspace.note_folders(made.observed)
     tell_unseen(workspace, made)
     made = layers.add_warning(workspace, made)
     with _unwinding_on_signals():
@@ -163,7 +163,7 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
 def _tell_staying(made: Plan) -> None:
     """Say to a person, where no screen does, which folders of the host `down -v` leaves."""
     paths = [name for name, _ in made.threat.spared if location_of(name) == "folder"]
-    if paths and sys.stderr.isatty():
+    if paths and os.isatty(2):
         ui_terminal.say(f"safe-compose: folders of the host stay: {', '.join(paths)}")
 
 
