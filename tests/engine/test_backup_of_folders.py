@@ -178,6 +178,11 @@ max_folder = "1KB"
     assert taken.keys() == {"conf", "src"}, (taken, left)
     assert (taken["conf"]["tier"], taken["src"]["tier"]) == ("important", "critical")
     assert "its files take more than max_folder (1000 B)" in left["uploads"], left
+    doctor = safe_compose("doctor", "--json", cwd=project.folder)
+    wanted = (
+        f"folder {project.folder}/uploads is critical and has no verified backup: it takes more"
+    )
+    assert wanted in doctor.stdout, doctor.stdout
     assert 'safe-compose.toml: folders."./cache*" says disposable' in left["caches"], left
 
 

@@ -79,7 +79,7 @@ HoldsVolume = Annotated[
     list[str] | None,
     typer.Option(
         "--volume",
-        help="Only what holds this volume; may be repeated.",
+        help="Only what holds this volume, or folder by its path; may be repeated.",
         callback=_make_all_absolute,
     ),
 ]

@@ -85,6 +85,6 @@ def _choose_tiers(
     if not as_json:
         columns = [Column("volume"), Column("tier"), Column("why", is_prose=True)]
         cells = [[Cell(text) for text in row] for row in rows]
-        empty = f"project {found.project.name} declares no volumes"
+        empty = f"project {found.project.name} has no volumes and no folders with data"
         tables.print_table(columns, cells, empty=empty)
     return {r.key: r.tier for r in found.rows}

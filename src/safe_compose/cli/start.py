@@ -73,7 +73,11 @@ def _tell_plan(found: inspect.SetupFindings, files: Sequence[setup_files.SetupFi
     """Print the volumes with their tiers, and what a yes does."""
     columns = [Column("volume"), Column("tier"), Column("why", is_prose=True)]
     cells = [[Cell(text) for text in (r.key, r.tier, r.why)] for r in found.rows]
-    tables.print_table(columns, cells, empty=f"project {found.project.name} declares no volumes")
+    tables.print_table(
+        columns,
+        cells,
+        empty=f"project {found.project.name} has no volumes and no folders with data",
+    )
     if found.rows:
         for file in files:
             terminal.tell(f"write {file.path}")

@@ -150,7 +150,7 @@ def _choose_volumes(
         found = {v.name for v in volumes} | {folder.name for folder, _ in data}
         if missing := sorted(set(names) - found):
             raise UsageError(
-                f"there is no {describe_location(missing[0])} on {observed.endpoint}"
+                f"{describe_location(missing[0])} is not on {observed.endpoint}"
                 if missing[0] not in paths
                 else f"no service of this project mounts {', '.join(missing)}",
                 next_step="safe-compose volumes --all",

@@ -138,7 +138,9 @@ def read_statistics(volume: EngineVolume, record: VolumeRecord, image: str) -> S
         # What lies next to the database was restored a moment ago, into an empty volume.
         return record.statistics
     if (names := volume.engine.archives.list_root(volume.name)) is None or names:
-        raise StateChanged(f"volume {volume.name} is not empty; nothing was written into it")
+        raise StateChanged(
+            f"{describe_location(volume.name)} is not empty; nothing was written into it"
+        )
     return record.statistics
 
 

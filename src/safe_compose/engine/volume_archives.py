@@ -84,7 +84,8 @@ class Archives:
                     pass
             except OperationFailed as fault:
                 raise OperationFailed(
-                    f"volume {volume} cannot be archived, so nothing was stopped: {fault.message}",
+                    f"{describe_location(volume)} cannot be archived, so nothing was stopped:"
+                    f" {fault.message}",
                     next_step=fault.next_step or self.docker.advise_on_full_disk(),
                 ) from fault
 
@@ -99,7 +100,7 @@ class Archives:
         """
         with (
             self.helpers.parking(volume, read_only=False) as container_id,
-            changing(f"unpack an archive into volume {volume}"),
+            changing(f"unpack an archive into {describe_location(volume)}"),
         ):
             api = self.docker.connection.api
             url = f"{api.base_url}/v{api.api_version}/containers/{container_id}/archive"
@@ -108,7 +109,7 @@ class Archives:
             answer = api.put(url, params={"path": "/"}, data=iter(chunks), timeout=None)
             if not answer.ok:
                 raise OperationFailed(
-                    f"docker could not unpack an archive into volume {volume}:"
+                    f"docker could not unpack an archive into {describe_location(volume)}:"
                     f" {read_message(answer)}"
                 )
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from re import Pattern
 from typing import Any, NamedTuple
 
+from safe_compose.core.observed import describe_location
 from safe_compose.engine import client_stream
 from safe_compose.engine.errors import changing, inspecting, read_message
 from safe_compose.errors import OperationFailed
@@ -78,7 +79,8 @@ class Entries:
             return None
         if not answer.ok:
             raise OperationFailed(
-                f"docker could not look at {path} of volume {volume} ({answer.status_code})"
+                f"docker could not look at {path} of {describe_location(volume)}"
+                f" ({answer.status_code})"
             )
         return _entry(answer.headers.get(STAT, ""))
 
@@ -104,7 +106,9 @@ class Entries:
                 )
                 return opened.read() if opened is not None else None
         except (tarfile.TarError, OSError) as error:
-            raise OperationFailed(f"docker sent no file of volume {volume}: {error}") from error
+            raise OperationFailed(
+                f"docker sent no file of {describe_location(volume)}: {error}"
+            ) from error
 
     def listing(
         self, volume: str, path: str = "", *, limit: int, keep: Pattern[str] | None = None
@@ -125,7 +129,7 @@ class Entries:
                 return None
             if not answer.ok:
                 raise OperationFailed(
-                    f"docker could not read {path or 'the root'} of volume {volume}:"
+                    f"docker could not read {path or 'the root'} of {describe_location(volume)}:"
                     f" {read_message(answer)}"
                 )
             if not is_folder(

@@ -46,6 +46,8 @@ class FoundFolders(NamedTuple):
     """The others, each with the reason."""
     sizes: dict[str, int]
     """The bytes of those that were counted."""
+    too_large: frozenset[str] = frozenset()
+    """Those with data that a backup leaves out by itself, because of `backup.max_folder`."""
 
 
 def find_data(
@@ -73,11 +75,12 @@ def find_data(
     if names is not None:
         named = set(names)
         chosen = [
-            one for one in mounted if one.name in named and not folders.explain_impossible(one)
+            one.folder
+            for one in mounted
+            if one.name in named and not folders.explain_impossible(one)
         ]
-        verdicts = judge(workspace, [one.folder for one in chosen], observed, rules)
-        data = [(one.folder, verdict) for one, verdict in zip(chosen, verdicts, strict=True)]
-        return FoundFolders(tuple(data), (), {})
+        verdicts = judge(workspace, chosen, observed, rules)
+        return FoundFolders(tuple(zip(chosen, verdicts, strict=True)), (), {})
     wanted = {one.name for one in mounted if policy.is_wanted(one.folder, observed, rules)}
     shared = workspace.engine.docker.connection.shares_paths
     left, omitted = _select_by_path(mounted, wanted, project)
@@ -87,7 +90,7 @@ def find_data(
     look_into_one = partial(look_into, workspace.engine, limit=limit, seconds=seconds)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as pool:
         looks = list(pool.map(look_into_one, [one.name for one in left]))
-    data, sizes = [], {}
+    data, sizes, too_large = [], {}, set()
     for one, verdict, look in zip(left, verdicts, looks, strict=True):
         if look.counted:
             sizes[one.name] = look.size
@@ -95,6 +98,8 @@ def find_data(
         if one.name not in wanted:
             look = look._replace(tracked=_is_tracked(one.name) if shared else None)
             why = _explain_look(one, verdict, look, project, limit)
+            if _is_too_large(verdict, look, workspace.settings.max_folder):
+                too_large.add(one.name)
         if why is not None:
             omitted.append(_omit_after_look(one, verdict, look, why))
         elif verdict.tier is Tier.DISPOSABLE:
@@ -102,7 +107,7 @@ def find_data(
         else:
             data.append((one.folder, verdict))
     data, nested = _leave_out_nested(data)
-    return FoundFolders(tuple(data), (*omitted, *nested), sizes)
+    return FoundFolders(tuple(data), (*omitted, *nested), sizes, frozenset(too_large))
 
 
 def _explain_look(
@@ -110,9 +115,13 @@ def _explain_look(
 ) -> str | None:
     """Return why a folder is not backed up by itself after a look into it, or None."""
     why = folders.explain_by_content(mounted, look, project)
-    if why is None and look.size > limit and verdict.kind not in DATABASES:
+    if why is None and _is_too_large(verdict, look, limit):
         return f"its files take more than max_folder ({format_size(int(limit))})"
     return why
+
+
+def _is_too_large(verdict: Verdict, look: Look, limit: float) -> bool:
+    return look.size > limit and verdict.kind not in DATABASES
 
 
 def _omit_after_look(mounted: MountedFolder, verdict: Verdict, look: Look, why: str) -> Omission:

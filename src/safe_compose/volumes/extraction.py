@@ -160,5 +160,5 @@ def _require_empty(volume: EngineVolume) -> None:
         )
         step = f"safe-compose restore --volume {shell_quote(volume.name)}"
         raise StateChanged(
-            f"volume {volume.name} {state}; nothing was written into it", next_step=step
+            f"{describe_location(volume.name)} {state}; nothing was written into it", next_step=step
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import VolumeRecord
-from safe_compose.core.observed import Container, DeclaredMount
+from safe_compose.core.observed import Container, DeclaredMount, describe_location
 from safe_compose.databases import server_files
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused
@@ -47,7 +47,8 @@ def adapt_record(
     cause = _find_obstacle(record, then, (user, pgdata, major))
     if cause or statistics is None:
         raise Refused(
-            f"volume {record.name} holds PostgreSQL {then}, and {user['image']} is its server now:"
+            f"{describe_location(record.name)} holds PostgreSQL {then}, and {user['image']} is"
+            " its server now:"
             f" {cause}; nothing was restored",
             next_step=f"give the service an image of PostgreSQL {then}"
             + (f", or mount the volume above {pgdata}" if "keeps its data" in cause else "")

@@ -108,11 +108,11 @@ def _require_found(names: Iterable[str], found: Iterable[str]) -> None:
         OperationFailed: One was not.
     """
     if missing := sorted(set(names) - set(found)):
-        of_host = location_of(missing[0]) == "folder"
-        what = "service of this project mounts" if of_host else "such volume:"
+        kind = location_of(missing[0])
+        none = {"folder": "no service of this project mounts", "layer": "no data is in"}
         raise OperationFailed(
-            f"no {what} {', '.join(missing)}; no backup was made",
-            next_step="safe-compose volumes" if of_host else "docker volume ls",
+            f"{none.get(kind, 'no such volume:')} {', '.join(missing)}; no backup was made",
+            next_step="docker volume ls" if kind == "volume" else "safe-compose volumes",
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from safe_compose.core.observed import HELPER_LABEL
+from safe_compose.core.observed import HELPER_LABEL, describe_location
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
@@ -35,7 +35,8 @@ def require_no_writers(request: BackupRequest) -> None:
             )
             if user.state == "paused" and asked:
                 raise StateChanged(
-                    f"volume {volume.name}: container {user.name} is paused and cannot be asked to"
+                    f"{describe_location(volume.name)}: container {user.name} is paused and"
+                    " cannot be asked to"
                     " save what it holds in memory; nothing was deleted",
                     next_step=(
                         f"let it go on: docker unpause {shell_quote(user.name)}, then run the"
@@ -49,7 +50,8 @@ def require_no_writers(request: BackupRequest) -> None:
                     else "runs on it"
                 )
                 raise StateChanged(
-                    f"volume {volume.name}: container {user.name} {why}, and this command would not"
+                    f"{describe_location(volume.name)}: container {user.name} {why}, and this"
+                    " command would not"
                     " stop it; nothing was deleted",
                     next_step=f"stop it first: docker stop {shell_quote(user.name)}",
                 )
@@ -71,7 +73,8 @@ def require_nobody_came(engine: Engine, request: BackupRequest) -> None:
             if writes and not ours and (user.lively or user.id not in known):
                 done = "started" if user.lively else "made"
                 raise StateChanged(
-                    f"container {user.name} was {done} on volume {volume.name} while its users were"
+                    f"container {user.name} was {done} on {describe_location(volume.name)} while"
+                    " its users were"
                     " stopped; nothing was deleted",
                     next_step="stop what starts it, then run the command again",
                 )

@@ -107,9 +107,10 @@ def _examine_volumes(
     ]
     locks = deletion_lock.read_states(workspace, observed)
     there = backup_set.select_volumes(observed).volumes
+    of_host = folders.find_data(workspace, observed)
     verdicts = [
         *judge(workspace, there, observed, workspace.rules(observed)),
-        *(verdict for _, verdict in folders.find_data(workspace, observed).data),
+        *(verdict for _, verdict in of_host.data),
         *of_layers,
     ]
     found: list[dict[str, Any]] = []
@@ -135,24 +136,23 @@ def _examine_volumes(
                 "lock": lock,
             }
         )
-        attention += _list_neglected(verdict, newest, lock)
+        large = verdict.volume in of_host.too_large
+        attention += _list_neglected(verdict, newest, lock, too_large=large)
     return Findings(found, tuple(attention))
 
 
 def _list_neglected(
-    verdict: Verdict, newest: BackupSummary | None, lock: str | None
+    verdict: Verdict, newest: BackupSummary | None, lock: str | None, *, too_large: bool
 ) -> Iterator[str]:
     """Yield what a person must do for a location: back it up, lock it again."""
     name = verdict.volume
+    step = "safe-compose backup"
+    if too_large:
+        step = "it takes more than backup.max_folder; name it under [folders] in safe-compose.toml"
     if newest is None and verdict.tier is Tier.CRITICAL:
-        yield (
-            f"{describe_location(name)} is critical and has no verified backup: safe-compose backup"
-        )
+        yield f"{describe_location(name)} is critical and has no verified backup: {step}"
     elif newest is not None and read_clock() - datetime.fromisoformat(newest.created) > OLD:
-        yield (
-            f"the newest verified backup of {name} is of {format_stamp(newest.created)}:"
-            " safe-compose backup"
-        )
+        yield (f"the newest verified backup of {name} is of {format_stamp(newest.created)}: {step}")
     if lock == "missing":
         yield (f"the lock of {name} is missing: safe-compose protect --lock {shell_quote(name)}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safe_compose.core.backup import VolumeRecord
-from safe_compose.core.observed import FOLDER, HELPER_LABEL, Container
+from safe_compose.core.observed import FOLDER, HELPER_LABEL, Container, describe_location
 from safe_compose.core.quantities import format_exactly
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.engine import Engine
@@ -184,7 +184,7 @@ def roll_back_volumes(killed: KilledRun) -> tuple[list[str], bool]:
                 if (begun := InterruptedRestore.of(step)) is not None:
                     lines.append(_roll_back_volume(killed, begun))
     except rename.CannotMove as fault:
-        lines.append(f"volume {waiting[0].volume}: {fault.message}")
+        lines.append(f"{describe_location(waiting[0].volume)}: {fault.message}")
     except SafeComposeError as fault:
         return [*lines, f"what was there was not put back yet: {fault.message}"], False
     return lines, True
@@ -199,7 +199,7 @@ def _roll_back_volume(killed: KilledRun, begun: InterruptedRestore) -> str:
     name = begun.volume
     why = _find_later_run(killed, name) or _find_obstacle(killed, begun)
     if why is not None:
-        return f"volume {name}: what was there was not put back: {why}"
+        return f"{describe_location(name)}: what was there was not put back: {why}"
     run = killed.journal.reopen(killed.record.id)
     run.step("taking-back", volume=name)  # from here on, what is written is ours again
     with terminal.showing_progress(f"put back what was in {name}") as report:
@@ -207,10 +207,13 @@ def _roll_back_volume(killed: KilledRun, begun: InterruptedRestore) -> str:
         roll_back(killed.engine, killed.catalogue, begun, progress)
     run.step("rolled-back", volume=name)
     if begun.adds:
-        return f"volume {name} holds what docker had left of it, and what was put back until then"
+        return (
+            f"{describe_location(name)} holds what docker had left of it, and what was put back"
+            " until then"
+        )
     if begun.existed:
-        return f"volume {name} has again what was there before"
-    return f"volume {name} is gone again, as it was before"
+        return f"{describe_location(name)} has again what was there before"
+    return f"{describe_location(name)} is gone again, as it was before"
 
 
 def _find_later_run(killed: KilledRun, volume: str) -> str | None:
@@ -313,5 +316,5 @@ def list_half_restored(run: RunRecord) -> list[str]:
             if safety
             else ("a part of it was there before" if step.adds else "nothing was there before")
         )
-        words.append(f"volume {volume} {state}; {before}")
+        words.append(f"{describe_location(volume)} {state}; {before}")
     return [*words, f"or finish it: safe-compose {join_for_shell(run.command)}"] if words else []

@@ -160,7 +160,8 @@ def _settle_swap(killed: KilledRun) -> _Settled | None:
     container, new = engine.docker.container(step.container), step.new_database
     if container is None:
         return _Settled(
-            f"database {new} may be left in volume {step.volume}: its server has gone", True
+            f"database {new} may be left in {describe_location(step.volume)}: its server has gone",
+            True,
         )
     try:
         settle, database = find_restored_alone()
@@ -209,7 +210,9 @@ def _settle_path(engine: Engine, step: Placing) -> _Settled:
     gone = not step.volume.startswith(FOLDER) and engine.docker.volume(step.volume) is None
     if gone:  # docker would recreate it for an inspection
         return _Settled(
-            f"volume {step.volume} is gone, and with it what was restored of {piece.path}", True
+            f"{describe_location(step.volume)} is gone, and with it what was restored of"
+            f" {piece.path}",
+            True,
         )
     try:
         if _is_taken(piece, step):

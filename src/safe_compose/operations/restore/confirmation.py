@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from safe_compose.core.backup import Backup
+from safe_compose.core.observed import describe_location
 from safe_compose.core.quantities import format_size
 from safe_compose.core.redaction import HIDDEN
 from safe_compose.core.text import shell_quote
@@ -83,7 +84,8 @@ def _refuse_second_primary(plan: RestorePlan, target: RestoreTarget) -> None:
         return
     if target.source in ("dump", "physical copy"):
         raise Refused(
-            f"volume {name} is that of a standby, and its {target.source} makes a server of its"
+            f"{describe_location(name)} is that of a standby, and its {target.source} makes a"
+            " server of its"
             " own, which follows no primary and takes writes; nothing was restored",
             next_step=(
                 "make the standby again from its primary (pg_basebackup); or, for its data alone,"

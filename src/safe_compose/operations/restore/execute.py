@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from safe_compose.core.backup import Backup
-from safe_compose.core.observed import Volume
+from safe_compose.core.observed import Volume, describe_location
 from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_size
 from safe_compose.core.tier import Tier
@@ -210,7 +210,8 @@ class RestoreRun:
             and self.plan.engine.archives.list_root(target.into) != []
         ):
             raise StateChanged(
-                f"volume {target.into} was empty and is not any more, as where a service writes"
+                f"{describe_location(target.into)} was empty and is not any more, as where a"
+                " service writes"
                 " when it stops; nothing was touched",
                 next_step="run it again",
             )

@@ -188,7 +188,7 @@ def _describe_place(engine: Engine, backup: Backup, record: VolumeRecord) -> tup
     """Return where the location reaches outside of the engine's storage, and whose it is."""
     if record.location == "folder":
         owners = [user.project for user in engine.docker.users(record.name)]
-        reach = f"folder {record.name} of the engine's host"
+        reach = "a folder of the engine's host"
         known = bool(owners) and backup.unsigned_from is None
         return None if known else reach, next((owner for owner in owners if owner), "")
     now = engine.docker.volume(record.name)

@@ -328,7 +328,7 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
         into,
         HostFolder(into, labels={PROJECT_LABEL: owner} if owner else {}) if there else None,
         has_content,
-        reach=None if mounted else f"folder {into} of the engine's host",
+        reach=None if mounted else "a folder of the engine's host",
         other_project=owner
         if owner not in ("", plan.backup.project) and plan.relocation is None
         else "",

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safe_compose.core.backup import VolumeRecord
+from safe_compose.core.observed import describe_location
 from safe_compose.core.quantities import count
 from safe_compose.databases import server_files, sqlite
 from safe_compose.databases.protocol import Database
@@ -145,6 +146,6 @@ def find_database_of_dump(record: VolumeRecord) -> Database:
     """
     if record.statistics is None:
         raise OperationFailed(
-            f"volume {record.name}: it cannot be made again from a dump: it has none"
+            f"{describe_location(record.name)}: it cannot be made again from a dump: it has none"
         )
     return find_database(record.statistics.kind)

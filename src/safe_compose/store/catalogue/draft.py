@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_compose.core.backup import Artifact, Backup, Omission, VolumeRecord, slug
+from safe_compose.core.observed import describe_location
 from safe_compose.errors import OperationFailed
 from safe_compose.store.catalogue import manifest
 from safe_compose.store.catalogue.checks import find_collision, is_normal_path, is_plain_path
@@ -58,7 +59,10 @@ class Draft:
             OperationFailed: The folder cannot be created.
         """
         path = self.path / slug(volume)
-        with reporting(f"make the folder for volume {volume}"), suppress(FileExistsError):
+        with (
+            reporting(f"make the folder for {describe_location(volume)}"),
+            suppress(FileExistsError),
+        ):
             make_folder(path, self._access)
         return path
 
@@ -221,11 +225,12 @@ def _check_artifact(folder: Path, artifact: Artifact) -> None:
         found = (folder / artifact.file).lstat()
     except FileNotFoundError as error:
         raise OperationFailed(
-            f"{artifact.file} of volume {artifact.volume} is missing; nothing was kept"
+            f"{artifact.file} of {describe_location(artifact.volume)} is missing; nothing was kept"
         ) from error
     if found.st_size != artifact.bytes:
         raise OperationFailed(
-            f"{artifact.file} of volume {artifact.volume} has {found.st_size} bytes on disk,"
+            f"{artifact.file} of {describe_location(artifact.volume)} has {found.st_size} bytes"
+            " on disk,"
             f" {artifact.bytes} were written; nothing was kept"
         )
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from safe_compose.core.observed import Container, Observed
+from safe_compose.core.observed import Container, Observed, describe_location
 from safe_compose.databases import postgres
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import target_server
@@ -31,7 +31,8 @@ def find_server_container(
         return serving[0][0]
     if volume is not None:
         raise Refused(
-            f"no running PostgreSQL keeps its data in volume {volume}; nothing was restored",
+            f"no running PostgreSQL keeps its data in {describe_location(volume)}; nothing was"
+            " restored",
             next_step=(
                 "start its service (docker compose up -d SERVICE), or restore the whole volume"
                 " without --database"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from safe_compose.core.backup import Artifact, Backup, DatabaseStatistics, TableCount, VolumeRecord
+from safe_compose.core.observed import describe_location
 from safe_compose.core.quantities import format_size, format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.databases import mysql
@@ -152,7 +153,8 @@ class BackupSource:
             )
         if not is_restored_alone(having[0].data_kind):
             raise Refused(
-                f"volume {having[0].name} is {having[0].data_kind}: one database alone is restored"
+                f"{describe_location(having[0].name)} is {having[0].data_kind}: one database"
+                " alone is restored"
                 " to PostgreSQL only; nothing was restored",
                 next_step=(
                     f"the whole volume for a look: safe-compose restore {backup.id} --volume"
