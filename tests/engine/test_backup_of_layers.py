@@ -328,3 +328,18 @@ def test_a_project_with_data_in_its_containers_alone_can_be_scheduled(
     assert refused.returncode == 73 and "would back up nothing" in refused.stderr
     run(app, WRITE)
     require_success(safe_compose("schedule", "cron", cwd=app.folder))
+
+
+def test_a_job_backs_up_the_layer_of_a_container_that_is_removed_by_its_name(
+    app: ComposeProject, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    run(app, WRITE)
+    home = Path.home() / ".config" / "safe-compose" / "config.toml"
+    home.parent.mkdir(parents=True, exist_ok=True)
+    home.write_text('[guard]\nlayers = "ask"\n')
+    try:
+        require_success(safe_compose(*JOB, "rm", "-f", f"{app.name}-app-1", cwd=tmp_path))
+    finally:
+        home.unlink()
+    kept = newest(safe_compose, app)
+    assert kept["volumes"] == [f"layer:{app.name}-app-1"] and app.containers() == []

@@ -60,14 +60,14 @@ class FoundLayer(NamedTuple):
 def find_data(
     engine: Engine, observed: Observed, names: Sequence[str] = ()
 ) -> list[tuple[Layer, Verdict]]:
-    """Return the layers with data of the observed project, with their verdicts.
+    """Return the layers with data of the observed project, or the named ones, with their verdicts.
 
     Containers that end with `--rm` are made to be thrown away.
 
     Args:
         engine: The engine.
         observed: The state of the engine, with the project.
-        names: Only these layers; of none all.
+        names: These layers instead, whosever they are.
     """
     return [
         (layer, _judge(layer, loss))
@@ -101,11 +101,9 @@ def _find_losses(
     theirs = [
         c
         for c in observed.containers
-        if project is not None
-        and project.owns(c)
-        and not c.is_marked_as_ours
+        if not c.is_marked_as_ours
         and not c.auto_remove
-        and (not names or f"{LAYER}{c.name}" in names)
+        and (f"{LAYER}{c.name}" in names if names else project is not None and project.owns(c))
     ]
     for loss in look_into(engine, theirs, time.monotonic() + PATIENCE):
         if loss.unread:

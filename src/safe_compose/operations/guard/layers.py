@@ -167,16 +167,24 @@ def keep_where_asked(workspace: Workspace, made: Plan) -> None:
 
 
 def _back_up(workspace: Workspace, invocation: Invocation, losses: Sequence[LayerLoss]) -> None:
-    """Back up the layers of these containers of one project.
+    """Back up what the layers of these containers of one project hold.
+
+    With more patience some may turn out to hold nothing.
 
     Raises:
         OperationFailed: A part of them could not be backed up.
     """
     # Imported here, docker runs sooner where nothing is backed up.
-    from safe_compose.operations.backup import manual
+    from safe_compose.operations.backup import layers, manual
     from safe_compose.operations.backup.omissions import report_incomplete
 
-    names = [f"{LAYER}{loss.container.name}" for loss in losses]
+    until = time.monotonic() + layers.PATIENCE
+    again = look_into(workspace.engine, [loss.container for loss in losses], until)
+    names = [
+        f"{LAYER}{loss.container.name}" for loss in again if loss.unread or not loss.data.is_empty
+    ]
+    if not names:
+        return
     backup = manual.back_up(workspace, invocation, names=names, wait=0.0, reason="pre-delete")
     if (fault := report_incomplete(backup)) is not None:
         raise fault
