@@ -129,6 +129,24 @@ def test_people_and_programs_read_which_folder_it_is(repository: Path) -> None:
     assert "hunter2" not in json.dumps(shown)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!bool x",
+        'a: !!int ""',
+        "a: !!timestamp x",
+        'services: {b: {volumes: ["./\\0x:/data"]}}',
+        "services: {b: {volumes: [{type: bind, source: ./x, target: [1]}]}}",
+        "services: {? [a, b] : {volumes: [./x:/data]}}",
+        "services: {b: {image: [x], volumes: [./x:/data, 1, [2]]}}",
+    ],
+)
+def test_odd_values_in_a_compose_file_hide_no_other(text: str, repository: Path) -> None:
+    (repository / "compose.b.yaml").write_text(text)
+    (repository / "a.sh").write_text("rm -rf postgres\n")
+    assert scan.scan(()).findings
+
+
 def test_hostile_compose_files_end_nothing_and_print_no_control_characters(
     repository: Path,
 ) -> None:
@@ -139,6 +157,9 @@ def test_hostile_compose_files_end_nothing_and_print_no_control_characters(
     (repository / "compose.c.yaml").symlink_to("/dev/zero")
     many = ", ".join(f"./d{n}:/data" for n in range(2000))
     (repository / "compose.d.yaml").write_text(f"services: {{a: {{volumes: [{many}]}}}}")
+    bomb = ["a0: &a0 {a: 1, b: 2}"]
+    bomb += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 30)]
+    (repository / "compose.e.yaml").write_text("\n".join([*bomb, "services: {}"]))
     began = time.process_time()
     (repository / "a.sh").write_text("rm -rf *\n" * 300)
     found = scan.scan(())

@@ -22,6 +22,12 @@ LARGEST = 64 << 10
 _HIGHEST = 8
 """How many folders above the first one are searched for a compose file."""
 _MOST_MOUNTS = 1000
+_MOST_VOLUMES = 10_000
+"""Most entries of `volumes` that are read; an alias repeats many in a few bytes."""
+_MOST_MERGED = 20
+"""Most mappings in lists of `<<`: some hundred could stand for more pairs than memory holds."""
+_LONGEST = 4096
+"""Most characters of a path, and of the value of a variable."""
 _MOST_FILES = 8
 """Most compose files of one folder that are read."""
 _MOST_NAMES = 10_000
@@ -147,29 +153,63 @@ def _list_compose_files(folder: Path) -> list[Path]:
 
 @lru_cache(maxsize=32)
 def _parse_mounts(text: str, root: str, variables: str) -> tuple[ServiceMount, ...]:
-    values = {entry.key: entry.value for entry in dotenv.entries(variables)}
+    values = {e.key: e.value for e in dotenv.entries(variables) if len(e.value) <= _LONGEST}
     return tuple(islice(_mounts_of(text, root, values), _MOST_MOUNTS))
 
 
 def _mounts_of(text: str, root: str, values: Mapping[str, str]) -> Iterator[ServiceMount]:
+    whole = _load(text)
+    services = whole.get("services") if isinstance(whole, dict) else None
+    if not isinstance(services, dict):
+        return
+    for name, image, volume in islice(_list_volumes(services), _MOST_VOLUMES):
+        source, target = _read_volume(volume, values)
+        source = os.path.expanduser(source)  # noqa: PTH111
+        is_path = source.startswith(("/", "./", "../")) or source in (".", "..")
+        if is_path and "\0" not in source:
+            path = posixpath.normpath(posixpath.join(root, source))
+            yield ServiceMount(path, target, name, root, _replace_variables(image, values))
+
+
+def _load(text: str) -> Any:
+    """Return what a compose file says; None if it does not read."""
     from ruamel.yaml import YAML  # takes 30 ms, and few lines remove folders
     from ruamel.yaml.error import YAMLError
 
+    yaml = YAML(typ="safe", pure=True)
+    # All of these come for tags whose value does not fit: `!!bool x`, `!!int ""`.
     try:
-        whole = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError, RecursionError):
-        return
-    services = whole.get("services") if isinstance(whole, dict) else None
-    for name, service in services.items() if isinstance(services, dict) else ():
+        may_merge = "*" in text and ("<<" in text or "!" in text)
+        return None if may_merge and _merges_lists(yaml.compose(text)) else yaml.load(text)
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _merges_lists(top: Any) -> bool:
+    """Return whether a mapping takes over lists of others: of lists, too many pairs can come."""
+    seen, waiting, merged = set(), [top], 0
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(getattr(node, "value", None), list):
+            continue
+        seen.add(id(node))
+        for part in node.value:
+            if isinstance(part, tuple):
+                key, value = part
+                if key.tag.endswith(":merge") and isinstance(value.value, list):
+                    merged += sum(not isinstance(one, tuple) for one in value.value)
+            waiting += part if isinstance(part, tuple) else [part]
+    return merged > _MOST_MERGED
+
+
+def _list_volumes(services: Mapping[Any, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield (service, image, volume) of each entry of `volumes`."""
+    for name, service in services.items():
         volumes = service.get("volumes") if isinstance(service, dict) else None
-        given = service.get("image") if isinstance(service, dict) else None
-        image = _replace_variables(given, values) if isinstance(given, str) else ""
-        for volume in volumes if isinstance(volumes, list) else ():
-            source, target = _read_volume(volume, values)
-            source = os.path.expanduser(source)  # noqa: PTH111
-            if source.startswith(("/", "./", "../")) or source in (".", ".."):
-                path = posixpath.normpath(posixpath.join(root, source))
-                yield ServiceMount(path, target, str(name), root, image)
+        if isinstance(name, str) and isinstance(volumes, list):
+            image = service.get("image")
+            for volume in volumes:
+                yield name, image if isinstance(image, str) else "", volume
 
 
 def _read_volume(volume: Any, values: Mapping[str, str]) -> tuple[str, str]:
@@ -180,13 +220,20 @@ def _read_volume(volume: Any, values: Mapping[str, str]) -> tuple[str, str]:
         return ("", "") if "ro" in mode.split(",") else (source, target)
     if isinstance(volume, dict) and volume.get("type", "bind") == "bind":
         given = volume.get("source", volume.get("src"))
-        if isinstance(given, str) and volume.get("read_only") is not True:
-            return _replace_variables(given, values), str(volume.get("target", ""))
+        target = volume.get("target", "")
+        if (
+            isinstance(given, str)
+            and isinstance(target, str)
+            and volume.get("read_only") is not True
+        ):
+            return _replace_variables(given, values), target
     return "", ""
 
 
 def _replace_variables(text: str, values: Mapping[str, str]) -> str:
     """Return a text with the values of its variables; one that is not known is no path."""
+    if len(text) > _LONGEST:
+        return _UNKNOWN
 
     def value(found: "re.Match[str]") -> str:
         name = found[1] or found[3]
