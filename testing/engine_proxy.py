@@ -66,15 +66,14 @@ def answering(answers: Mapping[str, Any]) -> Iterator[str]:
 
 
 @contextmanager
-def holding(path: str, seconds: float) -> Iterator[str]:
-    """Keep the first request with this in its path for so long; yields the address."""
-    held = threading.Event()
+def holding(path: str, seconds: float, times: int = 1) -> Iterator[str]:
+    """Keep the first requests with this in their path for so long; yields the address."""
+    left = iter(range(times))
 
     def ask(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while chunk := source.recv(65536):
-                if path.encode() in chunk.split(b"\r\n", 1)[0] and not held.is_set():
-                    held.set()
+                if path.encode() in chunk.split(b"\r\n", 1)[0] and next(left, None) is not None:
                     threading.Event().wait(seconds)
                 target.sendall(chunk)
             target.shutdown(socket.SHUT_WR)

@@ -12,7 +12,7 @@ from safe_compose.core.observed import Layer
 from safe_compose.engine import connect
 from safe_compose.errors import OperationFailed
 from safe_compose.operations.backup import layers
-from testing.engine_proxy import answering
+from testing.engine_proxy import answering, holding
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import (
     ComposeProject,
@@ -226,6 +226,16 @@ def test_a_job_backs_the_layer_up_where_the_settings_ask(
     done = require_success(safe_compose(*JOB, "compose", "down", "-t", "0", cwd=app.folder))
     kept = newest(safe_compose, app)
     assert kept["reason"] == "pre-delete" and str(kept["id"]) in done.stderr
+    assert app.containers() == []
+
+
+def test_a_slow_list_without_data_needs_no_backup(
+    app: ComposeProject, safe_compose: SafeCompose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (app.folder / "safe-compose.toml").write_text('[guard]\nlayers = "ask"\n')
+    with holding("/changes", 1.5, times=2) as address, monkeypatch.context() as patch:
+        patch.setenv("DOCKER_HOST", address)
+        require_success(safe_compose(*JOB, "compose", "down", "-t", "0", cwd=app.folder))
     assert app.containers() == []
 
 

@@ -135,13 +135,13 @@ def _confirm(workspace: Workspace, invocation: Invocation, losses: Sequence[Laye
     if ask is None:
         if own.confirm == phrase:
             return
-        flag = f"--confirm {shell_quote_always(phrase)}"
         raise Refused(
             "[guard] layers asks for a confirmation before data in a container's own layer goes",
             next_step=(
-                f"add --non-interactive --backup-first to back it up, or {flag} to lose it"
+                "add --non-interactive --backup-first to back it up, or --confirm"
+                f" {shell_quote_always(phrase)} to lose it"
                 if name is not None
-                else f"{advise(losses)}; then add {flag}"
+                else f"{advise(losses)}; then add --confirm {shell_quote_always(phrase)}"
             ),
         )
     try:
