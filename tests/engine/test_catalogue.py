@@ -1199,10 +1199,12 @@ def test_a_folder_comes_back_by_hand_where_nothing_is(
 
 @pytest.mark.thorough
 @pytest.mark.engine
+@pytest.mark.parametrize("location", ["volume", "folder"])
 def test_a_database_comes_back_by_hand_from_its_dump(
-    catalogue: Catalogue, volume_name: str
+    catalogue: Catalogue, volume_name: str, tmp_path: Path, location: str
 ) -> None:
     """The dumps are what pg_dumpall and pg_dump write, as far as the recipe depends on it."""
+    at = volume_name if location == "volume" else str(tmp_path / "gone" / "postgres")
     texts = {
         "globals.sql.gz": (
             "CREATE ROLE app;\nALTER ROLE app WITH SUPERUSER LOGIN;\nCREATE ROLE reader;\n"
@@ -1215,7 +1217,7 @@ def test_a_database_comes_back_by_hand_from_its_dump(
     statistics = ServerStatistics("postgres", "15", "app", "", "/var/lib/postgresql/data")
     with catalogue.writer.draft("shop", "manual", endpoint="e", engine_id="E") as draft:
         files = [
-            artifact(draft, name, gzip.compress(text.encode()), volume=volume_name)
+            artifact(draft, name, gzip.compress(text.encode()), volume=at)
             for name, text in texts.items()
         ]
         globals_, database = (
@@ -1223,7 +1225,14 @@ def test_a_database_comes_back_by_hand_from_its_dump(
             replace(files[1], kind="database", database="it's"),
         )
         kept = draft.commit(
-            [replace(record(volume_name, globals_, database), users=USERS, statistics=statistics)]
+            [
+                replace(
+                    record(at, globals_, database),
+                    users=USERS,
+                    statistics=statistics,
+                    location=location,
+                )
+            ]
         )
     server = f"restore-{kept.id}"
     start, roles, load, stop = blocks(Path(kept.path, "RESTORE.md").read_text())[2:]
@@ -1242,9 +1251,9 @@ def test_a_database_comes_back_by_hand_from_its_dump(
         )
         assert rows.strip() == b"2"
         assert subprocess.run(["sh", "-c", stop], capture_output=True).returncode == 0
-        assert (
-            docker("volume", "inspect", "-f", "{{.Name}}", volume_name).decode().strip()
-            == volume_name
-        )
+        if location == "volume":
+            docker("volume", "inspect", volume_name)
+        else:
+            assert Path(at, "PG_VERSION").read_text() == "15\n"
     finally:
         docker("rm", "-f", server, check=False)
