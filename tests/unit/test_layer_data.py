@@ -6,7 +6,7 @@ import time
 import pytest
 
 from safe_compose.fastpath import layers
-from safe_compose.fastpath.layer_data import LayerData, find_data
+from safe_compose.fastpath.layer_data import LayerData, find_data, find_highest
 
 
 def with_folders(*files: str) -> set[str]:
@@ -99,6 +99,16 @@ def test_a_container_with_many_databases_and_mounts_is_looked_through_at_once() 
     begun = time.process_time()
     found = find_data(with_folders(*many, *files), mounts)
     assert len(found.databases) == len(found.files) == 40_000
+    assert time.process_time() - begun < 10
+
+
+def test_of_many_paths_the_highest_are_found_at_once() -> None:
+    assert find_highest(["/a/b", "/a-b", "/a", "/a/b/c", "/a.b/c", "/b/c"]) == [
+        "/a", "/a-b", "/a.b/c", "/b/c",
+    ]  # fmt: skip
+    many = [f"/app/{number}" for number in range(40_000)]
+    begun = time.process_time()
+    assert len(find_highest([*many, *(f"{path}/below" for path in many)])) == 40_000
     assert time.process_time() - begun < 10
 
 

@@ -128,13 +128,12 @@ def find_data(paths: "Collection[str]", mounts: "Collection[str]" = ()) -> Layer
 def leave_out_below(paths: "Collection[str]", folders: "Collection[str]") -> list[str]:
     """Return the paths that are none of these folders and below none of them, sorted.
 
-    Sorted part by part, what is below a folder follows it at once. So this takes no longer where
-    both lists are long: a container chooses their length.
+    A container chooses how long both lists are, so not each path is compared to each folder.
     """
     known = frozenset(folders)
     kept: list[str] = []
     top = None
-    for path in sorted(known.union(paths), key=lambda path: path.replace("/", "\0")):
+    for path in _sort(known.union(paths)):
         if top is not None and path.startswith(top):
             continue
         if path in known:
@@ -142,6 +141,20 @@ def leave_out_below(paths: "Collection[str]", folders: "Collection[str]") -> lis
         else:
             kept.append(path)
     return kept
+
+
+def find_highest(paths: "Collection[str]") -> list[str]:
+    """Return the paths that are below none of the others, sorted."""
+    kept: list[str] = []
+    for path in _sort(paths):
+        if not kept or not path.startswith(f"{kept[-1]}/"):
+            kept.append(path)
+    return kept
+
+
+def _sort(paths: "Collection[str]") -> list[str]:
+    """Return paths sorted part by part: what is below a folder follows it at once."""
+    return sorted(paths, key=lambda path: path.replace("/", "\0"))
 
 
 def is_noise(path: str) -> bool:

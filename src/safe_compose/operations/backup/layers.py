@@ -32,7 +32,13 @@ from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.errors import EngineUnavailable, OperationFailed, SafeComposeError
-from safe_compose.fastpath.layer_data import SQLITE_COMPANIONS, LayerData, find_folder
+from safe_compose.fastpath.layer_data import (
+    SQLITE_COMPANIONS,
+    LayerData,
+    find_folder,
+    find_highest,
+    leave_out_below,
+)
 from safe_compose.operations.backup.jobs import VolumeJob
 from safe_compose.operations.backup.records import describe_user, remove_half
 from safe_compose.operations.layer_changes import look_into
@@ -334,8 +340,8 @@ def _choose_files(engine: Engine, found: FoundLayer) -> LayerFiles:
     """Return the files of a layer to be archived, without those of a server that runs."""
     until = time.monotonic() + PATIENCE
     identity, data, holds = found.container.id, found.data, engine.layers.holds_file
-    databases = () if found.container.lively else tuple(f"{path}/" for path in data.databases)
-    files = {path for path in found.changed if databases and path.startswith(databases)}
+    databases = () if found.container.lively else data.databases
+    files = set(found.changed).difference(databases, leave_out_below(found.changed, databases))
     files.update(data.files)
     for path in data.sqlite:
         beside = (f"{path}{end}" for end in SQLITE_COMPANIONS[:2])
@@ -343,9 +349,7 @@ def _choose_files(engine: Engine, found: FoundLayer) -> LayerFiles:
         # An unknown one is read as well: without its log, a database is silently wrong.
         files.update(p for p in beside if holds(identity, p, until) is not False)
     roots = _list_roots(data, cold=not found.container.lively)
-    below = tuple(f"{root}/" for root in roots)
-    singles = (path for path in files if path not in roots and not path.startswith(below))
-    return LayerFiles(sorted((*roots, *singles)), files)
+    return LayerFiles(sorted((*roots, *leave_out_below(files, roots))), files)
 
 
 def _list_roots(data: LayerData, *, cold: bool) -> tuple[str, ...]:
@@ -357,6 +361,4 @@ def _list_roots(data: LayerData, *, cold: bool) -> tuple[str, ...]:
     """
     paths = {find_folder(path) or path for path in data.files} | set(data.sqlite)
     paths |= set(data.databases) if cold else set()
-    return tuple(
-        sorted(p for p in paths if not any(p != q and p.startswith(f"{q}/") for q in paths))
-    )
+    return tuple(sorted(find_highest(paths)))
