@@ -101,11 +101,7 @@ def _users(containers: Iterable[Container], volume: str) -> list[_User]:
     found = []
     for container in containers:
         for mount in container.mounts:
-            if (
-                mount.type == "volume"
-                and mount.name == volume
-                and (major := _major(container.environment)) is not None
-            ):
+            if mount.location == volume and (major := _major(container.environment)) is not None:
                 user = _user(
                     container.name,
                     container.service or "",
