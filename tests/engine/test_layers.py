@@ -196,4 +196,7 @@ def test_the_project_is_found_as_compose_finds_it(
     assert look(elsewhere, "--project-directory", str(shop.folder), "-f", file)
     assert look(elsewhere, "-p", shop.name) and look(elsewhere, COMPOSE_PROJECT_NAME=shop.name)
     assert look(elsewhere, COMPOSE_FILE=file)
+    assert look(elsewhere, "--workdir", str(shop.folder), "-f", file)
+    (elsewhere / "env").write_text(f"COMPOSE_FILE={file}")
+    assert look(elsewhere, "--env-file", "env")
     assert not look(elsewhere) and not look(shop.folder, "-p", "another")

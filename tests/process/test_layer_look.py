@@ -1,6 +1,7 @@
 """The first look at the layers of containers that a command removes: bounded, whatever answers."""
 
 import json
+import os
 import socket
 import threading
 import time
@@ -121,6 +122,45 @@ def test_only_a_container_that_is_gone_has_changed_nothing(
 ) -> None:
     with engine({"/containers/json": listed(), "/changes": b"[]"}, changes_status=status) as at:
         assert look(at, monkeypatch)[0] is found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (".env", "COMPOSE_FILE=deploy/compose.yaml:more.yaml", "down"),
+        (".env", "A=1\r\nexport COMPOSE_FILE = 'deploy/compose.yaml' # here", "down"),
+        (".env", "COMPOSE_PATH_SEPARATOR=;\nCOMPOSE_FILE=deploy/compose.yaml;more.yaml", "down"),
+        (".env", 'COMPOSE_PROJECT_NAME="Deploy"', "down"),
+        ("other", "COMPOSE_PROJECT_NAME: deploy", "--env-file other down"),
+        ("other", "COMPOSE_FILE=deploy/compose.yaml", "--env-file other down"),
+        ("deploy/x", "", "--workdir deploy down"),
+        ("deploy/x", "", "--project-directory deploy down"),
+    ],
+)
+def test_the_project_is_found_where_files_and_flags_lead(
+    name: str, text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    theirs = {"%2Fdeploy%22": listed(), "project%3Ddeploy%22": listed()}
+    with engine({**theirs, "/changes": changes("/app.db").replace(b" ", b"")}) as address:
+        assert look(address, monkeypatch, f"compose {words}")[0]
+        assert not look(address, monkeypatch, f"compose -p other {words}")[0]
+        monkeypatch.setenv("COMPOSE_ENV_FILES", str(tmp_path / name))
+        assert look(address, monkeypatch, f"compose {words}")[0]
+
+
+def test_an_env_file_that_ends_only_once_is_left_to_compose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / ".env").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path)
+    with engine({}) as address:
+        for words in ("compose down", "compose --env-file pipe down"):
+            found, seconds = look(address, monkeypatch, words)
+            assert not found and seconds < 1
 
 
 def test_without_an_engine_nothing_is_looked_into(

@@ -5,7 +5,7 @@ looks again, with compose's own word for which containers go.
 """
 
 # pathlib, json and urllib would cost more than all of this:
-# ruff: noqa: PTH109, PTH110, PTH118, PTH120, PTH121
+# ruff: noqa: PTH109, PTH110, PTH116, PTH118, PTH120, PTH121
 
 import os
 
@@ -13,7 +13,7 @@ from safe_compose.fastpath import launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from safe_compose.grammar.parser import Invocation
 
@@ -22,6 +22,8 @@ PATIENCE = 0.3
 LARGEST = 4 << 20
 """Bytes of one list of changes."""
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+_SETTINGS = ("COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME")
+_LARGEST_ENV_FILE = 64 << 10
 _UNUSED = '{"status":["created","exited","dead"]}'
 
 
@@ -118,29 +120,78 @@ def _read_containers(
 def _filter_project(invocation: "Invocation") -> "Iterator[str]":
     """Yield filters that find the containers of the project that compose means.
 
-    They go by its name where that is given, else by its folder, so no file is read.
+    They go by its name where the words or the environment give it. An env file may be read
+    otherwise than compose reads it, so its name finds further containers besides those of the
+    folder.
     """
-    name = invocation.flag("project-name") or os.environ.get("COMPOSE_PROJECT_NAME")
+    given = dict(invocation.compose_flags)
+    name = given.get("project-name") or os.environ.get("COMPOSE_PROJECT_NAME")
     if name:
         yield _filter_label("com.docker.compose.project", name.lower())
         return
-    for folder in dict.fromkeys(_find_folders(invocation)):
-        yield _filter_label("com.docker.compose.project.working_dir", folder)
-
-
-def _find_folders(invocation: "Invocation") -> "Iterator[str]":
-    """Yield the project's folder, as compose may have written it down."""
     here = _find_here()
-    named = invocation.flag("project-directory")
-    if not named:
-        files = [value for flag, value in invocation.compose_flags if flag == "file"]
-        separator = os.environ.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
-        files += os.environ.get("COMPOSE_FILE", "").split(separator)
-        named = os.path.dirname(os.path.join(here, files[0])) if files[0] not in ("", "-") else ""
-    if not named:
-        named = _find_compose_folder(here)
-    yield os.path.normpath(os.path.join(here, named))
-    yield os.path.realpath(os.path.join(here, named))
+    directory = given.get("project-directory") or given.get("workdir") or ""
+    base = os.path.join(here, directory)
+    settings = _read_env_files(invocation, here, base)
+    if name := settings.get("COMPOSE_PROJECT_NAME"):
+        yield _filter_label("com.docker.compose.project", name.lower())
+    folder = base if directory else _find_folder(invocation, here, settings)
+    for spelled in dict.fromkeys((os.path.normpath(folder), os.path.realpath(folder))):
+        yield _filter_label("com.docker.compose.project.working_dir", spelled)
+
+
+def _find_folder(invocation: "Invocation", here: str, settings: "Mapping[str, str]") -> str:
+    """Return the project's folder, where no flag names it."""
+    files = [value for flag, value in invocation.compose_flags if flag == "file"]
+    separator = settings.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
+    files += settings.get("COMPOSE_FILE", "").split(separator)
+    if files[0] in ("", "-"):
+        return _find_compose_folder(here)
+    return os.path.dirname(os.path.join(here, files[0]))
+
+
+def _read_env_files(invocation: "Invocation", here: str, base: str) -> dict[str, str]:
+    """Return the settings that lead to the project: of its env files, below the environment's."""
+    names = [value for flag, value in invocation.compose_flags if flag == "env-file"]
+    names = names or [name for name in os.environ.get("COMPOSE_ENV_FILES", "").split(",") if name]
+    settings: dict[str, str] = {}
+    if names or os.environ.get("COMPOSE_DISABLE_ENV_FILE", "").lower() not in ("1", "t", "true"):
+        for path in [os.path.join(here, name) for name in names] or [os.path.join(base, ".env")]:
+            settings.update(_read_settings(_read_small(path)))
+    settings.update((name, os.environ[name]) for name in _SETTINGS if os.environ.get(name))
+    return settings
+
+
+def _read_settings(text: bytes) -> "Iterator[tuple[str, str]]":
+    for line in text.decode("utf-8", "replace").splitlines() if b"COMPOSE_" in text else ():
+        words = line.strip().removeprefix("export ").lstrip()
+        for name in _SETTINGS:
+            mark, value = words[len(name) :].lstrip()[:1], words[len(name) :].lstrip()[1:].strip()
+            if words.startswith(name) and mark in ("=", ":"):
+                quote = value[:1] if value[:1] in ("'", '"') else ""
+                yield name, value[1:].split(quote)[0] if quote else value.split(" #")[0].strip()
+
+
+def _read_small(path: str) -> bytes:
+    """Return a regular file; empty if it is another one, or too large for settings.
+
+    A pipe may be read only once, and is left to compose.
+    """
+    import stat
+
+    if path.startswith(("/dev/", "/proc/")):
+        return b""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return b""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, _LARGEST_ENV_FILE + 1)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return b""
+    return text if len(text) <= _LARGEST_ENV_FILE and b"\0" not in text else b""
 
 
 def _find_here() -> str:
