@@ -261,6 +261,7 @@ SAFE_VALUES = {
     "client",
     "backup_id",
     "_suggest_undo(workspace)",
+    "advise(losses)",
 }
 """Quoted where they are made, our own words, or ids, which are checked where they come in."""
 COMMANDS = ("safe-compose ", "docker ", "--", "chmod", "rm ", "mv ", "SAFE_COMPOSE_HOME=")

@@ -13,7 +13,7 @@ from safe_compose.compose.first_query import has_single_use_inputs
 from safe_compose.core.layers import LayerLoss, describe_losses, find_recreated, find_removed
 from safe_compose.core.observed import LAYER, Observed
 from safe_compose.core.plan import Plan
-from safe_compose.core.text import shell_quote_always
+from safe_compose.core.text import shell_quote, shell_quote_always
 from safe_compose.errors import Interrupted, Refused, SafeComposeError
 from safe_compose.fastpath.layer_data import RECREATE, REMOVE
 from safe_compose.grammar import own_flags
@@ -113,7 +113,7 @@ def advise(losses: Sequence[LayerLoss]) -> str:
     """Return what keeps the data."""
     if all(loss.container.project for loss in losses):
         return "to keep it, first: safe-compose backup"
-    return f"to keep it, first: docker cp {losses[0].container.name}:PATH ."
+    return f"to keep it, first: docker cp {shell_quote(losses[0].container.name)}:PATH ."
 
 
 def _confirm(workspace: Workspace, invocation: Invocation, losses: Sequence[LayerLoss]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from safe_compose.core.observed import FOLDER
 from safe_compose.core.quantities import count, format_stamp
+from safe_compose.core.text import shell_quote
 from safe_compose.errors import StateChanged
 from safe_compose.operations.restore.execute import LOCK_SECONDS
 from safe_compose.operations.restore.request import GivenAnswer
@@ -61,7 +62,7 @@ def finish(workspace: Workspace, names: Collection[str], answer: GivenAnswer) ->
         if users := workspace.engine.docker.users(old.path):
             raise StateChanged(
                 f"container {users[0].name} uses {old.path}; nothing was removed",
-                next_step=f"docker inspect {users[0].name} shows its mounts",
+                next_step=f"docker inspect {shell_quote(users[0].name)} shows its mounts",
             )
     phrase = (
         PurePosixPath(found[0].path).name if len(found) == 1 else f"remove {len(found)} folders"

@@ -148,12 +148,18 @@ def _plan(
     container = _find_container(workspace, record)
     if container is None:
         absent = f"there is no container of {_describe_origin(record)}: it has to be there first"
-        again = f"safe-compose restore {backup.id} --volume {shell_quote(record.name)}"
         if named:
             raise StateChanged(
-                f"{absent}; nothing was restored", next_step=f"{again} --into scratch"
+                f"{absent}; nothing was restored",
+                next_step=(
+                    f"safe-compose restore {backup.id} --volume {shell_quote(record.name)} --into"
+                    " scratch"
+                ),
             )
-        terminal.say(f"safe-compose: {record.name} was left out: {absent}; then: {again}")
+        terminal.say(
+            f"safe-compose: {record.name} was left out: {absent}; then: safe-compose restore"
+            f" {backup.id} --volume {shell_quote(record.name)}"
+        )
         return None
     entries = tuple(_list_entries(workspace, backup, record))
     _require_free(container, entries, "nothing was restored")
@@ -215,11 +221,13 @@ def _require_free(container: Container, entries: Sequence[Member], nothing: str)
     paths = [_to_path(entry) for entry in entries if entry.type != "d"]
     data = find_data(paths)
     if container.lively and (data.sqlite or data.databases):
-        name = shell_quote(container.name)
         raise StateChanged(
             f"container {container.name} runs, and may have a database open that would be replaced;"
             f" {nothing}",
-            next_step=f"docker stop {name}, then repeat the command, then docker start {name}",
+            next_step=(
+                f"docker stop {shell_quote(container.name)}, then repeat the command, then docker"
+                f" start {shell_quote(container.name)}"
+            ),
         )
     for mount in container.mounts:
         below = f"{mount.destination.rstrip('/')}/"
