@@ -404,7 +404,7 @@ def test_nothing_to_back_up_is_said(shop: StoredShop, tmp_path: Path) -> None:
     answer = shop("backup", cwd=tmp_path)
     assert (
         answer.returncode == 73
-        and "no volume here" in answer.stderr
+        and "no volume or folder here" in answer.stderr
         and "safe-compose volumes" in answer.stderr
     )
 

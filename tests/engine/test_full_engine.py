@@ -317,7 +317,7 @@ def test_a_volume_is_read_only_where_a_container_surely_has_all_of_it(
     )
     assert (
         find_whole_mount(
-            user, Volume("data", "local", {}, {}, "2026-11-22T07:27:00Z", mountpoint="/there")
+            user, Volume("data", created_at="2026-11-22T07:27:00Z", mountpoint="/there")
         )
         == place
     )

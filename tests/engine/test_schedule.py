@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from safe_compose.core.quantities import format_stamp
 from safe_compose.errors import Refused, UsageError
 from safe_compose.operations.schedule import run, systemd
 from safe_compose.store.schedules import Schedule, Schedules, find_longest_gap
 from safe_compose.system.process import Process, stamp
 from testing.approvals import approve_settings
 from testing.fixtures import ProjectFactory, SafeCompose
-from testing.projects import ComposeProject, require_success
+from testing.projects import ComposeProject, real_docker, require_success
 from testing.terminal import Person
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -53,13 +54,13 @@ def test_a_failed_a_killed_and_a_missed_run_are_told() -> None:
     )
     assert (
         failed.trouble(NOW)
-        == f"the scheduled backup of {at(hours=9)} failed: no space is left (and 1 more)"
+        == f"the scheduled backup of {format_stamp(at(hours=9))} failed: no space is left (and 1 more)"
     )
     gone = subprocess.Popen(["true"])
     facts = {**Process.current().facts(), "pid": gone.pid}
     gone.wait()
     killed = replace(RECORD, began=at(hours=9), ended=at(days=2), process=facts)
-    assert killed.trouble(NOW) == f"the scheduled backup of {at(hours=9)} did not end"
+    assert killed.trouble(NOW) == f"the scheduled backup of {format_stamp(at(hours=9))} did not end"
     missed = replace(RECORD, began=at(days=3), ended=at(days=3))
     assert (
         missed.trouble(NOW)
@@ -374,10 +375,13 @@ def test_a_schedule_is_installed_once_and_taken_away(
     )
     assert secret.returncode == 64
     assert "password=x" not in secret.stdout + secret.stderr
-    line = require_success(safe_compose("schedule", "cron", cwd=project.folder)).stdout
+    # a line of a crontab holds 900 bytes, and the folders of tests have long names
+    short = {"PATH": f"{Path(real_docker()).parent}:/usr/bin:/bin"}
+    cron = ("schedule", "cron")
+    line = require_success(safe_compose(*cron, cwd=project.folder, env=short)).stdout
     assert line.startswith(f"0 3 * * * cd {project.folder} && ")
     assert f"schedule run --project={project.name} --at=03:00" in line
-    as_json = safe_compose("schedule", "cron", "--json", cwd=project.folder).stdout
+    as_json = safe_compose(*cron, "--json", cwd=project.folder, env=short).stdout
     assert json.loads(as_json)["cron"] == line.splitlines()
 
     remove = ("schedule", "remove", "--dir", str(units))

@@ -360,7 +360,8 @@ class Daemon:
         filters = {"filters": json.dumps({"volume": [location]})} if named else {}
         with inspecting():
             bodies = self.connection.reader.get("/containers/json", all="1", **filters)
-        found = (c for body in bodies if (c := self.container(str(body["Id"]))) is not None)
+            ids = [str(body["Id"]) for body in bodies]
+        found = (c for id in ids if (c := self.container(id)) is not None)
         if not named and self.connection.shares_paths:
             found = (values.resolve_folders(c) for c in found)
         return tuple(c for c in found if c.uses(location) and not c.locks(location))
