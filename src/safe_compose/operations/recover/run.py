@@ -196,7 +196,8 @@ def _is_taken(piece: single_path.SinglePath, step: Placing) -> bool:
     docker makes an empty folder for a container that starts where one is missing. A new folder that
     is still under the name that it was filled under was not swapped in.
     """
-    if not step.volume.startswith(FOLDER) or not piece.volume.is_there(piece.staging):
+    is_swap = step.staging.startswith(f".{step.path[:100]}.")  # of one path, it outlives the rename
+    if not is_swap or not piece.volume.is_there(piece.staging):
         return False
     return piece.exists() and (not step.existed or piece.volume.is_there(piece.old_path))
 
