@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from safe_compose.engine import Engine
+from safe_compose.operations.recover import run as recover_run
+from safe_compose.store.steps import Placing
 from testing.disks import mounting
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
@@ -313,3 +316,19 @@ def test_recover_takes_no_folder_that_docker_made_for_the_restored_one(
     assert leftovers(shop) == []
     require_success(restore(safe_compose, shop, "--volume", "./uploads"))
     assert describe(uploads) == before
+
+
+def test_a_path_restored_inside_of_a_folder_is_settled_though_its_staging_is_left(
+    engine: Engine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    for name, text in (("photo", "new"), ("photo.before-0a1b2c", "old")):
+        (folder / name).write_text(text)
+    (folder / ".safe-compose-0a1b2c").mkdir()
+    step = Placing(
+        None, str(folder), "photo", ".safe-compose-0a1b2c", "photo.before-0a1b2c", existed=True
+    )
+    assert recover_run._settle_path(engine, step).settled
+    assert sorted(path.name for path in folder.iterdir()) == ["photo", "photo.before-0a1b2c"]
+    assert (folder / "photo").read_text() == "new"
