@@ -5,21 +5,16 @@ rights of ours on its host. Everything is renamed within that one folder: nobody
 content, and what was there stays under another name.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import NamedTuple
 
-from safe_compose.core.observed import FOLDER
 from safe_compose.core.text import shell_quote
-from safe_compose.engine import Engine, HelperFailed, NoOwnImage
+from safe_compose.engine import HelperFailed, NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.extraction import sync
-from safe_compose.volumes.helper_program import (
-    MOUNT,
-    naming_fault,
-    read_last_words,
-)
+from safe_compose.volumes.helper_program import MOUNT, naming_fault, read_last_words
 from safe_compose.volumes.tar import BadTar, read_list
 
 _MOUNTED = "something is mounted there"
@@ -38,45 +33,105 @@ class FolderState(StrEnum):
     """A file, or a link."""
 
 
-class FolderSwap(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FolderSwap:
     """A folder of the host, the new one that is filled next to it, and the name of the old one."""
 
-    parent: str
+    parent: EngineVolume
+    """The folder above, in which all three are."""
     name: str
     staging_name: str
     old_name: str
 
     @classmethod
-    def of(cls, path: str, token: str) -> "FolderSwap":
+    def of(cls, folder: EngineVolume, token: str) -> "FolderSwap":
         """Return the swap for a folder; `token` makes the names of a run unique."""
-        place = PurePosixPath(path)
+        path = PurePosixPath(folder.name)
         return cls(
-            str(place.parent),
-            place.name,
-            f".{place.name[:100]}.safe-compose-{token}",
-            f"{place.name}.before-{token}",
+            EngineVolume(folder.engine, str(path.parent)),
+            path.name,
+            f".{path.name[:100]}.safe-compose-{token}",
+            f"{path.name}.before-{token}",
         )
 
     @property
     def staging(self) -> str:
         """The path of the new folder while it is filled."""
-        return str(PurePosixPath(self.parent, self.staging_name))
+        return str(PurePosixPath(self.parent.name, self.staging_name))
 
     @property
     def old_path(self) -> str:
         """The path that the current folder is renamed to."""
-        return str(PurePosixPath(self.parent, self.old_name))
+        return str(PurePosixPath(self.parent.name, self.old_name))
+
+    def make_staging(self) -> None:
+        """Create the empty folder that is filled, with a mode that keeps others out.
+
+        Raises:
+            OperationFailed: It cannot be created.
+        """
+        self._act("make", "mkdir", MOUNT, self.staging_name, "0700")
+
+    def swap_in(self, *, existed: bool) -> None:
+        """Rename the current folder, if there is one, and then the filled one into its place.
+
+        Raises:
+            OperationFailed: A rename failed; `revert` can be called next.
+        """
+        if existed:
+            self._rename(self.name, self.old_name)
+        self._rename(self.staging_name, self.name)
+        sync(self.parent)
+
+    def revert(self, *, existed: bool) -> None:
+        """Make everything as it was before `make_staging`, wherever the swap was left.
+
+        Only its own process calls this, while nothing runs on the folder.
+
+        Raises:
+            OperationFailed: It could not be done.
+        """
+        names = (self.name, self.staging_name, self.old_name)
+        current, staged, old = map(self._has, names)
+        if current and not staged and (old or not existed):
+            self._rename(self.name, self.staging_name)
+        if existed and old:
+            self._rename(self.old_name, self.name)
+        remove(self.parent, self.staging_name)
+
+    def remove_old(self) -> None:
+        """Remove the folder that was there before.
+
+        Raises:
+            OperationFailed: It could not be removed.
+        """
+        remove(self.parent, self.old_name)
+
+    def _has(self, name: str) -> bool:
+        with naming_fault(self.parent.name, "look"):
+            answer = self.parent.engine.helpers.run(
+                self.parent.read_only_helper("stat", MOUNT, name), timeout=_SECONDS
+            )
+        return answer != b"- \0"
+
+    def _rename(self, name: str, new_name: str) -> None:
+        self._act("rename", "rename", MOUNT, name, new_name)
+
+    def _act(self, stage: str, *words: str) -> None:
+        with naming_fault(str(PurePosixPath(self.parent.name, self.name)), stage):
+            self.parent.engine.helpers.run(self.parent.changing_helper(*words), timeout=_SECONDS)
 
 
-def inspect_folder(engine: Engine, path: str) -> FolderState:
+def inspect_folder(folder: EngineVolume) -> FolderState:
     """Return what is at a path of the engine's host.
 
     Raises:
         StateChanged: The folder above is not there; nothing is made.
         OperationFailed: Our helper program does not run, or cannot look there.
     """
+    engine, path = folder.engine, folder.name
     place = PurePosixPath(path)
-    require_program(engine, path)
+    require_program(folder)
     try:
         answer = engine.helpers.run(
             EngineVolume(engine, str(place.parent)).read_only_helper("stat", MOUNT, place.name),
@@ -101,80 +156,26 @@ def inspect_folder(engine: Engine, path: str) -> FolderState:
     return FolderState.FOLDER if kind == "d" else FolderState.OTHER
 
 
-def require_program(engine: Engine, path: str) -> None:
+def require_program(folder: EngineVolume) -> None:
     """Check that our helper program runs on the engine.
 
     Raises:
         OperationFailed: It does not.
     """
     try:
-        engine.images.own_image()
+        folder.engine.images.own_image()
     except NoOwnImage as error:
         raise OperationFailed(
-            f"folder {path}: no folder of the host can be written here: {error.message}",
+            f"folder {folder.name}: no folder of the host can be written here: {error.message}",
             next_step="restore it into a volume for a look: --into scratch",
         ) from error
 
 
-def make_staging(engine: Engine, swap: FolderSwap) -> None:
-    """Create the empty folder that is filled, with a mode that keeps others out.
-
-    Raises:
-        OperationFailed: It cannot be created.
-    """
-    _act(engine, swap, "make", "mkdir", MOUNT, swap.staging_name, "0700")
-
-
-def swap_in(engine: Engine, swap: FolderSwap, *, existed: bool) -> None:
-    """Rename the current folder, if there is one, and then the filled one into its place.
-
-    Raises:
-        OperationFailed: A rename failed; `revert` can be called next.
-    """
-    if existed:
-        _act(engine, swap, "rename", "rename", MOUNT, swap.name, swap.old_name)
-    _act(engine, swap, "rename", "rename", MOUNT, swap.staging_name, swap.name)
-    sync(EngineVolume(engine, swap.parent))
-
-
-def revert(engine: Engine, swap: FolderSwap, *, existed: bool) -> None:
-    """Make everything as it was before `make_staging`, wherever the swap was left.
-
-    Only its own process calls this, while nothing runs on the folder.
-
-    Raises:
-        OperationFailed: It could not be done.
-    """
-    names = (swap.name, swap.staging_name, swap.old_name)
-    current, staged, old = (_has(engine, swap, name) for name in names)
-    if current and not staged and (old or not existed):
-        _act(engine, swap, "rename", "rename", MOUNT, swap.name, swap.staging_name)
-    if existed and old:
-        _act(engine, swap, "rename", "rename", MOUNT, swap.old_name, swap.name)
-    remove(engine, swap.parent, swap.staging_name)
-
-
-def remove(engine: Engine, parent: str, name: str) -> None:
+def remove(parent: EngineVolume, name: str) -> None:
     """Remove an entry of a folder of the host with everything below it.
 
     Raises:
         OperationFailed: It could not be removed, as where something is mounted in it.
     """
-    with naming_fault(parent, f"remove {name}"):
-        engine.helpers.run(EngineVolume(engine, parent).changing_helper("remove", MOUNT, name))
-
-
-def _has(engine: Engine, swap: FolderSwap, name: str) -> bool:
-    with naming_fault(swap.parent, "look"):
-        answer = engine.helpers.run(
-            EngineVolume(engine, swap.parent).read_only_helper("stat", MOUNT, name),
-            timeout=_SECONDS,
-        )
-    return answer != b"- \0"
-
-
-def _act(engine: Engine, swap: FolderSwap, stage: str, *words: str) -> None:
-    with naming_fault(f"{swap.parent.rstrip(FOLDER)}/{swap.name}", stage):
-        engine.helpers.run(
-            EngineVolume(engine, swap.parent).changing_helper(*words), timeout=_SECONDS
-        )
+    with naming_fault(parent.name, f"remove {name}"):
+        parent.engine.helpers.run(parent.changing_helper("remove", MOUNT, name))

@@ -30,7 +30,7 @@ from safe_compose.store import settings_approval
 from safe_compose.store.journal import Run
 from safe_compose.system.signals import deferring_signals
 from safe_compose.ui import terminal
-from safe_compose.volumes import encryption, folder_swap, gzip_stream
+from safe_compose.volumes import encryption, gzip_stream
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.folder_swap import FolderSwap
 from safe_compose.workspace import Workspace
@@ -243,7 +243,7 @@ class RestoreRun:
     def _restore_one(self, target: RestoreTarget) -> None:
         """Restore one target, creating its volume if it does not exist, and report that."""
         if target.swap is not None:
-            self._fill_beside(target, target.swap)
+            self._fill_staging(target, target.swap)
             return
         engine, record = self.plan.engine, target.record
         self.run.step("putting-back", **self._make_interrupted(target)._asdict())
@@ -281,18 +281,18 @@ class RestoreRun:
         name = f"what was missing of {record.name}" if target.adds else record.name
         terminal.say(f"safe-compose: {name}{words}")
 
-    def _fill_beside(self, target: RestoreTarget, swap: FolderSwap) -> None:
-        """Fill a new folder next to the place of one; `settle` renames it."""
+    def _fill_staging(self, target: RestoreTarget, swap: FolderSwap) -> None:
+        """Fill a new folder next to the current one; `_swap_in` renames it."""
         self.run.step(
             "placing",
-            volume=swap.parent,
+            volume=swap.parent.name,
             path=swap.name,
             staging=swap.staging_name,
             aside=swap.old_name,
             existed=target.current is not None,
         )
         self._swaps.append(target)
-        folder_swap.make_staging(self.plan.engine, swap)
+        swap.make_staging()
         source = fill(
             self.plan,
             self.run,
@@ -305,17 +305,19 @@ class RestoreRun:
 
     def _swap_in(self, target: RestoreTarget) -> None:
         """Rename a filled folder into its place, and report that."""
-        swap, engine = target.swap, self.plan.engine
+        swap = target.swap
         if swap is None:
             return
-        folder_swap.swap_in(engine, swap, existed=target.current is not None)
+        swap.swap_in(existed=target.current is not None)
         kept = ""
         if target.has_content:
             kept = (
                 f"; the one before it is {swap.old_path}: safe-compose restore --finish removes it"
             )
-        elif target.current is not None and engine.archives.list_root(swap.old_path) == []:
-            folder_swap.remove(engine, swap.parent, swap.old_name)
+        elif (
+            target.current is not None and self.plan.engine.archives.list_root(swap.old_path) == []
+        ):
+            swap.remove_old()
         size = format_size(sum(a.bytes for a in target.record.artifacts))
         terminal.say(
             f"safe-compose: folder {target.into} is back, from its {target.source} ({size}){kept}"
@@ -398,9 +400,7 @@ class RestoreRun:
             if target.swap is None:
                 continue
             try:
-                folder_swap.revert(
-                    self.plan.engine, target.swap, existed=target.current is not None
-                )
+                target.swap.revert(existed=target.current is not None)
             except SafeComposeError as further:
                 failed.append(target.into)
                 self._stopped_containers.half.add(target.into)

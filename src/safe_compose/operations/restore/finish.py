@@ -16,6 +16,7 @@ from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import Placing, Restored
 from safe_compose.ui import terminal
 from safe_compose.volumes import folder_swap
+from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.folder_swap import FolderState
 from safe_compose.workspace import Workspace
 
@@ -81,10 +82,11 @@ def finish(workspace: Workspace, names: Collection[str], answer: GivenAnswer) ->
         removed: list[OldFolder] = []
         try:
             for old in found:
-                place = PurePosixPath(old.path)
+                path = PurePosixPath(old.path)
+                parent = EngineVolume(workspace.engine, str(path.parent))
                 run.step("removing-old-folder", folder=old.path)
                 with terminal.showing_progress(f"remove {old.path}"):
-                    folder_swap.remove(workspace.engine, str(place.parent), place.name)
+                    folder_swap.remove(parent, path.name)
                 removed.append(old)
                 terminal.say(f"safe-compose: {old.path} is removed")
         finally:
@@ -123,6 +125,7 @@ def _is_ours(step: Placing) -> bool:
 
 def _is_there(workspace: Workspace, path: str) -> bool:
     try:
-        return folder_swap.inspect_folder(workspace.engine, path) is FolderState.FOLDER
+        folder = EngineVolume(workspace.engine, path)
+        return folder_swap.inspect_folder(folder) is FolderState.FOLDER
     except StateChanged:
         return False  # the folder above is gone, and with it this one

@@ -30,9 +30,9 @@ from safe_compose.operations.restore.request import GivenAnswer
 from safe_compose.operations.transaction import begin, locking, transaction
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
-from safe_compose.volumes import folder_swap, gzip_stream, single_path
+from safe_compose.volumes import gzip_stream, single_path
 from safe_compose.volumes.engine_volume import EngineVolume
-from safe_compose.volumes.folder_swap import FolderState
+from safe_compose.volumes.folder_swap import FolderState, inspect_folder
 from safe_compose.workspace import Workspace
 
 LOCK_SECONDS = 60.0
@@ -179,7 +179,7 @@ def _make_plan(
 
 def _is_there(engine: Engine, record: VolumeRecord) -> bool:
     if record.location == "folder":
-        state = folder_swap.inspect_folder(engine, record.name)
+        state = inspect_folder(EngineVolume(engine, record.name))
         return state in (FolderState.FOLDER, FolderState.MOUNT)
     return engine.docker.volume(record.name) is not None
 

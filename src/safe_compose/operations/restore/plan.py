@@ -304,7 +304,8 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
         OperationFailed: Nobody can look there.
     """
     engine, users = plan.engine, plan.observed.users(into)
-    state = inspect_folder(engine, into)
+    folder = EngineVolume(engine, into)
+    state = inspect_folder(folder)
     if state is FolderState.OTHER:
         raise Refused(
             f"{into} is a file or a link now, and no folder is put in its place; nothing was"
@@ -313,7 +314,7 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
         )
     other = None
     if (upgraded := find_upgraded_record(record.data_kind)) is not None:
-        other = upgraded(EngineVolume(engine, into), record, users, plan.declared)
+        other = upgraded(folder, record, users, plan.declared)
     there = state is not FolderState.MISSING
     token = engine.helpers.run_id[-6:]
     has_content = there and (
@@ -336,7 +337,7 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
         archived=any(
             find_archive(whole) is not None for whole in plan.backup.volumes if whole.name == into
         ),
-        swap=None if state is FolderState.MOUNT else FolderSwap.of(into, token),
+        swap=None if state is FolderState.MOUNT else FolderSwap.of(folder, token),
     )
 
 
