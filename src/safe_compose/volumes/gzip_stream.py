@@ -425,23 +425,33 @@ def rename_encrypted(folder: Path, record: VolumeRecord) -> VolumeRecord:
     return replace(record, artifacts=tuple(artifacts))
 
 
-def find_missing_key(folder: Path, record: VolumeRecord) -> encryption.KeyMissing | None:
-    """Return why the identities at hand do not open a volume's encrypted files; None if they do.
+def has_key(folder: Path, artifacts: Iterable[Artifact]) -> bool:
+    """Return whether an identity at hand opens each of the files that is encrypted.
 
     Raises:
         VerificationFailed: A file is damaged.
     """
-    for artifact in record.artifacts:
+    try:
+        require_key(folder, artifacts)
+    except encryption.KeyMissing:
+        return False
+    return True
+
+
+def require_key(folder: Path, artifacts: Iterable[Artifact]) -> None:
+    """Check that an identity at hand opens each of the files that is encrypted.
+
+    Raises:
+        KeyMissing: None does.
+        VerificationFailed: A file is damaged.
+    """
+    for artifact in artifacts:
         if artifact.sealed:
             with (
                 _open(folder, artifact) as file,
                 closing(_read_compressed(folder, artifact, file, lambda _: None)) as pieces,
             ):
-                try:
-                    next(pieces, b"")
-                except encryption.KeyMissing as fault:
-                    return fault
-    return None
+                next(pieces, b"")
 
 
 def make_damage_fault(artifact: Artifact, cause: str) -> VerificationFailed:

@@ -320,8 +320,7 @@ def _fill(volume: EngineVolume, folder: Path, record: VolumeRecord) -> None:
     Raises:
         SafeComposeError: That failed, for example because the archive is encrypted for others.
     """
-    if (locked := gzip_stream.find_missing_key(folder, record)) is not None:
-        raise locked
+    gzip_stream.require_key(folder, record.artifacts)
     extraction.extract(volume, folder, record.artifacts)
 
 

@@ -1,6 +1,7 @@
 """Verification: a backup on disk is read back and test-restored, and the result is recorded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,7 @@ def _collect_evidence(
         if (
             engine is not None
             and record.statistics is not None
-            and gzip_stream.find_missing_key(folder, record) is None
+            and gzip_stream.has_key(folder, record.artifacts)
         ):
             evidence += _test_restore(engine, folder, record, record.statistics.kind, trial_limit)
     return evidence
@@ -99,7 +100,7 @@ def check_files(
     Raises:
         VerificationFailed: A file is damaged.
     """
-    if gzip_stream.find_missing_key(folder, record) is not None:
+    if not gzip_stream.has_key(folder, record.artifacts):
         terminal.say(
             f"safe-compose: {record.name} is encrypted: only size and sha256 were compared (L1);"
             " --identity FILE reads all of it"
@@ -144,9 +145,11 @@ def check_before_use(
         progress: Called with the bytes read so far.
 
     Raises:
+        KeyMissing: It is encrypted, and no identity at hand opens it.
         VerificationFailed: A file is damaged.
     """
     folder = Path(backup.path)
+    gzip_stream.require_key(folder, record.artifacts)
     proved = {e.subject for e in backup.evidence if e.level > "L1"}
     if not all(a.file in proved for a in record.artifacts if a.kind != "list"):
         check_files(folder, record, progress)
@@ -155,6 +158,22 @@ def check_before_use(
     for artifact in record.artifacts:
         gzip_stream.check(folder, artifact, progress=partial(_advance, progress, done))
         done += artifact.bytes
+
+
+@contextmanager
+def marking_damage(catalogue: Catalogue, backup: Backup) -> Iterator[None]:
+    """Mark a backup as broken when a block that changes nothing yet finds it damaged.
+
+    Raises:
+        VerificationFailed: It is damaged; the message says that nothing was touched.
+    """
+    try:
+        yield
+    except VerificationFailed as fault:
+        catalogue.writer.mark_broken(backup, fault.message)
+        raise VerificationFailed(
+            f"{fault.message}; nothing was touched", next_step=fault.next_step
+        ) from fault
 
 
 def _advance(progress: Callable[[int], None], before: int, read: int) -> None:

@@ -13,7 +13,7 @@ from safe_compose.operations.stopped_containers import ContainerState
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.store.steps import RestoringVolume
 from safe_compose.ui import terminal
-from safe_compose.volumes import encryption, extraction, gzip_stream
+from safe_compose.volumes import encryption, extraction
 from safe_compose.volumes.engine_volume import EngineVolume
 
 
@@ -123,8 +123,6 @@ def _refill_one(killed: KilledRun, volume: str, backup: str | None) -> str:
             " it is empty"
         )
     folder, record = find_safety_backup(catalogue, backup, volume)
-    if (locked := gzip_stream.find_missing_key(folder, record)) is not None:
-        raise locked
     verify.check_before_use(catalogue.reader.find(backup), record)
     with killed.locking({run.project or "volumes"} | run.projects):
         again = killed.journal.reopen(run.id)

@@ -254,8 +254,7 @@ def _find_obstacle(killed: KilledRun, begun: InterruptedRestore) -> str | None:
     try:
         if begun.safety is not None:
             folder, old = find_safety_backup(killed.catalogue, begun.safety, begun.volume)
-            if (locked := gzip_stream.find_missing_key(folder, old)) is not None:
-                raise locked
+            gzip_stream.require_key(folder, old.artifacts)
             verify.check_files(folder, old)
     except (UsageError, VerificationFailed) as fault:
         return fault.message

@@ -14,7 +14,6 @@ from safe_compose.operations.restore.plan import RestorePlan
 from safe_compose.operations.restore.request import GivenAnswer
 from safe_compose.operations.restore.target import RestoreTarget
 from safe_compose.ui import terminal
-from safe_compose.volumes import gzip_stream
 from safe_compose.workspace import Workspace
 
 
@@ -148,18 +147,12 @@ def _read_whole(workspace: Workspace, plan: RestorePlan) -> None:
     if not copied:
         return
     require_trusted(plan.backup)
-    folder = Path(plan.backup.path)
-    with terminal.showing_progress(f"verify {plan.backup.id}") as report:
+    with (
+        verify.marking_damage(workspace.catalogue, plan.backup),
+        terminal.showing_progress(f"verify {plan.backup.id}") as report,
+    ):
         for target in copied:
-            try:
-                if (locked := gzip_stream.find_missing_key(folder, target.record)) is not None:
-                    raise locked
-                verify.check_before_use(plan.backup, target.record, report)
-            except VerificationFailed as fault:
-                workspace.catalogue.writer.mark_broken(plan.backup, fault.message)
-                raise VerificationFailed(
-                    f"{fault.message}; nothing was touched", next_step=fault.next_step
-                ) from fault
+            verify.check_before_use(plan.backup, target.record, report)
 
 
 def _confirm(plan: RestorePlan, answer: GivenAnswer) -> None:

@@ -14,7 +14,7 @@ from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import LAYER, ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL, Container
 from safe_compose.core.quantities import count, format_stamp
 from safe_compose.core.text import shell_quote
-from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
+from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.fastpath.layer_data import find_data
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.backup import manual, verify
@@ -25,7 +25,6 @@ from safe_compose.operations.restore import undo
 from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
 from safe_compose.operations.transaction import begin, locking
 from safe_compose.ui import terminal
-from safe_compose.volumes import gzip_stream
 from safe_compose.volumes.layer_archive import LayerFiles, list_files, stream_back, stream_files
 from safe_compose.volumes.tar import Member, read_members
 from safe_compose.workspace import Workspace
@@ -136,15 +135,11 @@ def _plan(
         StateChanged: The container is not there, or its server or program uses the data.
         VerificationFailed: The backup is damaged.
     """
-    folder = Path(backup.path)
-    try:
-        if (locked := gzip_stream.find_missing_key(folder, record)) is not None:
-            raise locked
-        with terminal.showing_progress(f"verify {record.name}") as report:
-            verify.check_before_use(backup, record, report)
-    except VerificationFailed as fault:
-        workspace.catalogue.writer.mark_broken(backup, fault.message)
-        raise
+    with (
+        verify.marking_damage(workspace.catalogue, backup),
+        terminal.showing_progress(f"verify {record.name}") as report,
+    ):
+        verify.check_before_use(backup, record, report)
     container = _find_container(workspace, record)
     if container is None:
         absent = f"there is no container of {_describe_origin(record)}: it has to be there first"
@@ -161,24 +156,12 @@ def _plan(
             f" {backup.id} --volume {shell_quote(record.name)}"
         )
         return None
-    entries = tuple(_list_entries(workspace, backup, record))
+    with verify.marking_damage(workspace.catalogue, backup):
+        entries = tuple(list_files(Path(backup.path), record.artifacts))
     _require_free(container, entries, "nothing was restored")
     return LayerRestorePlan(
         backup, record, container, entries, _is_data_there(workspace, container, entries)
     )
-
-
-def _list_entries(workspace: Workspace, backup: Backup, record: VolumeRecord) -> list[Member]:
-    """Return the entries of the archive.
-
-    Raises:
-        VerificationFailed: It is none of ours; the backup is marked.
-    """
-    try:
-        return list_files(Path(backup.path), record.artifacts)
-    except VerificationFailed as fault:
-        workspace.catalogue.writer.mark_broken(backup, fault.message)
-        raise
 
 
 def _is_data_there(workspace: Workspace, container: Container, entries: Sequence[Member]) -> bool:

@@ -22,7 +22,6 @@ from safe_compose.errors import (
     SafeComposeError,
     StateChanged,
     UsageError,
-    VerificationFailed,
 )
 from safe_compose.operations.backup import verify
 from safe_compose.operations.recover.run import recover
@@ -30,7 +29,7 @@ from safe_compose.operations.restore.request import GivenAnswer
 from safe_compose.operations.transaction import begin, locking, transaction
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
-from safe_compose.volumes import gzip_stream, single_path
+from safe_compose.volumes import single_path
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.folder_swap import FolderState, inspect_folder
 from safe_compose.workspace import Workspace
@@ -254,16 +253,11 @@ def _read(workspace: Workspace, backup: Backup, record: VolumeRecord, path: str)
                     f" {shell_quote(record.name)} --into scratch"
                 ),
             )
-    try:
-        if (locked := gzip_stream.find_missing_key(folder, record)) is not None:
-            raise locked
-        with terminal.showing_progress(f"verify {backup.id}") as report:
-            verify.check_before_use(backup, record, report)
-    except VerificationFailed as fault:
-        workspace.catalogue.writer.mark_broken(backup, fault.message)
-        raise VerificationFailed(
-            f"{fault.message}; nothing was touched", next_step=fault.next_step
-        ) from fault
+    with (
+        verify.marking_damage(workspace.catalogue, backup),
+        terminal.showing_progress(f"verify {backup.id}") as report,
+    ):
+        verify.check_before_use(backup, record, report)
     if not (count := single_path.count_entries_below(folder, record.artifacts, path)):
         raise UsageError(f"backup {backup.id} has no {path} in {record.name}; nothing was restored")
     return count

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -26,6 +26,7 @@ from safe_compose.databases.registry import is_restored_alone
 from safe_compose.databases.sql_lexer import BadDump, NotADump
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused, UsageError, VerificationFailed
+from safe_compose.operations.backup import verify
 from safe_compose.operations.restore.database.servers import LOOK, list_running_servers
 from safe_compose.ui import terminal
 from safe_compose.volumes import gzip_stream
@@ -201,13 +202,8 @@ class BackupSource:
         """
         folder, dump = Path(self.backup.path), _dump_of(self.record, self.database)
         assert dump is not None  # `of` has checked
-        try:
-            if (
-                locked := gzip_stream.find_missing_key(
-                    folder, replace(self.record, artifacts=(dump,))
-                )
-            ) is not None:
-                raise locked
+        with verify.marking_damage(self.workspace.catalogue, self.backup):
+            gzip_stream.require_key(folder, [dump])
             with terminal.showing_progress(
                 f"verify {dump.file}", total=dump.uncompressed_bytes
             ) as report:
@@ -227,11 +223,6 @@ class BackupSource:
                     raise gzip_stream.make_damage_fault(dump, str(fault)) from fault
             if wrong := describe_differences(found.scanner, self._statistics):
                 raise gzip_stream.make_damage_fault(dump, wrong)
-        except VerificationFailed as fault:
-            self.workspace.catalogue.writer.mark_broken(self.backup, fault.message)
-            raise VerificationFailed(
-                f"{fault.message}; nothing was touched", next_step=fault.next_step
-            ) from fault
         return found
 
     @contextmanager
