@@ -19,6 +19,7 @@ from testing.fixtures import ProjectFactory, SafeCompose
 from testing.matrix import make_certificates
 from testing.projects import Completed, ComposeProject, docker, require_success
 from testing.stacks import FILES, JOB, read_file, write_file
+from testing.terminal import PROGRAM
 
 pytestmark = [pytest.mark.engine, pytest.mark.thorough]
 
@@ -31,9 +32,9 @@ def project(compose_project: ProjectFactory) -> ComposeProject:
     return made
 
 
-def version(**changes: str) -> dict[str, Any]:
+def engine_says(path: str, **changes: object) -> dict[str, Any]:
     """What the engine says of itself, with other words."""
-    argv = ["curl", "-s", "--unix-socket", ENGINE, "http://localhost/version"]
+    argv = ["curl", "-s", "--unix-socket", ENGINE, f"http://localhost{path}"]
     done = subprocess.run(argv, check=True, capture_output=True)
     return {**json.loads(done.stdout), **changes}
 
@@ -50,7 +51,9 @@ def test_an_engine_that_ignores_mounts_or_a_version_that_it_does_not_speak_is_re
 ) -> None:
     """Engines before API 1.25 know no `Mounts`: every volume would look empty."""
     down = (*JOB, "compose", "down", "-v")
-    with answering({"/version": version(ApiVersion="1.24", Version="1.12.6")}) as host:
+    with answering(
+        {"/version": engine_says("/version", ApiVersion="1.24", Version="1.12.6")}
+    ) as host:
         done = safe_compose(*down, cwd=project.folder, env={"DOCKER_HOST": host})
     require_refusal(done, project)
     assert "API 1.24" in done.stderr and "1.13" in done.stderr
@@ -69,11 +72,60 @@ def test_an_engine_that_ignores_mounts_or_a_version_that_it_does_not_speak_is_re
 def test_an_architecture_without_our_program_is_backed_up_by_the_engine_itself(
     project: ComposeProject, safe_compose: SafeCompose
 ) -> None:
-    with answering({"/version": version(Arch="riscv64")}) as host:
+    with answering({"/version": engine_says("/version", Arch="riscv64")}) as host:
         env = {"DOCKER_HOST": host}
         done = safe_compose(*JOB, "compose", "down", "-v", cwd=project.folder, env=env)
         require_success(done)
         assert "riscv64" in done.stderr
+        require_success(safe_compose("undo", cwd=project.folder, env=env))
+    assert read_file(project) == "a photo"
+
+
+HIDING = 'mount -t tmpfs -o mode=0 none "$0" && exec "$@"'
+
+
+@pytest.mark.parametrize("safety", ["backup", "trash"])
+def test_an_engine_whose_storage_is_hidden_from_us_is_asked_for_all_of_it(
+    project: ComposeProject, sealed_environment: Path, safety: str
+) -> None:
+    """As that of another user's rootless engine, or one in another mount namespace."""
+    (project.folder / "safe-compose.toml").write_text(f'[backup]\nsafety = "{safety}"\n')
+    root = docker("info", "--format", "{{.DockerRootDir}}").stdout.strip()
+    alone = ("unshare", "--mount", "sh", "-c", HIDING, root)
+
+    def run(*argv: str) -> Completed:
+        return subprocess.run(
+            [*alone, *argv], cwd=project.folder, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=300,
+        )  # fmt: skip
+
+    assert require_success(run("ls", "-A", root)).stdout == ""
+    gone = require_success(run(PROGRAM, *JOB, "compose", "down", "-v"))
+    assert project.volumes() == []
+    assert ("in the trash for 30 days" in gone.stderr) == (safety == "trash"), gone.stderr
+    require_success(run(PROGRAM, "undo"))
+    assert read_file(project) == "a photo"
+    kept = json.loads(require_success(run(PROGRAM, "backup", "--json")).stdout)["backup"]
+    write_file(project, "another")
+    require_success(run(PROGRAM, "restore", kept["id"], "--confirm", project.name))
+    assert read_file(project) == "a photo"
+
+
+def test_volumes_that_are_not_where_a_rootless_engine_says_are_backed_up_instead_of_moved(
+    project: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    (project.folder / "safe-compose.toml").write_text('[backup]\nsafety = "trash"\n')
+    said = engine_says(
+        "/info",
+        DockerRootDir="/home/somebody/.local/share/docker",
+        SecurityOptions=["name=seccomp,profile=builtin", "name=rootless"],
+    )
+    with answering({"/info": said}) as host:
+        env = {"DOCKER_HOST": host}
+        gone = safe_compose(*JOB, "compose", "down", "-v", cwd=project.folder, env=env)
+        require_success(gone)
+        assert "cannot go into the trash: its folder is " in gone.stderr
+        assert "it is backed up" in gone.stderr and project.volumes() == []
         require_success(safe_compose("undo", cwd=project.folder, env=env))
     assert read_file(project) == "a photo"
 
