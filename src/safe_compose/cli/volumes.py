@@ -71,9 +71,9 @@ def volumes(
 
 
 class _ShownVolume(NamedTuple):
-    """A volume with what is known of it."""
+    """A location with what is known of it."""
 
-    volume: Location
+    location: Location
     verdict: policy.Verdict
     users: list[str]
     lock: str | None
@@ -112,15 +112,15 @@ def _list_users(observed: Observed, chosen: "_Chosen", name: str) -> list[str]:
 
 def _to_json(one: _ShownVolume, newest: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "name": one.volume.name,
-        "location": one.volume.location,
-        "project": one.volume.project,
+        "name": one.location.name,
+        "location": one.location.location,
+        "project": one.location.project,
         "tier": one.verdict.tier.value,
         "why": one.verdict.why,
         "kind": one.verdict.kind,
         "in_use_by": one.users,
         "lock": one.lock,
-        "last_backup": newest.get(one.volume.name),
+        "last_backup": newest.get(one.location.name),
         "elsewhere": one.elsewhere,
     }
 
@@ -191,7 +191,7 @@ def _describe_losses(
     workspace: Workspace, shown: Sequence[_ShownVolume], project: str | None
 ) -> list[dict[str, Any]]:
     """Return what the project loses if this machine dies; nothing where there is no project."""
-    names = [v.volume.name for v in shown if v.verdict.tier is not Tier.DISPOSABLE]
+    names = [one.location.name for one in shown if one.verdict.tier is not Tier.DISPOSABLE]
     if project is None or not names:
         return []
     return [losses.describe_losses(project, names, workspace.catalogue.reader.list_summaries())]
@@ -233,10 +233,10 @@ def _print_volumes(
     ]
     rows = [
         [
-            Cell(one.volume.name),
-            Cell("" if project else one.volume.project or "", one.volume.project or ""),
+            Cell(one.location.name),
+            Cell("" if project else one.location.project or "", one.location.project or ""),
             Cell(one.verdict.tier.value),
-            _newest_cell(newest.get(one.volume.name), one.verdict.tier, shorten, moments),
+            _newest_cell(newest.get(one.location.name), one.verdict.tier, shorten, moments),
             _lock_cell(one.lock),
             tables.names_cell(one.users),
             Cell(one.verdict.why),

@@ -98,16 +98,16 @@ def _omission(name: str, kind: str, reason: str, tier: str = "") -> Omission:
     )
 
 
-def explain_omission(volume: Location, verdict: Verdict, observed: Observed) -> Omission | None:
+def explain_omission(location: Location, verdict: Verdict, observed: Observed) -> Omission | None:
     """Return why an existing volume does not belong in a backup; None for one that does."""
     if verdict.tier is Tier.DISPOSABLE:
         return omit_disposable(verdict)
-    if volume.in_memory and not observed.is_mounted(volume.name):
+    if location.in_memory and not observed.is_mounted(location.name):
         why = (
             "it keeps its content in memory, and no container runs on it: there is nothing to"
             " back up"
         )
-        return Omission(volume.name, "volume", why, verdict.tier.value)
+        return Omission(location.name, "volume", why, verdict.tier.value)
     return None
 
 

@@ -74,32 +74,32 @@ class Verdict:
 
 
 def judge(
-    volume: Location,
+    location: Location,
     observed: Observed,
     rules: Sequence[Rule],
     content: Sequence[str] | None,
     found: str | None = None,
 ) -> Verdict:
-    """Return the verdict about a volume for the command that is about to run; never fails.
+    """Return the verdict about a location for the command that is about to run; never fails.
 
     What is unknown counts as critical.
 
     Args:
-        volume: The volume.
+        location: The location.
         observed: The state of the engine.
         rules: Explicit rules.
         content: The names at its root; `()` when it is empty, None when it was not read or is
             unreadable.
         found: A reason against its being disposable, where it was checked (`Verdict.looks`).
     """
-    known = _claim_by_knowledge(volume, observed, content)
+    known = _claim_by_knowledge(location, observed, content)
     if found is not None and known.tier is Tier.DISPOSABLE:
         kind = "sqlite" if "grafana" in known.looks else known.kind
         known = Claim(Tier.IMPORTANT, kind, f"{known.why}, and {found}", known.from_image)
     words = [
-        r for r in (*rules, *_compose_words(volume, observed)) if _matches(r, volume, observed)
+        r for r in (*rules, *_compose_words(location, observed)) if _matches(r, location, observed)
     ]
-    free = [r for r in words if _may_lower(r, volume, observed)]
+    free = [r for r in words if _may_lower(r, location, observed)]
     strictest = min(free, key=lambda r: r.tier.rank, default=None)
     tier, why = (
         (known.tier, known.why)
@@ -110,13 +110,13 @@ def judge(
     for rule in words:
         if rule not in free and rule.tier < tier:
             tier, why, explicit = rule.tier, _describe_rule(rule), True
-    return Verdict(volume.name, tier, why, known.kind, explicit, () if explicit else known.looks)
+    return Verdict(location.name, tier, why, known.kind, explicit, () if explicit else known.looks)
 
 
-def is_protected(volume: Location, observed: Observed, rules: Sequence[Rule]) -> bool:
-    """Return whether a rule that nothing lowers requires a backup of the volume."""
+def is_protected(location: Location, observed: Observed, rules: Sequence[Rule]) -> bool:
+    """Return whether a rule that nothing lowers requires a backup of the location."""
     return any(
-        rule.floor and rule.tier is not Tier.DISPOSABLE and _matches(rule, volume, observed)
+        rule.floor and rule.tier is not Tier.DISPOSABLE and _matches(rule, location, observed)
         for rule in rules
     )
 
@@ -131,19 +131,19 @@ def is_wanted(location: Location, observed: Observed, rules: Sequence[Rule]) -> 
     )
 
 
-def find_other_project(volume: Location, observed: Observed) -> str | None:
-    """Return the other project that a volume belongs to, or None.
+def find_other_project(location: Location, observed: Observed) -> str | None:
+    """Return the other project that a location belongs to, or None.
 
-    The volume's label decides, then the labels of the containers that use it, and, for a project of
+    Its label decides, then the labels of the containers that use it, and, for a project of
     the same name, the folder that compose recorded on them: the same name in another folder is
     another project. None also when the command means no project (`volume rm`).
     """
     project = observed.project
     if project is None:
         return None
-    if volume.project and volume.project != project.name:
-        return volume.project
-    for user in observed.users(volume.name):
+    if location.project and location.project != project.name:
+        return location.project
+    for user in observed.users(location.name):
         if user.project and user.project != project.name:
             return user.project
         folder = user.labels.get(WORKING_DIR_LABEL, "")
@@ -158,30 +158,30 @@ def _describe_rule(rule: Rule) -> str:
     return f"protected ({rule.source})" if rule.floor else f"{rule.source} says {rule.tier.value}"
 
 
-def _belongs(volume: Location, observed: Observed) -> bool:
-    """Return whether a volume is of the command's project: by declaration, label or containers."""
+def _belongs(location: Location, observed: Observed) -> bool:
+    """Return whether a location is of the command's project: by declaration, label, users."""
     project = observed.project
     return project is not None and (
-        volume.project == project.name
-        or any(d.name == volume.name for d in project.volumes)
-        or any(u.project == project.name for u in observed.users(volume.name))
+        location.project == project.name
+        or any(d.name == location.name for d in project.volumes)
+        or any(u.project == project.name for u in observed.users(location.name))
     )
 
 
-def is_own(volume: Location, observed: Observed, project: str) -> bool:
-    """Return whether a volume belongs to a project and to no other.
+def is_own(location: Location, observed: Observed, project: str) -> bool:
+    """Return whether a location belongs to a project and to no other.
 
     It has the project's label, no container of another project, or of the same name in another
     folder, uses it, and none without a project writes to it.
     """
-    users = observed.users(volume.name)
+    users = observed.users(location.name)
     if (
-        volume.project != project
+        location.project != project
         or _is_elsewhere(project, observed)
-        or find_other_project(volume, observed) is not None
+        or find_other_project(location, observed) is not None
     ):
         return False
-    return all(u.project == project or (not u.project and _only_reads(u, volume)) for u in users)
+    return all(u.project == project or (not u.project and _only_reads(u, location)) for u in users)
 
 
 def _is_elsewhere(project: str, observed: Observed) -> bool:
@@ -192,71 +192,73 @@ def _is_elsewhere(project: str, observed: Observed) -> bool:
     )
 
 
-def _only_reads(user: Container, volume: Location) -> bool:
-    return all(m.read_only for m in user.mounts if m.is_within(volume.name))
+def _only_reads(user: Container, location: Location) -> bool:
+    return all(m.read_only for m in user.mounts if m.is_within(location.name))
 
 
-def add_label_of_users(volume: Location, observed: Observed) -> Location:
+def add_label_of_users(location: Location, observed: Observed) -> Location:
     """Return an anonymous volume with the label of the one project whose containers alone use it.
 
     Any other volume is returned unchanged.
     """
-    owners = {user.project for user in observed.users(volume.name)}
-    if not volume.anonymous or volume.project is not None or len(owners) != 1 or None in owners:
-        return volume
-    return replace(volume, labels={**volume.labels, PROJECT_LABEL: str(next(iter(owners)))})
+    owners = {user.project for user in observed.users(location.name)}
+    if not location.anonymous or location.project is not None or len(owners) != 1 or None in owners:
+        return location
+    return replace(location, labels={**location.labels, PROJECT_LABEL: str(next(iter(owners)))})
 
 
-def _may_lower(rule: Rule, volume: Location, observed: Observed) -> bool:
-    """Return whether a rule may lower a volume's tier.
+def _may_lower(rule: Rule, location: Location, observed: Observed) -> bool:
+    """Return whether a rule may lower a location's tier.
 
-    A rule of a project's own files can lower only that project's volumes; it can raise all others.
+    A rule of a project's own files can lower only what is that project's; it can raise all others.
     """
     if rule.floor or rule.only_raises:
         return False
-    return not rule.own or (rule.project is not None and is_own(volume, observed, rule.project))
+    return not rule.own or (rule.project is not None and is_own(location, observed, rule.project))
 
 
-def list_ignored(volume: Location, observed: Observed, rules: Sequence[Rule]) -> list[str]:
-    """Return the sources of rules that would lower a volume but do not count.
+def list_ignored(location: Location, observed: Observed, rules: Sequence[Rule]) -> list[str]:
+    """Return the sources of rules that would lower a location but do not count.
 
-    They do not count because the volume is not the project's own.
+    They do not count because the location is not the project's own.
     """
-    words = [r for r in (*rules, *_compose_words(volume, observed)) if r.own and not r.only_raises]
-    lowering = [r for r in words if r.tier is not Tier.CRITICAL and _matches(r, volume, observed)]
-    return [r.source for r in lowering if not _may_lower(r, volume, observed)]
+    words = [
+        r for r in (*rules, *_compose_words(location, observed)) if r.own and not r.only_raises
+    ]
+    lowering = [r for r in words if r.tier is not Tier.CRITICAL and _matches(r, location, observed)]
+    return [r.source for r in lowering if not _may_lower(r, location, observed)]
 
 
-def _matches(rule: Rule, volume: Location, observed: Observed) -> bool:
+def _matches(rule: Rule, location: Location, observed: Observed) -> bool:
     if rule.of_project:
-        # Only a volume that belongs to one project alone may be lowered as part of it.
-        owners = {volume.project} if volume.project else set()
-        owners |= {u.project for u in observed.users(volume.name) if u.project}
-        if _belongs(volume, observed) and observed.project is not None:
+        # Only a location that belongs to one project alone may be lowered as part of it.
+        owners = {location.project} if location.project else set()
+        owners |= {u.project for u in observed.users(location.name) if u.project}
+        if _belongs(location, observed) and observed.project is not None:
             owners.add(observed.project.name)
         matching = [o for o in owners if o is not None and fnmatchcase(o, rule.pattern)]
         raises = rule.floor or rule.only_raises or rule.tier is Tier.CRITICAL
         return bool(matching) if raises else len(matching) == len(owners) > 0
-    if volume.location != "volume":
+    if location.location != "volume":
         # the names of volumes have patterns of their own: "*" under [volumes] means no folder
-        kind = LAYER if volume.name.startswith(LAYER) else FOLDER
-        return rule.pattern.startswith(kind) and fnmatchcase(volume.name, rule.pattern)
-    names = {volume.name}
+        kind = LAYER if location.name.startswith(LAYER) else FOLDER
+        return rule.pattern.startswith(kind) and fnmatchcase(location.name, rule.pattern)
+    names = {location.name}
     if (
         rule.project is not None
-        and volume.project == rule.project
-        and volume.labels.get(VOLUME_LABEL)
+        and location.project == rule.project
+        and location.labels.get(VOLUME_LABEL)
     ):
-        names.add(volume.labels[VOLUME_LABEL])
-    if observed.project is not None and _belongs(volume, observed):
-        names |= {d.key for d in observed.project.volumes if d.name == volume.name}
-        if volume.project == observed.project.name and volume.labels.get(VOLUME_LABEL):
-            names.add(volume.labels[VOLUME_LABEL])
+        names.add(location.labels[VOLUME_LABEL])
+    if observed.project is not None and _belongs(location, observed):
+        names |= {d.key for d in observed.project.volumes if d.name == location.name}
+        if location.project == observed.project.name and location.labels.get(VOLUME_LABEL):
+            names.add(location.labels[VOLUME_LABEL])
     return any(fnmatchcase(name, rule.pattern) for name in names)
 
 
-def _compose_words(volume: Location, observed: Observed) -> list[Rule]:
-    """Return the rules of `x-safe-compose` for the volume and for the whole project.
+def _compose_words(location: Location, observed: Observed) -> list[Rule]:
+    """Return the rules of `x-safe-compose` for the location and for the whole project.
 
     A word that is no tier counts as critical.
     """
@@ -269,9 +271,9 @@ def _compose_words(volume: Location, observed: Observed) -> list[Rule]:
         "only_raises": project.distrust is not None,
     }
     rules = [
-        Rule(volume.name, *_compose_tier(d.tier, f"x-safe-compose of volume {d.key}"), **whose)
+        Rule(location.name, *_compose_tier(d.tier, f"x-safe-compose of volume {d.key}"), **whose)
         for d in project.volumes
-        if d.name == volume.name and d.tier is not None
+        if d.name == location.name and d.tier is not None
     ]
     if project.tier is not None:
         tier, source = _compose_tier(project.tier, "x-safe-compose of the compose file")
@@ -287,20 +289,20 @@ def _compose_tier(word: str, source: str) -> tuple[Tier, str]:
 
 
 def _claim_by_knowledge(
-    volume: Location, observed: Observed, content: Sequence[str] | None
+    location: Location, observed: Observed, content: Sequence[str] | None
 ) -> Claim:
     """Return the claim of built-in knowledge: image and path, then content, else critical.
 
     Content counts for volumes that no image rule knows. An image's name is a word in a compose
-    file, so it lowers only the volumes of that same project.
+    file, so it lowers only the locations of that same project.
     """
-    if volume.in_memory and not observed.is_mounted(volume.name):
+    if location.in_memory and not observed.is_mounted(location.name):
         why = "its content is kept in memory and ended with the last container on it: it is empty"
         return Claim(Tier.DISPOSABLE, "unknown", why)
-    uses = _uses(volume, observed)
+    uses = _uses(location, observed)
     claims = [
         (use, claim if claim is None or use.own or claim.tier is Tier.CRITICAL else None)
-        for use, claim in _claims(volume, uses)
+        for use, claim in _claims(location, uses)
     ]
     known = [claim for _, claim in claims if claim is not None]
     strangers = [use for use, claim in claims if claim is None and not use.read_only]
@@ -335,7 +337,7 @@ def _claim_by_knowledge(
             if strangers
             else "no container uses it"
         )
-        if strangers and any(claim is not None for _, claim in _claims(volume, strangers)):
+        if strangers and any(claim is not None for _, claim in _claims(location, strangers)):
             where += ", but it lacks the label of that container's project"
         known.append(Claim(Tier.CRITICAL, "unknown", f"nobody here knows what is in it ({where})"))
     return _merge_looks(known)
@@ -376,8 +378,8 @@ def _claims(location: Location, uses: Iterable[VolumeUse]) -> list[tuple[VolumeU
     ]
 
 
-def _uses(volume: Location, observed: Observed) -> list[VolumeUse]:
-    """Return every mount of a volume.
+def _uses(location: Location, observed: Observed) -> list[VolumeUse]:
+    """Return every mount of a location.
 
     Mounts of existing containers come first, then those of declared services without a container.
     """
@@ -388,28 +390,28 @@ def _uses(volume: Location, observed: Observed) -> list[VolumeUse]:
             mount.read_only,
             user.environment.get("PGDATA", ""),
             own=user.project is not None
-            and user.project == volume.project
+            and user.project == location.project
             and not _is_elsewhere(user.project, observed),
             subpath=mount.subpath,
         )
-        for user in observed.users(volume.name)
+        for user in observed.users(location.name)
         for mount in user.mounts
-        if mount.location == volume.name
+        if mount.location == location.name
     ]
     project = observed.project
     if project is None:
         return uses
-    own = project.name == volume.project and project.elsewhere is None
+    own = project.name == location.project and project.elsewhere is None
     seen = {(use.image, normpath(use.destination), use.subpath) for use in uses}
     declared = [
         VolumeUse(m.image, m.destination, False, own=own, subpath=m.subpath)
         for m in project.mounts
-        if m.volume == volume.name
+        if m.volume == location.name
     ]
     declared += [
         VolumeUse(m.image, m.destination, m.read_only, m.pgdata, own=own)
         for m in project.folders
-        if m.path == volume.name
+        if m.path == location.name
     ]
     return uses + [
         use for use in declared if (use.image, normpath(use.destination), use.subpath) not in seen

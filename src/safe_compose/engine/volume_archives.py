@@ -54,23 +54,23 @@ class Archives:
         return None
 
     @contextmanager
-    def stream(self, volume: str) -> Iterator[Iterator[bytes]]:
-        """Yield the volume as a tar stream with members `volume/...`, through the archive API.
+    def stream(self, location: str) -> Iterator[Iterator[bytes]]:
+        """Yield the location as a tar stream with members `volume/...`, through the archive API.
 
         This works without our own program, but loses user.* xattrs, fractions of seconds, sockets
         and sparseness (lab.md, section 3).
 
         Raises:
-            OperationFailed: The volume cannot be read.
+            OperationFailed: The location cannot be read.
         """
         with (
-            self._reaching(volume) as (container_id, path),
+            self._reaching(location) as (container_id, path),
             self._receiving_archive(container_id, path) as chunks,
         ):
             yield chunks
 
-    def require_readable(self, volumes: Iterable[str]) -> None:
-        """Check that the engine reads these volumes, before anything is stopped to archive them.
+    def require_readable(self, locations: Iterable[str]) -> None:
+        """Check that the engine reads these locations, before anything is stopped to archive them.
 
         Without one free block it may not: to read from a container, an engine makes folders in the
         container's own layer. It could not start that container again either (28.5.2, run).
@@ -78,19 +78,19 @@ class Archives:
         Raises:
             OperationFailed: It does not read one of them.
         """
-        for volume in volumes:
+        for location in locations:
             try:
-                with self.stream(volume):
+                with self.stream(location):
                     pass
             except OperationFailed as fault:
                 raise OperationFailed(
-                    f"{describe_location(volume)} cannot be archived, so nothing was stopped:"
+                    f"{describe_location(location)} cannot be archived, so nothing was stopped:"
                     f" {fault.message}",
                     next_step=fault.next_step or self.docker.advise_on_full_disk(),
                 ) from fault
 
-    def unpack(self, volume: str, chunks: Iterable[bytes]) -> None:
-        """Unpack a tar stream with members `volume/...` into a volume.
+    def unpack(self, location: str, chunks: Iterable[bytes]) -> None:
+        """Unpack a tar stream with members `volume/...` into a location.
 
         Use a fresh volume, since a stream that breaks leaves parts. It is unpacked at `/`, because
         at `/volume` the root folder would lose its owner and mode (lab.md, section 3, run).
@@ -99,8 +99,8 @@ class Archives:
             OperationFailed: docker could not unpack it.
         """
         with (
-            self.helpers.parking(volume, read_only=False) as container_id,
-            changing(f"unpack an archive into {describe_location(volume)}"),
+            self.helpers.parking(location, read_only=False) as container_id,
+            changing(f"unpack an archive into {describe_location(location)}"),
         ):
             api = self.docker.connection.api
             url = f"{api.base_url}/v{api.api_version}/containers/{container_id}/archive"
@@ -109,20 +109,20 @@ class Archives:
             answer = api.put(url, params={"path": "/"}, data=iter(chunks), timeout=None)
             if not answer.ok:
                 raise OperationFailed(
-                    f"docker could not unpack an archive into {describe_location(volume)}:"
+                    f"docker could not unpack an archive into {describe_location(location)}:"
                     f" {read_message(answer)}"
                 )
 
-    def list_root(self, volume: str) -> list[str] | None:
-        """Return the names at the volume's root, or None when it could not be read.
+    def list_root(self, location: str) -> list[str] | None:
+        """Return the names at the location's root, or None when it could not be read.
 
-        An empty list is certain: the volume is empty. A long list may be cut off (only the first 8
-        MiB of its archive are read). None also when the engine does not take our image.
+        An empty list is certain: there is nothing. A long list may be cut off (only the first 8 MiB
+        of its archive are read). None also when the engine does not take our image.
         """
         try:
-            if not self._is_there(volume):
+            if not self._is_there(location):
                 return None
-            with self._reaching(volume) as (container_id, path):
+            with self._reaching(location) as (container_id, path):
                 names, whole = self._names_below(container_id, 1, path)
         except SafeComposeError:
             return None
@@ -130,14 +130,14 @@ class Archives:
         # without an end of the archive, emptiness is not certain
         return found if whole or found else None
 
-    def list_roots(self, volumes: Sequence[str]) -> dict[str, list[str] | None]:
-        """Return volume -> names at its root, as `list_root` returns them.
+    def list_roots(self, locations: Sequence[str]) -> dict[str, list[str] | None]:
+        """Return location -> names at its root, as `list_root` returns them.
 
         One container and one archive serve all that are empty or small, so that a hundred take no
         longer than a few.
         """
-        found: dict[str, list[str] | None] = dict.fromkeys(volumes)
-        left = list(volumes)
+        found: dict[str, list[str] | None] = dict.fromkeys(locations)
+        left = list(locations)
         while left:
             some, left = left[:ROOTS_AT_ONCE], left[ROOTS_AT_ONCE:]
             if len(some) == 1:
@@ -156,14 +156,14 @@ class Archives:
         # a folder that is not there is refused when it is mounted; a volume would be created
         return location.startswith(FOLDER) or self.docker.volume(location) is not None
 
-    def _roots(self, volumes: Sequence[str]) -> dict[str, list[str] | None]:
-        """Return the roots that precede the limit in one archive of all volumes.
+    def _roots(self, locations: Sequence[str]) -> dict[str, list[str] | None]:
+        """Return the roots that precede the limit in one archive of all locations.
 
         They are empty when there is no archive.
         """
         try:
-            gone = {name: None for name in volumes if not self._is_there(name)}
-            there = [name for name in volumes if name not in gone]
+            gone = {name: None for name in locations if not self._is_there(name)}
+            there = [name for name in locations if name not in gone]
             if not there:
                 return dict(gone)
             mounts = [
@@ -222,21 +222,21 @@ class Archives:
                 whole = False
         return {root: list(found) for root, found in names.items()}, whole
 
-    def file_out(self, volume: str, path: str, limit: int) -> bytes | None:
-        """Return the bytes of one regular file of a volume, or None.
+    def file_out(self, location: str, path: str, limit: int) -> bytes | None:
+        """Return the bytes of one regular file of a location, or None.
 
         None where the path is no such file, or the file has more than `limit` bytes. The engine
         follows symbolic links on the way, within the volume and the image, which is empty.
 
         Raises:
-            OperationFailed: The volume cannot be read.
+            OperationFailed: The location cannot be read.
         """
-        with self.entries([volume], seconds=_ENTRY_SECONDS) as entries:
-            return entries.file(volume, path, limit)
+        with self.entries([location], seconds=_ENTRY_SECONDS) as entries:
+            return entries.file(location, path, limit)
 
-    def paths_there(self, volume: str, paths: Sequence[str]) -> list[str]:
-        """Return those of the paths that exist in a volume."""
-        with self._reaching(volume) as (container_id, root), inspecting():
+    def paths_there(self, location: str, paths: Sequence[str]) -> list[str]:
+        """Return those of the paths that exist in a location."""
+        with self._reaching(location) as (container_id, root), inspecting():
             api = self.docker.connection.api
             url = f"{api.base_url}/v{api.api_version}/containers/{container_id}/archive"
             return [
@@ -341,8 +341,8 @@ class Archives:
             yield Entries(self.docker.connection.api, places, until)
 
     @contextmanager
-    def _reaching(self, volume: str) -> Iterator[tuple[str, str]]:
-        """Yield a container that has the volume, and the path of the volume in it.
+    def _reaching(self, location: str) -> Iterator[tuple[str, str]]:
+        """Yield a container that has the location, and its path in it.
 
         It is one of ours, created and never started. Where the engine's disk is too full for that,
         it is an existing one: the engine itself reads the mounted volume, and no program of the
@@ -356,19 +356,19 @@ class Archives:
             if not self.docker.disk_is_full:
                 try:
                     found = (
-                        stack.enter_context(self.helpers.parking(volume, read_only=True)),
+                        stack.enter_context(self.helpers.parking(location, read_only=True)),
                         PARKED_AT,
                     )
                 except OperationFailed as fault:
                     if (
                         not full_disk.is_full(fault.message)
-                        or (found := self._find_existing(volume)) is None
+                        or (found := self._find_existing(location)) is None
                     ):
                         raise
-            elif (found := self._find_existing(volume)) is None:
+            elif (found := self._find_existing(location)) is None:
                 raise OperationFailed(
-                    f"{describe_location(volume)} cannot be read: {full_disk.FULL}, so no container"
-                    " can be made for it, and none that exists has it",
+                    f"{describe_location(location)} cannot be read: {full_disk.FULL}, so no"
+                    " container can be made for it, and none that exists has it",
                     next_step=self.docker.advise_on_full_disk(),
                 )
             yield found

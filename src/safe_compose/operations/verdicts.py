@@ -47,11 +47,11 @@ def judge(
         [v.volume for v in there if not v.explicit and (v.kind == "unknown" or ROOT in v.looks)]
     )
 
-    def decide(volume: Location, verdict: Verdict) -> Verdict:
-        if volume.name in nowhere:
-            return nowhere[volume.name]
-        if volume.name in contents:
-            return policy.judge(volume, observed, rules, contents[volume.name])
+    def decide(location: Location, verdict: Verdict) -> Verdict:
+        if location.name in nowhere:
+            return nowhere[location.name]
+        if location.name in contents:
+            return policy.judge(location, observed, rules, contents[location.name])
         return verdict
 
     decided = [decide(v, verdict) for v, verdict in zip(volumes, verdicts, strict=True)]

@@ -324,9 +324,9 @@ def _fill(volume: EngineVolume, folder: Path, record: VolumeRecord) -> None:
     extraction.extract(volume, folder, record.artifacts)
 
 
-def _notes_of_kill(volume: Location, stopped_containers: StoppedContainers) -> Iterator[str]:
+def _notes_of_kill(location: Location, stopped_containers: StoppedContainers) -> Iterator[str]:
     for killed in stopped_containers.killed:
-        if volume.name in killed.volumes:
+        if location.name in killed.volumes:
             yield (
                 f"{killed.name} was killed when it was stopped (exit code 137): what it had not"
                 " written by then is not in it"

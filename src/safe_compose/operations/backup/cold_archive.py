@@ -113,7 +113,7 @@ def _inspect_shutdown(
         return ShutdownState(f"how it was left cannot be told: {fault.message}", clean=False)
 
 
-def tell_losses(volume: Location, artifacts: Sequence[Artifact]) -> list[str]:
+def tell_losses(location: Location, artifacts: Sequence[Artifact]) -> list[str]:
     """Report what an archive could not preserve, and return it as notes."""
     notes = [
         f"lost in its archive: {a.detail['lost']}"
@@ -121,8 +121,8 @@ def tell_losses(volume: Location, artifacts: Sequence[Artifact]) -> list[str]:
         if a.kind == "archive" and a.detail.get("lost")
     ]
     for note in notes:
-        terminal.say(f"safe-compose: {volume.name}: {note}")
-    return notes + tell_labels_left_out(volume)
+        terminal.say(f"safe-compose: {location.name}: {note}")
+    return notes + tell_labels_left_out(location)
 
 
 def _dump_from_copy(

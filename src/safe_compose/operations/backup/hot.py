@@ -294,7 +294,7 @@ def _record_dump(
 
 
 @contextmanager
-def _suggesting_stop(server: Container, volume: Location) -> Iterator[None]:
+def _suggesting_stop(server: Container, location: Location) -> Iterator[None]:
     """Add a next step to a fault of a hot dump, for data that is itself damaged.
 
     The volume of a stopped server is archived as it is.
@@ -304,7 +304,7 @@ def _suggesting_stop(server: Container, volume: Location) -> Iterator[None]:
     except OperationFailed as fault:
         once = (
             f"docker stop {shell_quote(server.name)}, then safe-compose backup --volume"
-            f" {shell_quote(volume.name)}"
+            f" {shell_quote(location.name)}"
         )
         fault.next_step = (
             f"{fault.next_step or 'look at its log'}; if its data is damaged, have it archived as"

@@ -58,58 +58,58 @@ def note_losses(
 
 def make_record(
     request: BackupRequest,
-    volume: Location,
+    location: Location,
     verdict: Verdict,
     method: str,
     artifacts: tuple[Artifact, ...],
 ) -> VolumeRecord:
-    """Return the record of a volume, with its users and artifacts."""
-    users = request.observed.users(volume.name)
+    """Return the record of a location, with its users and artifacts."""
+    users = request.observed.users(location.name)
     # The server comes first: a test restore and a restore take the image of the first user.
     if (database := DATABASES.get(verdict.kind)) is not None:
         users = tuple(
             sorted(
                 users,
                 key=lambda user: (
-                    not database.serves(user, volume.name),
+                    not database.serves(user, location.name),
                     not database.is_server(user),
                 ),
             )
         )
     return VolumeRecord(
-        name=volume.name,
-        driver=volume.driver if isinstance(volume, Volume) else "local",
-        options=volume.options if isinstance(volume, Volume) else {},
-        labels={name: value for name, value in volume.labels.items() if is_pair(name, value)},
-        created_at=volume.created_at if isinstance(volume, Volume) else "",
+        name=location.name,
+        driver=location.driver if isinstance(location, Volume) else "local",
+        options=location.options if isinstance(location, Volume) else {},
+        labels={name: value for name, value in location.labels.items() if is_pair(name, value)},
+        created_at=location.created_at if isinstance(location, Volume) else "",
         tier=verdict.tier.value,
         data_kind=verdict.kind,
-        anonymous=volume.anonymous,
+        anonymous=location.anonymous,
         method=method,
         users=tuple(
             describe_user(user, mount)
             for user in users
             for mount in user.mounts
-            if mount.location == volume.name
+            if mount.location == location.name
         ),
         artifacts=artifacts,
-        location=volume.location,
+        location=location.location,
     )
 
 
-def tell_labels_left_out(volume: Location) -> list[str]:
+def tell_labels_left_out(location: Location) -> list[str]:
     """Report which labels a record cannot hold, and return that as notes.
 
     A manifest with such a label could not be read.
     """
-    left = sorted(name for name, value in volume.labels.items() if not is_pair(name, value))
+    left = sorted(name for name, value in location.labels.items() if not is_pair(name, value))
     notes = [
         f"its label {name[:80]!r} cannot be written down, and does not come back"
         for name in left[:3]
     ]
     notes += [f"nor do {len(left) - 3} other labels"] if len(left) > 3 else []
     for note in notes:
-        terminal.say(f"safe-compose: {volume.name}: {note}")
+        terminal.say(f"safe-compose: {location.name}: {note}")
     return notes
 
 

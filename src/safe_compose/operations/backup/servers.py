@@ -74,8 +74,8 @@ def find_first_answering(
     raise silent
 
 
-def require_one(volume: Location, servers: Sequence[RunningServer]) -> None:
-    """Check that at most one server says that its data is in the volume.
+def require_one(location: Location, servers: Sequence[RunningServer]) -> None:
+    """Check that at most one server says that its data is in the location.
 
     Raises:
         OperationFailed: Several do; a record holds only one dump.
@@ -83,8 +83,8 @@ def require_one(volume: Location, servers: Sequence[RunningServer]) -> None:
     names = [s.container.name for s in servers if s.confirmed]
     if len(names) > 1:
         raise OperationFailed(
-            f"{describe_location(volume.name)}: {len(names)} database servers keep their data in it"
-            f" ({', '.join(names)}), and a dump holds one of them",
+            f"{describe_location(location.name)}: {len(names)} database servers keep their data in"
+            f" it ({', '.join(names)}), and a dump holds one of them",
             next_step=(
                 f"stop them for the backup: docker stop {join_for_shell(names)}; or give each a"
                 " volume of its own"
