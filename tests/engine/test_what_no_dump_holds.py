@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from safe_compose.errors import VerificationFailed
 from safe_compose.volumes import gzip_stream
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, docker, require_success
+from testing.stacks import NO_TRIALS
 
 PASSWORD, SECRET = "canary-a5d1-owners", "canary-a5d1-setting"
 STACK = f"""
@@ -259,3 +261,44 @@ def test_what_comes_back_from_a_dump_belongs_to_the_user_of_the_service_with_its
         assert {volume: _owners(project, volume) for volume in OWNED} == owned, way
         project.up()
         assert (_values(project), _settings(project)) == (values, settings), way
+
+
+SET_UP_OTHERWISE = """
+services:
+  db:
+    image: postgres:15
+    environment:
+      POSTGRES_USER: boss
+      POSTGRES_DB: shop
+      POSTGRES_PASSWORD: canary-2c60-first
+      POSTGRES_INITDB_ARGS: --data-checksums --encoding=UTF8 --locale=C
+    volumes: ["data:/var/lib/postgresql/data"]
+    healthcheck: {test: [CMD, pg_isready, -q, -h, 127.0.0.1], interval: 1s, retries: 60}
+volumes: {data: }
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.thorough
+def test_what_a_cluster_made_anew_from_a_dump_has_otherwise_is_said(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    """And what can be as it was is: page checksums, and no database that was not there."""
+    project = compose_project(SET_UP_OTHERWISE, files=NO_TRIALS)
+    project.up()
+    ask = partial(project.psql, user="boss", database="shop")
+    ask("ALTER SYSTEM SET work_mem = '9MB'")
+    project.exec("db", "sh", "-c", 'echo "# by hand" >>"$PGDATA/pg_hba.conf"')
+    same = (
+        "SHOW data_checksums; SELECT datname, datcollate FROM pg_database"
+        " WHERE datname !~ '^template' ORDER BY 1"
+    )
+    before = ask(same)
+    kept = json.loads(require_success(safe_compose("backup", "--json", cwd=project.folder)).stdout)
+    project.docker("compose", "down", "-v")
+    back = require_success(safe_compose("restore", kept["backup"]["id"], cwd=project.folder))
+    assert "encoding and locale UTF8 C C and get UTF8 C.UTF-8 C.UTF-8 now" in back.stderr
+    left = "stored with the dump: pg_hba.conf, pg_ident.conf, postgresql.auto.conf"
+    assert left in back.stderr and "with restore --settings only" in back.stderr
+    project.up()
+    assert ask(same) == before and before.startswith("on\n") and "boss" not in before
