@@ -8,11 +8,17 @@ import pytest
 
 from safe_compose.databases.entrypoints import make_start_script
 from safe_compose.databases.mysql import helper_server
-from safe_compose.databases.postgres.helper_settings import blames_data, first_to_blame, options
+from safe_compose.databases.postgres.helper_settings import blames_data, options
 from safe_compose.databases.protocol import ServerUnreachable
-from safe_compose.databases.trials import is_crash_of_data, is_server_lost
+from safe_compose.databases.trials import (
+    TrialSkipped,
+    find_blamed,
+    is_crash_of_data,
+    is_server_lost,
+)
 from safe_compose.engine import HelperFailed
 from safe_compose.engine.values import Image
+from safe_compose.errors import VerificationFailed
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.image_layers import deriving_image
 from testing.projects import require_success
@@ -114,7 +120,12 @@ def test_of_an_entrypoint_only_the_servers_own_words_count_and_a_killed_server_s
         "Segmentation fault", 139, bare=True
     )
     assert not any(blames_data("PANIC:  x", code, bare=True) for code in (126, 127, 137))
-    assert (first_to_blame([False, True, True]), first_to_blame([False, False])) == (1, 1)
+
+
+def test_the_first_death_that_is_blamed_on_the_data_is_reported_or_else_the_last() -> None:
+    skipped, damaged = TrialSkipped("no memory"), VerificationFailed("PANIC")
+    assert find_blamed([skipped, damaged, VerificationFailed("again")]) is damaged
+    assert find_blamed([TrialSkipped("no program"), skipped]) is skipped
 
 
 @pytest.mark.parametrize(

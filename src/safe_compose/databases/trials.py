@@ -2,10 +2,12 @@
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from safe_compose.core.backup import DatabaseStatistics, Evidence, ServerStatistics, VolumeRecord
 from safe_compose.core.observed import describe_location
@@ -19,6 +21,7 @@ from safe_compose.volumes.extraction import extract
 from safe_compose.volumes.gzip_stream import make_evidence
 from safe_compose.volumes.helper_program import read_last_words
 
+_Client = TypeVar("_Client")
 KILLED = (125, 126, 127, 137)
 """Exit codes that say nothing about a program: it was not started, or killed."""
 
@@ -48,7 +51,7 @@ def format_counts(databases: Sequence[DatabaseStatistics]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerTrial:
+class ServerTrial(ABC):
     """A test restore of one volume at level L4: in a scratch volume, served by its image, counted.
 
     An archive is tested if there is one, otherwise the dump.
@@ -91,6 +94,7 @@ class ServerTrial:
             return []
         return [self.test_archive() if self.has_archive else self.test_dump()]
 
+    @abstractmethod
     def test_archive(self) -> Evidence:
         """Extract the archive, start a server on it and count its rows.
 
@@ -102,8 +106,8 @@ class ServerTrial:
                 else.
             TrialSkipped: The test cannot be run here.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def test_dump(self) -> Evidence:
         """Load the dump into a fresh server and count its rows.
 
@@ -112,7 +116,6 @@ class ServerTrial:
             TrialSkipped: The dump does not load by itself. That says nothing about it: it holds
                 every row that was counted.
         """
-        raise NotImplementedError
 
     @contextmanager
     def extracting(self) -> Iterator[EngineVolume]:
@@ -157,6 +160,37 @@ class ServerTrial:
         """Return the evidence that what was restored holds these counts."""
         result = f"{restored}: {format_counts(counted)} counted"
         return make_evidence("L4", self.record.name, "; ".join((result, *notes)))
+
+
+def start_first(started: ExitStack, starts: Iterable[Callable[[ExitStack], _Client]]) -> _Client:
+    """Start one server after the other until one answers, and return its client.
+
+    Args:
+        started: The stack that ends the server that answers; each other one ends at once.
+        starts: Each starts a server on the stack that it gets, and waits until it answers.
+
+    Raises:
+        VerificationFailed: None answers, and the data is to blame for at least one of them.
+        TrialSkipped: None answers, for reasons that say nothing about the data.
+    """
+    deaths: list[VerificationFailed | TrialSkipped] = []
+    for start in starts:
+        with ExitStack() as one:
+            try:
+                client = start(one)
+            except (VerificationFailed, TrialSkipped) as death:
+                deaths.append(death)
+            else:
+                started.enter_context(one.pop_all())
+                return client
+    raise find_blamed(deaths)
+
+
+def find_blamed(
+    deaths: Sequence[VerificationFailed | TrialSkipped],
+) -> VerificationFailed | TrialSkipped:
+    """Return the death to report: the first that is blamed on the data, or the last."""
+    return next((death for death in deaths if isinstance(death, VerificationFailed)), deaths[-1])
 
 
 def require_same(

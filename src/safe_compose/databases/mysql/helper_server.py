@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import MYSQL_SETTINGS, VolumeRecord
@@ -22,9 +23,9 @@ from safe_compose.databases.mysql.client import MysqlClient, naming_client_fault
 from safe_compose.databases.mysql.discover import FOLDER, kind_of
 from safe_compose.databases.mysql.login import Login
 from safe_compose.databases.protocol import understanding
-from safe_compose.databases.trials import TrialSkipped, read_last_log
+from safe_compose.databases.trials import TrialSkipped, read_last_log, start_first
 from safe_compose.engine import Helper, HelperFailed, NoOwnImage
-from safe_compose.errors import SafeComposeError, VerificationFailed
+from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 
 READY_SECONDS = 180.0
@@ -179,38 +180,19 @@ class MysqlHelper:
         """
         with naming_client_fault(self.subject, "start a server on it"), ExitStack() as started:
             owner = self._read_owner()
-            deaths: list[SafeComposeError] = []
-            for settings in ((), ("--no-defaults",)):
-                with ExitStack() as one:
-                    try:
-                        container_id = self._serve_bare(one, owner, settings)
-                        client = _wait_ready(
-                            MysqlClient(
-                                self.volume.engine, container_id, self.place.image, socket=_SOCKET
-                            ),
-                            self.subject,
-                        )
-                    except (VerificationFailed, TrialSkipped) as death:
-                        deaths.append(death)
-                        continue
-                    started.enter_context(one.pop_all())
-                    break
-            else:
-                raise next(
-                    (death for death in deaths if isinstance(death, VerificationFailed)), deaths[-1]
-                )
-            yield client
+            starts = [
+                partial(self._serve_bare, owner, settings) for settings in ((), ("--no-defaults",))
+            ]
+            yield start_first(started, starts)
 
     def _serve_bare(
-        self,
-        started: ExitStack,
-        owner: str | None,
-        settings: tuple[str, ...],
-    ) -> str:
-        """Start the server program under the image's name for it, and return its container's id.
+        self, owner: str | None, settings: tuple[str, ...], started: ExitStack
+    ) -> MysqlClient:
+        """Start the server program under the image's name for it, and return a client of it.
 
         Raises:
-            TrialSkipped: The image has no server program.
+            VerificationFailed: It dies because of the restored data, or does not answer in time.
+            TrialSkipped: The image has no server program, or it cannot run here.
         """
         options = (
             *settings,
@@ -233,11 +215,16 @@ class MysqlHelper:
                 user=owner,
             )
             try:
-                return started.enter_context(self.volume.engine.helpers.serve(helper))
+                container_id = started.enter_context(self.volume.engine.helpers.serve(helper))
             except HelperFailed as error:
                 if error.returncode != 127:
                     raise
                 missing = error
+            else:
+                client = MysqlClient(
+                    self.volume.engine, container_id, self.place.image, socket=_SOCKET
+                )
+                return _wait_ready(client, self.subject)
         raise TrialSkipped(
             f"{describe_location(self.volume.name)}:"
             f" its image has no server program: {missing.message}"

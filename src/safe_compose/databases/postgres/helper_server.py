@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import POSTGRES_SETTINGS, VolumeRecord
@@ -26,13 +27,12 @@ from safe_compose.databases.postgres.helper_settings import (
     STANDBY_LIMITS,
     WRITES_HBA,
     blames_data,
-    first_to_blame,
     options,
 )
 from safe_compose.databases.postgres.server_facts import add_version, major_of
-from safe_compose.databases.trials import TrialSkipped, read_last_log
+from safe_compose.databases.trials import TrialSkipped, read_last_log, start_first
 from safe_compose.engine import Helper, HelperFailed, NoOwnImage
-from safe_compose.errors import SafeComposeError, VerificationFailed
+from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 
 READY_SECONDS = 120.0
@@ -100,35 +100,26 @@ class PostgresHelper:
         """
         with naming_client_fault(self.subject, "start a server on it"), ExitStack() as started:
             helpers = [self._describe_fresh(user)] if fresh else self._describe_copies()
-            deaths: list[SafeComposeError] = []
-            for helper in helpers:
-                with ExitStack() as one:
-                    try:
-                        container_id = one.enter_context(self.volume.engine.helpers.serve(helper))
-                        client = self._wait_ready(
-                            container_id, user, fresh=fresh, bare=helper.user is not None
-                        )
-                    except HelperFailed as error:
-                        if error.returncode not in (126, 127):
-                            raise
-                        deaths.append(
-                            TrialSkipped(
-                                f"{describe_location(self.subject)}:"
-                                f" its image has no program to start:"
-                                f" {error.message}"
-                            )
-                        )
-                        continue
-                    except (VerificationFailed, TrialSkipped) as death:
-                        deaths.append(death)
-                        continue
-                    started.enter_context(one.pop_all())
-                    break
-            else:
-                raise deaths[
-                    first_to_blame([isinstance(death, VerificationFailed) for death in deaths])
-                ]
-            yield client
+            starts = [partial(self._serve, helper, user, fresh) for helper in helpers]
+            yield start_first(started, starts)
+
+    def _serve(self, helper: Helper, user: str, fresh: bool, started: ExitStack) -> PostgresClient:
+        """Start a server and return a client of it, once it answers.
+
+        Raises:
+            VerificationFailed: It dies because of the data, or does not answer in time.
+            TrialSkipped: It cannot run here for another reason.
+        """
+        try:
+            container_id = started.enter_context(self.volume.engine.helpers.serve(helper))
+            return self._wait_ready(container_id, user, fresh=fresh, bare=helper.user is not None)
+        except HelperFailed as error:
+            if error.returncode not in (126, 127):
+                raise
+            raise TrialSkipped(
+                f"{describe_location(self.subject)}: its image has no program to start:"
+                f" {error.message}"
+            ) from error
 
     def _describe_fresh(self, user: str) -> Helper:
         """Describe a container in which the official entrypoint makes a cluster and then serves it.

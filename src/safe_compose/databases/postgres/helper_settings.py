@@ -6,7 +6,7 @@ nothing; on the command line they override every file.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 HBA_FILE = "/tmp/safe-compose.hba"  # path in a container of ours
 WRITES_HBA = (
@@ -137,8 +137,3 @@ def blames_data(log: str, exit_code: int, *, bare: bool) -> bool:
     if not words:
         return bare and _SURROUNDINGS.search(log) is None
     return any(_SURROUNDINGS.search(line) is None for line in words)
-
-
-def first_to_blame(blaming: Sequence[bool]) -> int:
-    """Return the index of the death to report: the first blamed on the data, or the last."""
-    return blaming.index(True) if True in blaming else len(blaming) - 1
