@@ -3,17 +3,32 @@
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from safe_compose.core.backup import Backup, VolumeRecord
+from safe_compose.core.observed import Observed
 from safe_compose.errors import Interrupted, OperationFailed
 from safe_compose.operations.restore.execute import RestoreRun
+from safe_compose.operations.restore.plan import RestorePlan
+from safe_compose.operations.restore.target import RestoreTarget
 from safe_compose.operations.transaction import transaction
-from safe_compose.store.journal import Journal
+from safe_compose.settings.load import Settings
+from safe_compose.store.catalogue.catalogue import Catalogue
+from safe_compose.store.journal import Journal, Run
+from safe_compose.store.steps import Restored, RolledBack
 from safe_compose.system.signals import Terminated
+from safe_compose.workspace import Workspace
+
+NO_ENGINE: Any = None  # nothing is asked
+MADE = "2026-11-22T07:27:00Z"
+RECORD = VolumeRecord("v", "local", {}, {}, MADE, "critical", "files", False, "cold")
+BACKUP = Backup(
+    "20261122T072700Z-3f9a1c", 1, MADE, "shop", "unix:///x", "E", "manual", (), "/x", (RECORD,)
+)
 
 
 def taken_back(fault: BaseException) -> str:
@@ -156,16 +171,26 @@ def test_ctrl_c_tells_what_became_of_the_change_unless_it_has_words_of_its_own(
         assert interrupted.value.message == told
 
 
-def test_a_signal_while_the_end_of_a_restore_is_journaled_rolls_nothing_back() -> None:
-    act: Any = SimpleNamespace(
-        undoes=None,
-        plan=SimpleNamespace(backup=SimpleNamespace(id="x"), targets=()),
-        touched=["v"],
-        _swaps=[],
-        result="nothing was changed",
-        run=SimpleNamespace(step=lambda *_, **__: signal.raise_signal(signal.SIGINT)),
-        _stopped_containers=SimpleNamespace(half={"v"}),
+def test_a_signal_while_the_end_of_a_restore_is_journaled_rolls_nothing_back(
+    tmp_path: Path,
+) -> None:
+    journal = Journal(tmp_path)
+    written = journal.begin(journal.new_id())
+
+    def read_clock_in_a_signal() -> datetime:
+        signal.raise_signal(signal.SIGINT)
+        return datetime.now(UTC)
+
+    settings = Settings(store=tmp_path)
+    workspace = Workspace(
+        "docker", NO_ENGINE, Catalogue.at(tmp_path), journal, settings, tmp_path, None
     )
-    with pytest.raises(KeyboardInterrupt):
-        RestoreRun.settle(act)
-    assert (act.result, act.touched, act._stopped_containers.half) == ("restored from x", [], set())
+    plan = RestorePlan(NO_ENGINE, BACKUP, Observed("", ""), ())
+    run = Run(written.id, written.path, read_clock_in_a_signal)
+    restore_run = RestoreRun(workspace, plan, run, undoes=None)
+    restore_run.touched.append(RestoreTarget(RECORD, RECORD.name, None))
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        restore_run.settle()
+    assert restore_run.roll_back(interrupted.value) == f"restored from {BACKUP.id}"
+    found = journal.find(run.id)
+    assert found is not None and found.every(Restored) and not found.every(RolledBack)
