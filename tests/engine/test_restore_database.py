@@ -16,7 +16,7 @@ import pytest
 from safe_compose.databases.postgres import dump_file
 from safe_compose.databases.postgres.dump_reader import DumpSummary, rename_database, summarize
 from safe_compose.databases.postgres.dump_roles import make_roles_script
-from safe_compose.databases.postgres.dumpall import extract_dump, survey
+from safe_compose.databases.postgres.dumpall import extract_pieces, survey
 from safe_compose.databases.postgres.restrict import knows_restrict
 from safe_compose.databases.sql_lexer import BadDump
 from safe_compose.errors import SafeComposeError
@@ -611,9 +611,8 @@ def test_a_dump_of_a_whole_server_comes_apart_wherever_its_blocks_are_cut(size: 
     assert all(
         d.rows == 2 and d.restricted and d.server == "15.18" for d in found.databases.values()
     )
-    made = b"".join(
-        rename_database(extract_dump(blocks(WHOLE, size), "second"), "second_new", DumpSummary())
-    )
+    dump = [piece.raw for piece in extract_pieces(blocks(WHOLE, size), "second")]
+    made = b"".join(rename_database(dump, "second_new", DumpSummary()))
     assert (
         b'CREATE DATABASE "second_new"' in made and b"shop" not in made and b"restrict" not in made
     )

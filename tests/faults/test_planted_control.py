@@ -48,7 +48,7 @@ def crc(data: bytes) -> int:
 @pytest.mark.parametrize("state", STATES)
 def test_a_whole_one_tells_its_state_and_what_the_next_server_needs(state: int) -> None:
     found = read(made(state))
-    assert (found.system_identifier, found.version, found.catalog_version) == (77, 1300, 202209061)
+    assert (found.system_identifier, found.version) == (77, 1300)
     assert (found.state, found.next_transaction) == (STATES[state], (3 << 32) + 724)
     assert found.settings == {"max_prepared_transactions": "5", "max_locks_per_transaction": "64"}
 

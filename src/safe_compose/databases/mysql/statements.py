@@ -19,7 +19,6 @@ _TOKEN = re.compile(rb"['\"`#\\\n]|--|/\*M?!?|\*/|;;?|\$\$|//")
 _IN_QUOTES = {quote: re.compile(rb"[\\" + quote + rb"]|\*/|/\*") for quote in (b"'", b'"', b"`")}
 _DELIMITER = re.compile(rb"DELIMITER (;;|;|\$\$|//)[ \t]*\n")
 _CODE_LIMIT = 16 << 20
-_DATA = re.compile(rb"[0-9A-Za-z_+\-.,() \t\n]*+")
 
 _NAME = rb"`(?:[^`]|``)*+`"
 _ONE = _NAME + rb"(?![ ]?\.)"

@@ -44,7 +44,6 @@ class ControlData:
     system_identifier: int
     version: int
     """pg_control_version, as in 1300."""
-    catalog_version: int
     state: str
     """`shut down`, `in production`, ... as in pg_controldata's output."""
     next_transaction: int | None = None
@@ -65,7 +64,7 @@ def read(data: bytes) -> ControlData:
     """
     if len(data) != _SIZE:
         raise BadControlFile(f"it has {len(data)} bytes, not {_SIZE}")
-    identifier, version, catalog, state = struct.unpack_from("<QIIi", data)
+    identifier, version, _catalog, state = struct.unpack_from("<QIIi", data)
     if not 900 <= version <= 99_99:
         raise BadControlFile("its version is unknown")
     if not 0 <= state < len(_STATES):
@@ -74,7 +73,7 @@ def read(data: bytes) -> ControlData:
     if at is None and version not in _UNSUMMED:
         raise BadControlFile("its checksum is wrong")
     if at is None or _CHECKSUM_AT.get(version) != at:
-        return ControlData(identifier, version, catalog, _STATES[state])
+        return ControlData(identifier, version, _STATES[state])
     place = 192 if version >= 1201 else 188
     prepared, locks = struct.unpack_from("<ii", data, place)
     settings = {"max_prepared_transactions": str(prepared), "max_locks_per_transaction": str(locks)}
@@ -88,7 +87,6 @@ def read(data: bytes) -> ControlData:
     return ControlData(
         identifier,
         version,
-        catalog,
         _STATES[state],
         _next_transaction(data, version),
         settings,

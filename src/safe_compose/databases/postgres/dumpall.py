@@ -73,15 +73,6 @@ def survey(blocks: Iterable[bytes]) -> Cluster:
     return Cluster(bytes(head), databases, others)
 
 
-def extract_dump(blocks: Iterable[bytes], database: str) -> Iterator[bytes]:
-    """Yield the dump of one of the databases.
-
-    Raises:
-        BadDump: The dump is damaged or truncated.
-    """
-    return (piece.raw for piece in extract_pieces(blocks, database))
-
-
 def extract_pieces(blocks: Iterable[bytes], database: str) -> Iterator[DumpPiece]:
     """Yield the pieces of one database's dump.
 
