@@ -1,1 +1,1 @@
-"""What tests and benchmarks import: the lab with its engines and servers, terminals, fixtures."""
+"""The modules for tests and benchmarks: the lab with its engines and servers, terminals, fixtures."""

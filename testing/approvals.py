@@ -1,4 +1,4 @@
-"""What a person does with `safe-compose approve --settings`, for tests that are about something
+"""The part of a person in `safe-compose approve --settings`, for tests that are about something
 else.
 """
 

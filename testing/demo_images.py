@@ -46,7 +46,7 @@ Pull = Callable[[str, float], bool]
 
 @dataclass(slots=True)
 class Record:
-    """What was brought, in a file that is written before each image is used."""
+    """The images that were brought, in a file that is written before each one is used."""
 
     path: Path
     images: dict[str, str] = field(default_factory=dict)

@@ -38,7 +38,7 @@ def look_at(
     standalone: Path | None = None,
     dialect: str = "v2",
 ) -> tuple[Threat, object]:
-    """What we say of a command typed in the project's folder."""
+    """Return the threat of a command typed in the project's folder, and the project."""
     program = "docker-compose" if standalone else "docker"
     invocation = parser.parse(words, program, dialect=dialect)
     with (

@@ -38,7 +38,7 @@ sys.exit(int(os.environ.get("EXIT", "0")))
 
 
 class FakeDocker(NamedTuple):
-    """Where the fake docker stands, and what it saw."""
+    """The place of the fake docker, and the commands that it saw."""
 
     folder: Path
 

@@ -1,4 +1,4 @@
-"""What an image of the lab is made of: a Debian release, its packages, our own files, its settings."""
+"""The parts of an image of the lab: a Debian release, its packages, our own files, its settings."""
 
 import hashlib
 import json

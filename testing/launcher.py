@@ -45,5 +45,5 @@ def make_entry(folder: Path) -> Path:
 
 
 def make_script(path: Path) -> Path:
-    """What stands in the launcher's place where there was no compiler."""
+    """Make the script that stands in the launcher's place where there was no compiler."""
     return _write_script(path, launched=False)

@@ -72,7 +72,7 @@ exit $code
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the tests said on one stack."""
+    """The result of the tests on one stack."""
 
     stack: str
     engine: str

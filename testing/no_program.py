@@ -10,7 +10,7 @@ from testing.projects import ROOT
 
 
 def without_program(folder: Path) -> dict[str, str]:
-    """What to add to the environment of a command of ours, or of Python, to have it use that
+    """Return what to add to the environment of a command of ours, or of Python, to have it use that
     package. `folder`: not there yet.
     """
     left_out = shutil.ignore_patterns("native", "__pycache__")

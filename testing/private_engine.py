@@ -78,7 +78,7 @@ class PrivateEngine:
         shutil.rmtree(self.folder / "exec")
 
     def _is_inside(self, entry: Path) -> bool:
-        """Whether a process runs in a container of this engine: its root is made of layers below
+        """Return whether a process runs in a container of this engine: its root is made of layers below
         our folder.
         """
         return (

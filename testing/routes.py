@@ -1,5 +1,6 @@
-"""What each way in catches, asked of `safe-compose doctor` in a home of its own: the table in the
-README.
+"""The commands that each route catches, for the table in the README.
+
+`safe-compose doctor` is asked in a home of its own.
 
 .venv/bin/python testing/routes.py        # prints it; needs bash, zsh, fish, sudo, make and
 docker with compose
@@ -39,7 +40,7 @@ def log_in(home: Path, *words: str, **environ: str) -> subprocess.CompletedProce
 
 
 def run_doctor(home: Path, *kinds: str) -> dict[str, object]:
-    """What doctor says of the ways after that was installed in an empty home."""
+    """Return what doctor says of the routes after that was installed in an empty home."""
     home.mkdir(parents=True)
     if kinds:
         words = [word for kind in kinds for word in ("--install", kind)]

@@ -15,7 +15,7 @@ from testing.terminal import PROGRAM, Person
 
 
 def store(home: Path) -> Path:
-    """Where the program of a test with this home keeps its backups and its journal."""
+    """Return where the program of a test with this home keeps its backups and its journal."""
     return home / "safe-compose"
 
 
@@ -48,7 +48,7 @@ def _lines(journal: Path) -> list[dict[str, Any]]:
 
 
 def runs(home: Path) -> int:
-    """How many there have been."""
+    """Return how many there have been."""
     return len(_journals(home))
 
 

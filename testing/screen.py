@@ -1,4 +1,4 @@
-"""What our verbs leave on a terminal of some width, as a terminal emulator shows it.
+"""The screen that our verbs leave on a terminal of some width, as an emulator shows it.
 
 They run in a child that is forked from the test: the imports, which take longer than most verbs,
 are there already.

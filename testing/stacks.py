@@ -22,7 +22,7 @@ volumes:
 
 
 def shop(password: str, image: str = "postgres:15") -> str:
-    """The same app with PostgreSQL, with user and database `shop`."""
+    """Return the app with PostgreSQL, with user and database `shop`."""
     return f"""
 services:
   db:

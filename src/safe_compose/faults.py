@@ -1,4 +1,4 @@
-"""What is said of a fault, and the exit code that it ends with.
+"""The message of a fault, and the exit code that it ends with.
 
 Only imported when something is said, so that a harmless command is not slower for it.
 """

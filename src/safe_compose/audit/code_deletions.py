@@ -1,4 +1,4 @@
-"""Whether code in a language other than shell may delete a volume.
+"""The detection of deletions of volumes in code that is not shell.
 
 Its strings are read as commands, where it can start programs at all; a script that only prints or
 searches for such words deletes nothing. This module is pure.

@@ -1,4 +1,4 @@
-"""What services mount of this machine, as the compose files of a folder say.
+"""The paths of this machine that services mount, by the compose files of a folder.
 
 A compose file is read as it is, without `include` and `extends`; variables have the values of the
 `.env` file next to it. Files, their size, and how far they are looked for are limited.

@@ -1,4 +1,4 @@
-"""What `docker run`, `docker exec` and their forms in compose run inside a container.
+"""The commands that `docker run`, `docker exec` and their forms in compose run in a container.
 
 This module is pure.
 """

@@ -1,4 +1,4 @@
-"""What a shell line deletes besides volumes: data inside a database, and folders of services.
+"""The data that a shell line deletes besides volumes: in databases, and in folders of services.
 
 No guard stands before such commands. The answer about them is a note, unless the settings ask for
 more (`[hook] inside`).

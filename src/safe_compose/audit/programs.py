@@ -98,7 +98,7 @@ RUN_VARIABLES = frozenset(
 
 
 class Launcher(NamedTuple):
-    """How a program takes the command that it runs."""
+    """The way in which a program takes the command that it runs."""
 
     values: frozenset[str] = frozenset()
     """Its options whose value is the next word."""

@@ -1,4 +1,4 @@
-"""How a command of a file is shown to people, and its form without what deletes.
+"""The form in which a file's command is shown to people, and the one that deletes nothing.
 
 This module is pure.
 """

@@ -38,7 +38,7 @@ class RunScript(NamedTuple):
 
 
 class _Runner(NamedTuple):
-    """How a program finds the commands that it is asked for by name."""
+    """The way in which a program finds the commands that it is asked for by name."""
 
     files: tuple[str, ...]
     read: Callable[[str], Targets]

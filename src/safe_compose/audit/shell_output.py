@@ -1,4 +1,4 @@
-"""What commands print, as far as the text shows it: the input of a shell, of `xargs`, of a file."""
+"""The output of commands, as far as their text shows it: input of a shell, `xargs`, or a file."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What a line of shell defines for its later commands: variables, functions, aliases, files."""
+"""The definitions of a shell line for its later commands: variables, functions, aliases, files."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What `safe-compose help VERB` shows besides the words in the modules of the verbs."""
+"""The parts of `safe-compose help VERB` that are not in the modules of the verbs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

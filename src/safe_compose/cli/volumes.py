@@ -126,7 +126,7 @@ def _to_json(one: _ShownVolume, newest: Mapping[str, str]) -> dict[str, Any]:
 
 
 class _Chosen(NamedTuple):
-    """What is to be shown."""
+    """The locations to show."""
 
     volumes: Sequence[Volume]
     folders: Sequence[tuple[Location, policy.Verdict]] = ()

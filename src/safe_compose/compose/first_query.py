@@ -18,7 +18,7 @@ _NO_INPUTS = SingleUseInputs()
 
 
 class DaemonQuery(NamedTuple):
-    """What docker was asked about the daemon that it would reach."""
+    """The questions to docker about the daemon that it would reach."""
 
     identity: Probe
     context: Probe
@@ -30,7 +30,7 @@ class DaemonQuery(NamedTuple):
 
 
 class FirstQuery(NamedTuple):
-    """What compose and docker were asked about a command before the engine is known."""
+    """The questions to compose and docker about a command, before the engine is known."""
 
     docker: str
     """The path of the real client that runs the command: docker or a standalone docker-compose."""

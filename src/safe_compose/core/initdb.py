@@ -1,4 +1,4 @@
-"""What a PostgreSQL cluster is made with, so that a dump loads into a new one.
+"""The parameters of a new PostgreSQL cluster into which a dump loads.
 
 This module is pure.
 """

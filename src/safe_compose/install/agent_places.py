@@ -1,4 +1,4 @@
-"""Where each coding agent keeps its hooks, and what a hook looks like there."""
+"""The place where each coding agent keeps its hooks, and the form that they have there."""
 
 import os
 from collections.abc import Mapping

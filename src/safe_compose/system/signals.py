@@ -60,7 +60,7 @@ def raise_first(set_handler: Callable[[Handler], object]) -> None:
 
 
 class _Dropped:
-    """How a signal whose exception was dropped can raise one again."""
+    """The way in which a signal whose exception was dropped can raise one again."""
 
     set_again: Callable[[], object] = staticmethod(lambda: None)
     is_handled = False

@@ -71,7 +71,7 @@ USUAL = Size(80, 24)
 
 @dataclass(frozen=True)
 class Screen:
-    """What is shown at one moment."""
+    """The content of the confirmation screen at one moment."""
 
     plan: Plan
     facts: Circumstances

@@ -190,7 +190,7 @@ def names_cell(names: Sequence[str]) -> Cell:
 
 
 class Moments(NamedTuple):
-    """How the times of one table are shown."""
+    """The format of the times of one table."""
 
     now: datetime
     is_utc: bool = False

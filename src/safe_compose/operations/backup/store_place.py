@@ -1,4 +1,4 @@
-"""Whether the store lies in a volume that a command deletes."""
+"""The check that the store lies in no volume that a command deletes."""
 
 import os
 from collections.abc import Iterable

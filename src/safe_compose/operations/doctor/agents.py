@@ -36,7 +36,7 @@ _LARGEST = 1 << 16
 
 
 class HookProbe(NamedTuple):
-    """What came back from one hook."""
+    """The answer of one hook."""
 
     agent: str
     scope: str

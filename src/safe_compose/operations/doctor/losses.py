@@ -1,4 +1,4 @@
-"""What would be lost if this machine died now: how old the newest copies of each location are."""
+"""The losses if this machine died now: the age of the newest copies of each location."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
