@@ -11,7 +11,7 @@ from safe_compose.databases.mysql.client import naming_client_fault as naming_my
 from safe_compose.databases.postgres import login
 from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.dump_scanner import PostgresScanner
-from safe_compose.databases.postgres.encodings import codec_of, decode_answer, encode_text
+from safe_compose.databases.postgres.encodings import decode_answer, encode_text, find_codec
 from safe_compose.databases.protocol import ServerUnreachable
 from safe_compose.engine import HelperFailed
 from safe_compose.errors import OperationFailed
@@ -73,7 +73,7 @@ def test_a_name_in_a_dump_is_the_one_that_the_server_gave_when_it_counted(
         + b'" (a) FROM stdin;\n1\n\\.\n'
     )
     assert scanner.rows == {("public", name): 1}
-    answered = json.loads(decode_answer(b'{"table": "' + raw + b'"}', codec_of(encoding)))
+    answered = json.loads(decode_answer(b'{"table": "' + raw + b'"}', find_codec(encoding)))
     assert encode_text(answered["table"]) == name
 
 

@@ -23,7 +23,7 @@ from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import base_backup, side_by_side
 from safe_compose.databases.postgres.connection import Use
 from safe_compose.databases.postgres.row_counts import Counting
-from safe_compose.databases.postgres.server_facts import facts_of
+from safe_compose.databases.postgres.server_facts import parse_facts
 from safe_compose.databases.protocol import ServerUnreachable
 from safe_compose.databases.redis.discover import is_file_name
 from safe_compose.databases.redis.info import parse_keyspace
@@ -500,8 +500,8 @@ FACTS: dict[str, object] = {
 
 
 def test_facts_of_a_server_are_taken_only_in_the_form_that_a_server_gives_them() -> None:
-    assert facts_of(json.dumps(FACTS))["version"] == "15.20"
-    assert facts_of(json.dumps({**FACTS, "version": "17beta1"}))["version"] == "17beta1"
+    assert parse_facts(json.dumps(FACTS))["version"] == "15.20"
+    assert parse_facts(json.dumps({**FACTS, "version": "17beta1"}))["version"] == "17beta1"
     for name, value in (
         ("version", "[bold]15"), ("version", "15.1\x1b[2J"), ("version", ""), ("version", 15), ("version", "9" * 5000),
         ("databases", [1]), ("databases", [b"a\0b".hex()]), ("databases", ["\ud800"]), ("databases", "shop"),
@@ -511,10 +511,10 @@ def test_facts_of_a_server_are_taken_only_in_the_form_that_a_server_gives_them()
         ("settings", {"max_prepared_transactions": 3}), ("tablespaces", [["only one"]]), ("bootstrap", ["shop"]),
     ):  # fmt: skip
         with pytest.raises((ValueError, TypeError, LookupError, AttributeError, ArithmeticError)):
-            facts_of(json.dumps({**FACTS, name: value}))
+            parse_facts(json.dumps({**FACTS, name: value}))
     for name in FACTS:
         with pytest.raises(LookupError):
-            facts_of(json.dumps({key: value for key, value in FACTS.items() if key != name}))
+            parse_facts(json.dumps({key: value for key, value in FACTS.items() if key != name}))
 
 
 @pytest.fixture(scope="module")

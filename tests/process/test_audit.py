@@ -29,7 +29,7 @@ from testing.projects import ROOT
 
 def found_in(path: str, text: str | bytes) -> list[Finding]:
     data = text if isinstance(text, bytes) else text.encode()
-    kind = file_kinds.kind_of_path(path) or file_kinds.kind_of_shebang(data)
+    kind = file_kinds.find_kind_by_path(path) or file_kinds.find_kind_by_shebang(data)
     assert kind is not None, path
     assert file_kinds.may_matter(data) or not scan.judge_file(path, kind, data)[0], (
         f"{path}: the filter would have left it out"
@@ -516,7 +516,7 @@ def test_no_form_that_is_suggested_is_one_that_we_would_report(case: str) -> Non
 
 def test_broken_yaml_is_told_and_read_as_plain_lines() -> None:
     text = "services:\n  a: {\n    - run: docker compose down -v\n  b: ]\n    docker volume rm x\n"
-    kind = file_kinds.kind_of_path("x.yml")
+    kind = file_kinds.find_kind_by_path("x.yml")
     assert kind
     found, notes = scan.judge_file("x.yml", kind, text.encode())
     assert [f.line for f in found] == [3, 5]
@@ -542,7 +542,7 @@ def test_broken_yaml_is_told_and_read_as_plain_lines() -> None:
     ],
 )
 def test_nothing_that_a_file_holds_ends_the_audit(path: str) -> None:
-    kind = file_kinds.kind_of_path(path)
+    kind = file_kinds.find_kind_by_path(path)
     assert kind
     for nasty in (
         b"", b"\xff\xfe\x00", b"docker volume rm \xff\xd0", b"[" * 300, b"{{" * 300, b"$(" * 3_000, b"`" * 3_000,

@@ -143,7 +143,7 @@ CASES = [
 @pytest.mark.parametrize(("path", "text", "expected"), CASES)
 def test_a_command_is_found_in_every_kind_of_file(path: str, text: str, expected: bool) -> None:
     data = text.encode()
-    kind = file_kinds.kind_of_path(path)
+    kind = file_kinds.find_kind_by_path(path)
     assert kind is not None
     found = scan.judge_file(path, kind, data)[0]
     assert bool(found) == expected
@@ -158,7 +158,7 @@ def test_hostile_source_code_ends_soon() -> None:
         "a.rb": "sh " * 100_000,
         "c.js": '"\\' * 100_000,
     }.items():
-        kind = file_kinds.kind_of_path(path)
+        kind = file_kinds.find_kind_by_path(path)
         assert kind is not None
         assert scan.judge_file(path, kind, f"{text} docker down -v".encode())[0] == []
 
@@ -178,7 +178,7 @@ def test_hostile_source_code_ends_soon() -> None:
 def test_a_file_of_very_many_findings_ends_soon_and_says_how_many_are_left_out(
     path: str, text: str
 ) -> None:
-    kind = file_kinds.kind_of_path(path)
+    kind = file_kinds.find_kind_by_path(path)
     assert kind is not None
     began = time.process_time()
     found, notes = scan.judge_file(path, kind, text.encode())
@@ -192,7 +192,7 @@ def test_a_file_of_very_many_findings_ends_soon_and_says_how_many_are_left_out(
 
 def test_yaml_that_is_too_large_for_its_parser_is_read_by_lines() -> None:
     path = ".github/workflows/a.yml"
-    kind = file_kinds.kind_of_path(path)
+    kind = file_kinds.find_kind_by_path(path)
     assert kind is not None
     text = "jobs:\n  a:\n    steps:\n" + "      - run: echo docker down\n" * 15_000
     began = time.process_time()
@@ -212,6 +212,6 @@ def test_yaml_that_is_too_large_for_its_parser_is_read_by_lines() -> None:
     ],
 )
 def test_a_file_that_is_nested_without_end_is_read_as_text(path: str, text: str) -> None:
-    kind = file_kinds.kind_of_path(path)
+    kind = file_kinds.find_kind_by_path(path)
     assert kind is not None
     assert scan.judge_file(path, kind, f"{text}\n# docker down -v".encode())[0] == []

@@ -90,12 +90,12 @@ _BY_NAME = {
 _HOOK_FOLDERS = frozenset({".husky", ".githooks", "git-hooks", ".git-hooks"})
 
 
-def kind_of_path(path: str) -> FileKind | None:
+def find_kind_by_path(path: str) -> FileKind | None:
     """Return the kind of a file by its path alone, or None.
 
-    >>> kind_of_path("deploy/Dockerfile.prod").name, kind_of_path("etc/cron.d/clean").name
+    >>> find_kind_by_path("deploy/Dockerfile.prod").name, find_kind_by_path("etc/cron.d/clean").name
     ('dockerfile', 'crontab')
-    >>> kind_of_path("logo.png") is None
+    >>> find_kind_by_path("logo.png") is None
     True
     """
     folder, _, name = path.rpartition("/")
@@ -129,7 +129,7 @@ def may_have_shebang(path: str) -> bool:
     return "." not in path.rpartition("/")[2].lstrip(".")
 
 
-def kind_of_shebang(start: bytes) -> FileKind | None:
+def find_kind_by_shebang(start: bytes) -> FileKind | None:
     """Return the kind that a first line `#!...` names, or None."""
     line = start.partition(b"\n")[0]
     if not line.startswith(b"#!"):
@@ -193,7 +193,7 @@ def occur_together(data: bytes, later: "re.Pattern[bytes]", earlier: "re.Pattern
     )
 
 
-def finder_of(kind: FileKind) -> Callable[[str], FileSnippets]:
+def choose_finder(kind: FileKind) -> Callable[[str], FileSnippets]:
     """Return the finder for a kind, whose parser is imported here.
 
     Raises:

@@ -76,9 +76,9 @@ def judge_file(
     """Return the findings in one file's bytes, and notes on parts that could not be read."""
     text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").replace("\r\n", "\n")
     try:
-        read = file_kinds.finder_of(kind)(text)
+        read = file_kinds.choose_finder(kind)(text)
     except (RecursionError, ValueError) as fault:
-        plain = file_kinds.finder_of(file_kinds.FileKind("prose"))(text)
+        plain = file_kinds.choose_finder(file_kinds.FileKind("prose"))(text)
         read = FileSnippets(
             plain.snippets,
             notes=(
@@ -99,7 +99,7 @@ def judge_file(
 def _check_installed() -> None:
     try:
         shell.read("")
-        file_kinds.finder_of(file_kinds.MARKDOWN)
+        file_kinds.choose_finder(file_kinds.MARKDOWN)
     except (shell_line.ParserMissing, ImportError) as missing:
         raise UsageError(
             "audit needs the extra `audit`, which is not installed; nothing was audited",
@@ -114,7 +114,7 @@ def plan_fixes(report: Report) -> list[FixedDocument]:
 
     done = []
     for path in dict.fromkeys(f.path for f in report.findings):
-        if file_kinds.kind_of_path(path) == file_kinds.MARKDOWN:
+        if file_kinds.find_kind_by_path(path) == file_kinds.MARKDOWN:
             before = files.read_regular(path)
             after = fix_markdown.fix(path, before)
             if after != before:

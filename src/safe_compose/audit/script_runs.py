@@ -215,7 +215,7 @@ class ScriptReader:
         text = self._text(folder, path)
         if text is None:
             return
-        kind = file_kinds.kind_of_shebang(text[:128].encode("utf-8", "replace"))
+        kind = file_kinds.find_kind_by_shebang(text[:128].encode("utf-8", "replace"))
         ending = path.rpartition(".")[2]
         if (
             is_code

@@ -28,10 +28,10 @@ from safe_compose.audit.shell_state import ShellState
 from safe_compose.audit.shell_words import (
     ShellSource,
     Word,
+    find_row,
     name_program,
+    read_text,
     read_word,
-    row_of,
-    text_of,
 )
 
 if TYPE_CHECKING:
@@ -192,8 +192,8 @@ class ShellReader:
             name = node.child_by_field_name("name")
             body = node.child_by_field_name("body")
             if name is not None:
-                self.state.names[text_of(name, source)] = (
-                    text_of(body, source) if body is not None else ""
+                self.state.names[read_text(name, source)] = (
+                    read_text(body, source) if body is not None else ""
                 )
             return not self._expands
         elif kind in ("heredoc_body", "herestring_redirect"):
@@ -219,7 +219,7 @@ class ShellReader:
             for one in self.expand(read_word(child, source), depth)
         ]
         if name is not None and words and all(word.sure for word in words):
-            self.state.values[text_of(name, source)] = [(word,) for word in words]
+            self.state.values[read_text(name, source)] = [(word,) for word in words]
         given = node.children_by_field_name("value")
         return list(node.children) if given and not words else []
 
@@ -232,15 +232,15 @@ class ShellReader:
     ) -> None:
         if node.type == "file_redirect":
             target = node.child_by_field_name("destination")
-            if target is not None and ">" in text_of(node, source).lstrip("0123456789&")[:2]:
+            if target is not None and ">" in read_text(node, source).lstrip("0123456789&")[:2]:
                 self.state.targets += self.expand(read_word(target, source), depth)
             return
         for child in node.children if self._expands else ():
             target = child.child_by_field_name("destination")
             if child.type == "file_redirect" and target is not None:
-                written = text_of(child, source).lstrip("0123456789&").startswith(">")
+                written = read_text(child, source).lstrip("0123456789&").startswith(">")
                 if written and target.type != "number":
-                    content = shell_output.output_of(self, node, source, feeds, depth)
+                    content = shell_output.find_output(self, node, source, feeds, depth)
                     for path in self.expand(read_word(target, source), depth):
                         self.state.writes.append(FileWrite(path, content))
 
@@ -251,7 +251,7 @@ class ShellReader:
         return shell_values.expand(
             word,
             self.state.values,
-            lambda script: shell_output.output_of_script(self, script, depth + 1),
+            lambda script: shell_output.find_output_of_script(self, script, depth + 1),
         )
 
     def _variable(
@@ -261,8 +261,8 @@ class ShellReader:
         if name is None:
             return
         word = _read_value(value, source)
-        variable = text_of(name, source)
-        if "+=" in text_of(node, source)[: len(variable) + 2]:
+        variable = read_text(name, source)
+        if "+=" in read_text(node, source)[: len(variable) + 2]:
             before = next((w for n, w in reversed(self.state.assignments) if n == variable), None)
             if before is not None and not self._expands:
                 self.state.assignments = [a for a in self.state.assignments if a[0] != variable]
@@ -281,7 +281,7 @@ class ShellReader:
         else:
             whole = word._replace(parts=tuple(p._replace(quoted=True) for p in word.parts))
             words = self.expand(whole._replace(bare=False), depth)
-        added = "+=" in text_of(node, source)[: len(variable) + 2]
+        added = "+=" in read_text(node, source)[: len(variable) + 2]
         self.state.set_variable(variable, words, added=added)
         if variable in RUN_VARIABLES and words:
             self._script(words[0], via | {"wrapper"}, depth)
@@ -300,11 +300,11 @@ class ShellReader:
         for child in node.children:
             if child.type == "variable_assignment":
                 name = child.child_by_field_name("name")
-                if name is not None and text_of(name, source) == "PATH":
+                if name is not None and read_text(name, source) == "PATH":
                     via = via | {"path"}
             elif child.type == "command_name":
                 words += [read_word(c, source) for c in child.children] or [
-                    Word(text_of(child, source), row=row_of(child, source))
+                    Word(read_text(child, source), row=find_row(child, source))
                 ]
             elif not child.type.endswith("redirect") and child.type not in (
                 "comment",
@@ -320,7 +320,7 @@ class ShellReader:
         feeds = shell_output.own_feeds(node, source) or feeds
         expanded = tuple(one for word in words for one in self.expand(word, depth))
         if expanded:
-            text = text_of(node, source) if depth == 0 else ""
+            text = read_text(node, source) if depth == 0 else ""
             self.simple(expanded, via, depth, feeds=feeds, source=text)
 
     def simple(
@@ -413,7 +413,7 @@ class ShellReader:
         if child.file is not None:
             if child.file.parts and child.file.parts[0].script and "code" not in via:
                 self._stdin_script(
-                    shell_output.output_of_script(self, child.file.parts[0].script, depth + 1)
+                    shell_output.find_output_of_script(self, child.file.parts[0].script, depth + 1)
                     if self._expands
                     else (),
                     via,
@@ -471,7 +471,7 @@ def _read_value(value: "tree_sitter.Node | None", source: ShellSource) -> Word:
         return read_word(value, source)
     words = [read_word(child, source) for child in value.children if child.is_named]
     text = " ".join(shlex.quote(word.text) if word.sure else word.text for word in words)
-    return Word(text, all(word.sure for word in words), False, row_of(value, source))
+    return Word(text, all(word.sure for word in words), False, find_row(value, source))
 
 
 def _parser() -> "tree_sitter.Parser":

@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from safe_compose.audit.shell_words import ShellSource, Word, read_word, text_of
+from safe_compose.audit.shell_words import ShellSource, Word, read_text, read_word
 
 if TYPE_CHECKING:
     import tree_sitter
@@ -42,7 +42,7 @@ def _list_skipped_items(
     skipped, taken = [], False
     for item in items:
         patterns = [
-            text_of(child, source).strip("'\"") for child in item.children_by_field_name("value")
+            read_text(child, source).strip("'\"") for child in item.children_by_field_name("value")
         ]
         matches = any(
             fnmatch.fnmatchcase(subject.text, pattern) or "$" in pattern or "(" in pattern
@@ -90,14 +90,14 @@ def _evaluate(node: "tree_sitter.Node", source: ShellSource, expand: Expand) -> 
     parts = inner[0].children
     if inner[0].type == "unary_expression" and len(parts) == 2:
         value = _text(parts[1], source, expand)
-        operator = text_of(parts[0], source)
+        operator = read_text(parts[0], source)
         known = {"-z": value == "", "-n": value != ""}
         return known.get(operator) if value is not None else None
     if inner[0].type == "binary_expression" and len(parts) == 3:
         left, right = _text(parts[0], source, expand), _text(parts[2], source, expand)
         if left is None or right is None or "*" in right:
             return None
-        operator = text_of(parts[1], source)
+        operator = read_text(parts[1], source)
         return {"=": left == right, "==": left == right, "!=": left != right}.get(operator)
     return None
 

@@ -9,10 +9,10 @@ from safe_compose.audit.shell_state import ShellState
 from safe_compose.audit.shell_words import (
     ShellSource,
     Word,
+    find_row,
     name_program,
+    read_text,
     read_word,
-    row_of,
-    text_of,
     unescape,
 )
 
@@ -62,9 +62,9 @@ class Feed(NamedTuple):
 def here_text(node: "tree_sitter.Node", source: ShellSource) -> Word:
     """Return the text of a here-document's body or of a here-string."""
     if node.type == "heredoc_body":
-        return Word(text_of(node, source), row=row_of(node, source))
+        return Word(read_text(node, source), row=find_row(node, source))
     words = [read_word(child, source) for child in node.children if child.type != "<<<"]
-    return Word(" ".join(word.text for word in words), row=row_of(node, source))
+    return Word(" ".join(word.text for word in words), row=find_row(node, source))
 
 
 def own_feeds(node: "tree_sitter.Node", source: ShellSource) -> tuple[Feed, ...]:
@@ -79,7 +79,7 @@ def own_feeds(node: "tree_sitter.Node", source: ShellSource) -> tuple[Feed, ...]
                 for body in child.children
                 if body.type == "heredoc_body"
             ]
-        elif child.type == "file_redirect" and text_of(child, source).startswith("<"):
+        elif child.type == "file_redirect" and read_text(child, source).startswith("<"):
             target = child.child_by_field_name("destination")
             if target is not None:
                 found.append(Feed(file=read_word(target, source)))
@@ -129,20 +129,20 @@ def read_feed(reader: Reader, feed: Feed, depth: int) -> tuple[Word, ...]:
     return tuple(
         word
         for node in feed.nodes
-        for word in output_of(reader, node, feed.source, feed.feeds, depth)
+        for word in find_output(reader, node, feed.source, feed.feeds, depth)
     )
 
 
-def output_of_script(reader: Reader, script: str, depth: int) -> tuple[Word, ...]:
+def find_output_of_script(reader: Reader, script: str, depth: int) -> tuple[Word, ...]:
     """Return what a script prints: texts, or a word that is not sure, with its origin."""
     root = reader.parse(script) if depth <= _DEEPEST else None
     if root is None:
         return ()
-    found = output_of(reader, root, ShellSource(script, 0), (), depth)
+    found = find_output(reader, root, ShellSource(script, 0), (), depth)
     return tuple(word._replace(text=word.text.rstrip("\n")) for word in found)
 
 
-def output_of(
+def find_output(
     reader: Reader,
     node: "tree_sitter.Node",
     source: ShellSource,
@@ -165,7 +165,7 @@ def output_of(
         word
         for child, given in children[:200]
         if child.is_named
-        for word in output_of(reader, child, source, given, depth + 1)
+        for word in find_output(reader, child, source, given, depth + 1)
     )
 
 

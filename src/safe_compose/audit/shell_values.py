@@ -6,7 +6,7 @@ This module is pure.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from safe_compose.audit.shell_words import Part, Word, parts_of
+from safe_compose.audit.shell_words import Part, Word, split_parts
 
 MOST = 64
 """Most words that one word expands to."""
@@ -30,7 +30,7 @@ def expand(word: Word, values: Values, output: Output) -> tuple[Word, ...]:
     words: list[Word] = []
     parts: list[Part] = []
     origin = ""
-    for part in parts_of(word):
+    for part in split_parts(word):
         found = _values_of(part, values, output)
         if found is None:
             parts.append(part)
@@ -42,7 +42,7 @@ def expand(word: Word, values: Values, output: Output) -> tuple[Word, ...]:
             if number and parts:
                 words.append(_join(parts, word, origin))
                 parts = []
-            parts.extend(parts_of(one._replace(bare=word.bare and one.bare)))
+            parts.extend(split_parts(one._replace(bare=word.bare and one.bare)))
     if parts:
         words.append(_join(parts, word, origin))
     if len(words) > MOST:
@@ -138,9 +138,9 @@ def could_be(word: Word, text: str) -> bool:
         return word.text == text
     if word.origin in ("ids", "mountpoint", "paths"):
         return False
-    known = [part.text for part in parts_of(word) if part.known]
+    known = [part.text for part in split_parts(word) if part.known]
     at = 0
-    parts = parts_of(word)
+    parts = split_parts(word)
     for part in known:
         at = text.find(part, at)
         if at < 0:

@@ -86,19 +86,19 @@ class ShellSource(NamedTuple):
     """The line of the whole text on which it begins."""
 
 
-def text_of(node: "tree_sitter.Node", source: ShellSource) -> str:
+def read_text(node: "tree_sitter.Node", source: ShellSource) -> str:
     """Return the text of a node."""
     return source.text[node.start_byte : node.end_byte]
 
 
-def row_of(node: "tree_sitter.Node", source: ShellSource) -> int:
+def find_row(node: "tree_sitter.Node", source: ShellSource) -> int:
     """Return the line of the whole text on which a node begins, counted from 0."""
     return source.row + node.start_point[0]
 
 
 def read_word(node: "tree_sitter.Node", source: ShellSource) -> Word:
     """Return the value of one word, as far as its text shows it."""
-    raw, row = text_of(node, source), row_of(node, source)
+    raw, row = read_text(node, source), find_row(node, source)
     match node.type:
         case "raw_string":
             return Word(raw[1:-1], bare=False, row=row)
@@ -113,7 +113,7 @@ def read_word(node: "tree_sitter.Node", source: ShellSource) -> Word:
                 (
                     read_word(child, source)
                     if child.type != "concatenation"
-                    else Word(text_of(child, source), False)
+                    else Word(read_text(child, source), False)
                 )
                 for child in node.children
             ]
@@ -123,7 +123,7 @@ def read_word(node: "tree_sitter.Node", source: ShellSource) -> Word:
                 sure,
                 all(p.bare for p in parts),
                 row,
-                () if sure else tuple(part for p in parts for part in parts_of(p)),
+                () if sure else tuple(part for p in parts for part in split_parts(p)),
             )
         case (
             "word"
@@ -140,14 +140,14 @@ def read_word(node: "tree_sitter.Node", source: ShellSource) -> Word:
     return Word(raw, sure, bare=False, row=row, parts=() if sure else (_part(node, source),))
 
 
-def parts_of(word: Word) -> tuple[Part, ...]:
+def split_parts(word: Word) -> tuple[Part, ...]:
     """Return the parts of a word; a known one is its own single part."""
     return word.parts or (Part(word.text, quoted=not word.bare),)
 
 
 def _part(node: "tree_sitter.Node", source: ShellSource, *, quoted: bool = False) -> Part:
     """Return the part that an expansion or a substitution is."""
-    raw = text_of(node, source)
+    raw = read_text(node, source)
     if node.type == "simple_expansion":
         return Part(raw, raw[1:], quoted=quoted)
     if node.type == "expansion":

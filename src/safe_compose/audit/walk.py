@@ -14,8 +14,8 @@ from safe_compose.audit.compose_mounts import is_compose_file
 from safe_compose.audit.file_kinds import (
     LARGEST,
     FileKind,
-    kind_of_path,
-    kind_of_shebang,
+    find_kind_by_path,
+    find_kind_by_shebang,
     may_have_shebang,
     may_matter,
 )
@@ -152,7 +152,7 @@ class FileTree:
     def _read(
         self, path: str, shown: str, may_matter: Callable[[bytes], bool]
     ) -> Iterator[tuple[str, FileKind, bytes]]:
-        kind = kind_of_path(shown)
+        kind = find_kind_by_path(shown)
         if kind is None and not may_have_shebang(shown):
             self.looked_at += 1
             return
@@ -165,7 +165,7 @@ class FileTree:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb", buffering=0) as file:
                 if kind is None:
-                    kind = kind_of_shebang(file.read(128))
+                    kind = find_kind_by_shebang(file.read(128))
                     if kind is None:
                         return
                     file.seek(0)

@@ -310,7 +310,7 @@ class VolumeUse(NamedTuple):
     """The folder of the volume that is mounted; empty: all of it."""
 
 
-def strictest_of(claims: Iterable[Claim]) -> Claim:
+def find_strictest(claims: Iterable[Claim]) -> Claim:
     """Return the strictest claim; among equals one by an image, then one with a known kind."""
     return min(claims, key=lambda c: (c.tier.rank, not c.from_image, c.kind == "unknown"))
 
@@ -369,7 +369,7 @@ def claim_of_rows(rows: Iterable[KnownImage], use: VolumeUse) -> Claim | None:
             why = f"image {use.image} mounts it at {row.what}"
             claim = Claim(row.tier, row.kind, why, from_image=True, looks=row.looks)
             found.setdefault(depth, []).append(claim)
-    return strictest_of(found[max(found)]) if found else None
+    return find_strictest(found[max(found)]) if found else None
 
 
 def _depth_of(path: str, row: KnownImage, pgdata: str) -> int | None:

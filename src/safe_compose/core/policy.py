@@ -17,7 +17,7 @@ from safe_compose.core.known_images import (
     claim_of_content,
     claim_of_image,
     claim_of_path,
-    strictest_of,
+    find_strictest,
 )
 from safe_compose.core.observed import (
     FOLDER,
@@ -327,7 +327,7 @@ def _claim_by_knowledge(
         return claim if marked is None else marked
     found = claim_of_content(content or (), orphan=not uses)
     if found is not None:
-        return strictest_of([found, *known])
+        return find_strictest([found, *known])
     if strangers or not known:
         empty = content is not None and len(content) == 0
         if empty and not any(c.tier is Tier.CRITICAL for c in known):
@@ -345,7 +345,7 @@ def _claim_by_knowledge(
 
 def _merge_looks(claims: Sequence[Claim]) -> Claim:
     """Return the strictest claim, with all required checks where every claim says disposable."""
-    strictest = strictest_of(claims)
+    strictest = find_strictest(claims)
     looks = (
         {look for claim in claims for look in claim.looks}
         if strictest.tier is Tier.DISPOSABLE

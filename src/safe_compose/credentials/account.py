@@ -46,7 +46,7 @@ class UnsupportedAccount(ValueError):
     """The account cannot be determined from the model; the message says why, without any value."""
 
 
-def kind_of(body: Mapping[str, Any], inside: Mapping[str, str] | None = None) -> str | None:
+def find_kind(body: Mapping[str, Any], inside: Mapping[str, str] | None = None) -> str | None:
     """Return the kind of database server that a service is, by the name of its image.
 
     If the image is built here and has no name, `inside` decides: the environment of its container,
@@ -68,7 +68,7 @@ def serves(body: Mapping[str, Any], inside: Mapping[str, str] | None = None) -> 
 
     A client of the same image sets none of the server's password variables.
     """
-    kind = kind_of(body, inside)
+    kind = find_kind(body, inside)
     declared = environment(body)
     return (
         kind
@@ -102,7 +102,7 @@ def account(
 ) -> Account:
     """Return the account of a service.
 
-    `read` returns the text of a file on this machine, or None. `inside`: see `kind_of`. If `user`
+    `read` returns the text of a file on this machine, or None. `inside`: see `find_kind`. If `user`
     is None, it is the first account whose password the service's variables hold.
 
     Raises:
@@ -114,7 +114,7 @@ def account(
         raise UnsupportedAccount(
             f"this project has no service {service}; database services of it: {there}"
         )
-    kind = kind_of(body, inside)
+    kind = find_kind(body, inside)
     if kind is None:
         raise UnsupportedAccount(
             f"service {service} is no PostgreSQL, MySQL or MariaDB server, as far as its image"

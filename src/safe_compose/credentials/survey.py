@@ -16,7 +16,7 @@ from safe_compose.credentials.account import (
     Account,
     ModelString,
     environment,
-    kind_of,
+    find_kind,
     list_mounted_files,
     serves,
     services,
@@ -178,7 +178,7 @@ def own_names(raw: Mapping[str, Any] | None, account: Account) -> frozenset[str]
 
 def _server_of_its_own(body: Mapping[str, Any], account: Account) -> bool:
     declared = environment(body)
-    keys = [key for _, key, _ in VARIABLES[kind_of(body) or account.kind]]
+    keys = [key for _, key, _ in VARIABLES[find_kind(body) or account.kind]]
     return any(declared.get(key) == account.password for key in keys)
 
 

@@ -68,7 +68,7 @@ def making_dump_folder(
     sync_folder(into, subject=volume, stage=stage)
 
 
-def artifact_of(
+def make_artifact(
     path: Path,
     into: Path,
     sums: Sums,

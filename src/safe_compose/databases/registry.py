@@ -97,7 +97,7 @@ def has_passwords(kind: object) -> bool:
     return found is not None and found.passwords is not None
 
 
-def passwords_of(kind: str) -> Passwords:
+def find_passwords(kind: str) -> Passwords:
     """Return the handling of passwords of a kind that `credentials` names.
 
     Raises:
@@ -150,6 +150,7 @@ def find_restored_alone() -> tuple[SettleRestore, Database]:
 __all__ = [
     "DATABASES",
     "find_database",
+    "find_passwords",
     "find_physical_copy",
     "find_restored_alone",
     "find_stopped_dump",
@@ -157,5 +158,4 @@ __all__ = [
     "has_passwords",
     "is_restored_alone",
     "may_hold_in_memory",
-    "passwords_of",
 ]

@@ -92,7 +92,7 @@ def mapping(document_: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def names_of(document_: Mapping[str, Any]) -> Iterator[str]:
+def list_names(document_: Mapping[str, Any]) -> Iterator[str]:
     """Yield the name of the project, and those of its volumes."""
     project = str(document_.get("name", ""))
     yield project

@@ -25,8 +25,8 @@ from safe_compose.engine.compose_document import (
     idle_mounts,
     is_external,
     list_hooked_services,
+    list_names,
     mapping,
-    names_of,
     parse_document,
     read_tiers,
     real_name,
@@ -230,7 +230,7 @@ class ComposeQuery:
         """
         if self._compose.succeeds("ps", "-q", name=""):
             raw = raw or self._compose.read("--no-interpolate")
-            if raw is None or any("$" in name for name in names_of(raw)):
+            if raw is None or any("$" in name for name in list_names(raw)):
                 raise Refused(
                     "compose would act on this project, but `docker compose config` fails and does"
                     " not show which volumes it has; docker was not run",

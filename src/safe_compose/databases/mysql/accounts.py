@@ -21,7 +21,7 @@ _DEFAULT_ROLE = re.compile(rf" DEFAULT ROLE (?:{_NAME}@{_NAME},?)+")
 
 
 @understanding("the accounts")
-def names_of_accounts(asked: MysqlSession, kind: str) -> list[tuple[str, str, bool]]:
+def list_accounts(asked: MysqlSession, kind: str) -> list[tuple[str, str, bool]]:
     """Return (user, host, is a role) of all accounts but the server's internal ones.
 
     Accounts for names of hosts are left out where the server looks up no names
@@ -56,7 +56,7 @@ def accounts(asked: MysqlSession, kind: str) -> str:
     made: list[str] = []
     given: list[str] = []
     settled: list[str] = []
-    for user, host, role in names_of_accounts(asked, kind):
+    for user, host, role in list_accounts(asked, kind):
         name = "PUBLIC" if role and user == "PUBLIC" else account(user, host, role)
         grants = [row[0] for row in asked.rows(f"SHOW GRANTS FOR {name};")]
         given += [

@@ -181,7 +181,7 @@ def contact(at: EngineContainer, timeout: Callable[[], float] = ask_timeout) -> 
                         client,
                         socket=socket,
                         port=int(port),
-                        kind=kind_of(version),
+                        kind=find_product(version),
                         charset=charset,
                     )
                 rights = {row[0] for row in client.ask(_RIGHTS, timeout=timeout())}
@@ -317,7 +317,7 @@ def _list_undumped(asked: MysqlSession) -> Iterator[str]:
 _FAR = "SELECT PATH FROM information_schema.INNODB_DATAFILES WHERE PATH LIKE '/%';"
 
 
-def kind_of(version: str) -> str:
+def find_product(version: str) -> str:
     """Return the product of a version: `10.11.19-MariaDB-0+deb12u1` -> `mariadb`."""
     return "mariadb" if "mariadb" in version.lower() else "mysql"
 

@@ -17,9 +17,9 @@ from safe_compose.core.owners import FILES
 from safe_compose.core.quantities import count
 from safe_compose.databases import owners, server_files
 from safe_compose.databases.dumps import (
-    artifact_of,
     compare_rows,
     join_first,
+    make_artifact,
     making_dump_folder,
     scan_dump,
 )
@@ -247,7 +247,7 @@ def _artifact(
     server: MysqlServer, path: Path, sums: Sums, into: Path, volume: str, kind: str
 ) -> Artifact:
     detail = {"by": server.client.words, "client": server.client.prefix}
-    return artifact_of(path, into, sums, volume, kind, detail=detail)
+    return make_artifact(path, into, sums, volume, kind, detail=detail)
 
 
 def _accounts(

@@ -20,7 +20,7 @@ from safe_compose.databases import owners
 from safe_compose.databases.data_location import DataLocation, read_location
 from safe_compose.databases.entrypoints import make_start_script
 from safe_compose.databases.mysql.client import MysqlClient, naming_client_fault
-from safe_compose.databases.mysql.discover import FOLDER, kind_of
+from safe_compose.databases.mysql.discover import FOLDER, find_product
 from safe_compose.databases.mysql.login import Login
 from safe_compose.databases.protocol import understanding
 from safe_compose.databases.trials import TrialSkipped, read_last_log, start_first
@@ -317,5 +317,5 @@ def parse_listening(rows: Sequence[Sequence[str]], subject: str) -> tuple[str, i
     """
     with understanding(subject):
         socket, port, alone, version = rows[0]
-        return socket, int(port), alone == "1", kind_of(version)
+        return socket, int(port), alone == "1", find_product(version)
     raise AssertionError  # an answer that cannot be parsed raises

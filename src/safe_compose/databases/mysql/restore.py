@@ -7,7 +7,7 @@ from pathlib import Path
 from safe_compose.core.backup import Artifact, DatabaseStatistics, ServerStatistics, VolumeRecord
 from safe_compose.core.observed import describe_location
 from safe_compose.databases import owners
-from safe_compose.databases.mysql.accounts import HEALTHCHECK, account, accounts, names_of_accounts
+from safe_compose.databases.mysql.accounts import HEALTHCHECK, account, accounts, list_accounts
 from safe_compose.databases.mysql.client import MysqlClient, MysqlSession, naming_client_fault
 from safe_compose.databases.mysql.contents import count_tables, list_contents
 from safe_compose.databases.mysql.discover import SYSTEM
@@ -82,7 +82,7 @@ def _require_same_accounts(asked: MysqlSession, script: str, kind: str, subject:
     """
     names = [
         account(*name)
-        for name in names_of_accounts(asked, kind)
+        for name in list_accounts(asked, kind)
         if name[0] not in (HEALTHCHECK, "PUBLIC")
     ]
     for name in names:

@@ -28,7 +28,7 @@
 """
 
 from safe_compose.databases.postgres import password
-from safe_compose.databases.postgres.base_backup import base_of, copy
+from safe_compose.databases.postgres.base_backup import copy, find_base
 from safe_compose.databases.postgres.client import PostgresClient
 from safe_compose.databases.postgres.control_data import (
     clean,
@@ -60,13 +60,13 @@ __all__ = [
     "PostgresTrial",
     "TransactionCounter",
     "adapt_record",
-    "base_of",
     "clean",
     "control_state",
     "copy",
     "count",
     "dump",
     "dump_stopped",
+    "find_base",
     "inspect_shutdown",
     "is_server",
     "own_files",

@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact, DatabaseStatistics
 from safe_compose.core.observed import describe_location
-from safe_compose.databases.dumps import artifact_of, making_dump_folder
+from safe_compose.databases.dumps import make_artifact, making_dump_folder
 from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.discover import PostgresServer
-from safe_compose.databases.postgres.dump import PostgresDump, owners_of, statistics_of
+from safe_compose.databases.postgres.dump import PostgresDump, find_owners, make_statistics
 from safe_compose.databases.postgres.row_counts import count
-from safe_compose.databases.postgres.server_facts import major_of
-from safe_compose.databases.postgres.write_counter import counter_of
+from safe_compose.databases.postgres.server_facts import parse_major
+from safe_compose.databases.postgres.write_counter import ask_counter
 from safe_compose.databases.protocol import CopyRefused, understanding
 from safe_compose.engine import Helper, HelperFailed
 from safe_compose.errors import VerificationFailed
@@ -35,7 +35,7 @@ SINCE = 13
 _WRITE = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 
 
-def base_of(artifacts: Sequence[Artifact]) -> Artifact | None:
+def find_base(artifacts: Sequence[Artifact]) -> Artifact | None:
     """Return the physical copy among artifacts; None if there is none."""
     return next((a for a in artifacts if a.kind == "base"), None)
 
@@ -52,17 +52,17 @@ def copy(
         CopyRefused: The server does not allow a copy, which says nothing about a dump.
         OperationFailed: The copy cannot be written, or the rows not counted.
     """
-    if major_of(server.version) < SINCE:
+    if parse_major(server.version) < SINCE:
         raise CopyRefused(f"{server.title} writes no manifest that a copy could be held against")
     with making_dump_folder(server, volume, into, "copy") as folder:
         folders = _folders(server)
-        before = counter_of(server)
+        before = ask_counter(server)
         sums = _copy_files(server, folder / COPY_FILE, progress)
         with naming_client_fault(volume, "count"):
             databases, emptied = _drop_unlogged(server, count(server))
     detail = {"by": server.client.words, "pgdata": server.pgdata, **folders}
-    artifact = artifact_of(folder / COPY_FILE, into, sums, volume, "base", detail=detail)
-    found = statistics_of(server, databases)
+    artifact = make_artifact(folder / COPY_FILE, into, sums, volume, "base", detail=detail)
+    found = make_statistics(server, databases)
     notes = (
         (f"unlogged tables are empty in a physical copy, as after a crash: {', '.join(emptied)}",)
         if emptied
@@ -143,7 +143,7 @@ def _folders(server: PostgresServer) -> dict[str, str]:
     Raises:
         CopyRefused: They are unknown.
     """
-    if found := owners_of(server):
+    if found := find_owners(server):
         return found
     raise CopyRefused("the owner of its folders cannot be asked")
 

@@ -69,7 +69,7 @@ def read_limits_left(volume: EngineVolume, pgdata: str) -> dict[str, str]:
 def _control_data(volume: EngineVolume, pgdata: str | None) -> tuple[ControlData | None, str]:
     """Return the content of a valid control file; otherwise None and why there is none."""
     try:
-        folder = find_data(volume) if pgdata is None else pgdata
+        folder = find_data_directory(volume) if pgdata is None else pgdata
         if folder is None:
             return None, "there is no data directory"
         data = volume.read(str(PurePosixPath(folder, FILE)), limit=_LIMIT)
@@ -88,7 +88,7 @@ def clean(state: str) -> bool:
     return state in ("shut down", "shut down in recovery")
 
 
-def find_data(volume: EngineVolume) -> str | None:
+def find_data_directory(volume: EngineVolume) -> str | None:
     """Return the path of a data directory in a volume, relative to its root; None if there is none.
 
     Raises:

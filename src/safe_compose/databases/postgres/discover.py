@@ -17,7 +17,7 @@ from safe_compose.databases.postgres import login
 from safe_compose.databases.postgres.client import LOOPBACK, PostgresClient
 from safe_compose.databases.postgres.connection import EVENT_TRIGGERS_SINCE
 from safe_compose.databases.postgres.encodings import encode_text
-from safe_compose.databases.postgres.server_facts import facts, major_of
+from safe_compose.databases.postgres.server_facts import facts, parse_major
 from safe_compose.databases.protocol import (
     LoginRefused,
     OwnFiles,
@@ -271,7 +271,7 @@ def _guess_major(container: Container) -> int:
     If it declares none, the result is a version that accepts all our settings; a server that
     refuses them is asked again without them.
     """
-    return major_of(container.environment.get("PG_MAJOR", "")) or EVENT_TRIGGERS_SINCE
+    return parse_major(container.environment.get("PG_MAJOR", "")) or EVENT_TRIGGERS_SINCE
 
 
 def _find(

@@ -26,9 +26,9 @@ from safe_compose.core.owners import FILES
 from safe_compose.core.quantities import count
 from safe_compose.databases import owners, server_files
 from safe_compose.databases.dumps import (
-    artifact_of,
     compare_rows,
     join_first,
+    make_artifact,
     making_dump_folder,
     scan_dump,
 )
@@ -41,7 +41,7 @@ from safe_compose.databases.postgres.dump_scanner import CLUSTER_TRAILER, Postgr
 from safe_compose.databases.postgres.row_counts import LOCK_SECONDS, Counting
 from safe_compose.databases.postgres.write_counter import (
     TransactionCounter,
-    counter_of,
+    ask_counter,
     read_counter,
 )
 from safe_compose.databases.protocol import ShutdownState
@@ -95,7 +95,7 @@ class PostgresDump:
         Raises:
             OperationFailed: The server does not answer.
         """
-        return not self.before.still(counter_of(self.server))
+        return not self.before.still(ask_counter(self.server))
 
     def is_older_than(self, left: ShutdownState) -> bool:
         """Return whether a transaction wrote after the first reading of the counter.
@@ -129,7 +129,7 @@ def dump(
         ):
             before = read_counter(asked)
             roles = pool.submit(_globals, target)
-            owned = pool.submit(owners_of, server)
+            owned = pool.submit(find_owners, server)
             settings_read = pool.submit(_settings, server)
             dumping.dump(asked, several=count_cores() > 1)
         made = dumping.dumped()
@@ -141,13 +141,13 @@ def dump(
         artifacts += server_files.keep(
             files, slots, folder, into, volume, server.pgdata, owned.result().get(FILES, "")
         )
-    found = statistics_of(server, databases)
+    found = make_statistics(server, databases)
     unknown = () if owned.result() else (owners.UNKNOWN,)
     notes = (*server.warnings, *unknown, *unread, *server_files.note(artifacts))
     return PostgresDump(server, tuple(artifacts), found, before, notes)
 
 
-def statistics_of(
+def make_statistics(
     server: PostgresServer, databases: Sequence[DatabaseStatistics]
 ) -> ServerStatistics:
     """Return the record of a server with the counts of its databases."""
@@ -174,7 +174,7 @@ def _settings(server: PostgresServer) -> tuple[dict[str, bytes], str, tuple[str,
         return {}, "", (f"the settings next to its databases are in no dump: {fault.message}",)
 
 
-def owners_of(server: PostgresServer) -> dict[str, str]:
+def find_owners(server: PostgresServer) -> dict[str, str]:
     """Return the owners of the data directory and the folders above it, for an artifact's `detail`.
 
     The result is empty if they are unknown.
@@ -391,7 +391,7 @@ def _stream(
                 raise
             sums = stream(argv)
     kind, detail = "globals" if database is None else "database", {"by": server.client.words}
-    return artifact_of(path, target.into, sums, volume, kind, database=database, detail=detail)
+    return make_artifact(path, target.into, sums, volume, kind, database=database, detail=detail)
 
 
 def verify_dump(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from safe_compose.databases.postgres.encodings import UTF8, name_of
+from safe_compose.databases.postgres.encodings import UTF8, decode_name
 from safe_compose.databases.sql_lexer import HEADER_LIMIT, BadDump, NotADump
 
 _NAME = rb'(?:"(?:[^"]|"")*+"|[a-z0-9_\x80-\xff]++)'
@@ -449,7 +449,7 @@ class PsqlLexer:
         head = _COPY.fullmatch(b"".join((*self._held, self._data[self._begin : self._at])))
         if head is None or self._data[self._at] != 0x0A:
             raise NotADump(str(self._fault(f"a COPY that no dump has: {excerpt(code)}")))
-        self._table = (name_of(head.group(1)), name_of(head.group(2)))
+        self._table = (decode_name(head.group(1)), decode_name(head.group(2)))
         self._at += 1
         self._hand_out(PieceKind.COPY)
         self._state = self._rows
@@ -471,11 +471,11 @@ class PsqlLexer:
         return True
 
 
-def head_of(copy: bytes, codec: str = UTF8) -> tuple[str, str]:
+def read_head(copy: bytes, codec: str = UTF8) -> tuple[str, str]:
     """Return schema and table of the head of a table's rows."""
     found = _COPY.match(copy)
     assert found is not None  # the lexer matched it before
-    return name_of(found.group(1), codec), name_of(found.group(2), codec)
+    return decode_name(found.group(1), codec), decode_name(found.group(2), codec)
 
 
 def split_dump(blocks: Iterable[bytes]) -> Iterator[DumpPiece]:

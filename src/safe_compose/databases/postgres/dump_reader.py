@@ -8,12 +8,12 @@ from typing import IO
 from safe_compose.databases.postgres.dump_lexer import DumpPiece, PieceKind, excerpt, split_dump
 from safe_compose.databases.postgres.dump_loading import Loading, Paths
 from safe_compose.databases.postgres.dump_scanner import CONNECT, PostgresScanner, is_known_command
-from safe_compose.databases.postgres.encodings import name_of
+from safe_compose.databases.postgres.encodings import decode_name
 from safe_compose.databases.postgres.statement_forms import ON_DATABASE, SUPERUSERS_EXTENSIONS
 from safe_compose.databases.postgres.statement_router import (
     StatementRoute,
     StatementRouter,
-    roles_of,
+    list_roles,
 )
 from safe_compose.databases.sql_lexer import NotADump
 
@@ -311,7 +311,7 @@ class _SummaryReader:
             self._command(piece)
         elif piece.kind is PieceKind.STATEMENT:
             self._statement(piece.raw, database)
-            self._roles.update(dict.fromkeys(roles_of(piece)))
+            self._roles.update(dict.fromkeys(list_roles(piece)))
 
     def _command(self, piece: DumpPiece) -> None:
         self._found.restricted = self._found.restricted or piece.raw.startswith(b"\\restrict")
@@ -327,7 +327,7 @@ class _SummaryReader:
         elif _MAKES_DATABASE.match(raw):
             self._found.creation, self._found.database = raw, database
         elif (extension := _EXTENSION.match(raw)) is not None:
-            name = name_of(extension[1])
+            name = decode_name(extension[1])
             self._extensions[name] = raw
             if name in SUPERUSERS_EXTENSIONS and extension[2] and not own:
                 self._named_schemas[extension[2]] = None
@@ -352,7 +352,7 @@ class _SummaryReader:
         schemas = self._named_schemas
         if by_superuser:  # the script of an extension may create such a schema where it is missing
             schemas = schemas | self._created_schemas
-        found.schemas = tuple(schema for schema in schemas if name_of(schema) not in _THERE)
+        found.schemas = tuple(schema for schema in schemas if decode_name(schema) not in _THERE)
         found.before = (
             *(b"CREATE SCHEMA " + schema + b";" for schema in found.schemas),
             *by_superuser,

@@ -8,7 +8,7 @@ from safe_compose.databases.postgres.connection import identifier
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.dump_lexer import PieceKind, split_dump
 from safe_compose.databases.postgres.dump_reader import make_restrict_lines
-from safe_compose.databases.postgres.encodings import IDENTIFIER, name_of
+from safe_compose.databases.postgres.encodings import IDENTIFIER, decode_name
 from safe_compose.databases.postgres.restrict import feed_psql
 from safe_compose.databases.postgres.target_server import choose_maintenance_database
 
@@ -49,22 +49,26 @@ def make_roles_script(
         if piece.kind is not PieceKind.STATEMENT:
             continue
         raw = piece.raw
-        if (created := _CREATES_ROLE.fullmatch(raw)) is not None and name_of(created[1]) in wanted:
-            made.add(name_of(created[1]))
+        if (created := _CREATES_ROLE.fullmatch(raw)) is not None and decode_name(
+            created[1]
+        ) in wanted:
+            made.add(decode_name(created[1]))
             statements.append(raw)
-        elif (altered := _ALTERS_ROLE.fullmatch(raw)) is not None and name_of(altered[2]) in wanted:
+        elif (altered := _ALTERS_ROLE.fullmatch(raw)) is not None and decode_name(
+            altered[2]
+        ) in wanted:
             statements.append(
                 raw if own else altered[1] + _POWERS.sub(b"NO", altered[3]) + altered[4]
             )
         elif (
             own
             and (setting := _SETS_ROLE.fullmatch(piece.code)) is not None
-            and name_of(setting[1]) in wanted
+            and decode_name(setting[1]) in wanted
         ):
             statements.append(raw)
         elif (granted := _GRANTS_ROLE.fullmatch(raw)) is not None:
-            role, member = name_of(granted[1]), name_of(granted[2])
-            by = name_of(granted[3]) if granted[3] is not None else role
+            role, member = decode_name(granted[1]), decode_name(granted[2])
+            by = decode_name(granted[3]) if granted[3] is not None else role
             if {role, member} & wanted and {role, member, by} <= there and (own or role in wanted):
                 statements.append(raw)
     bare = [
@@ -76,7 +80,7 @@ def make_roles_script(
 def list_md5_logins(script: bytes) -> tuple[str, ...]:
     """Return the roles of a globals script that may log in, with an md5 password."""
     return tuple(
-        name_of(altered[2])
+        decode_name(altered[2])
         for piece in split_dump([script])
         if (altered := _ALTERS_ROLE.fullmatch(piece.raw)) is not None
         and b"LOGIN" in altered[3].split()

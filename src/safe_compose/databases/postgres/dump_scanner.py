@@ -7,9 +7,9 @@ from safe_compose.databases.postgres.dump_lexer import (
     PieceKind,
     PsqlLexer,
     excerpt,
-    head_of,
+    read_head,
 )
-from safe_compose.databases.postgres.encodings import UTF8, codec_of
+from safe_compose.databases.postgres.encodings import UTF8, find_codec
 from safe_compose.databases.sql_lexer import BadDump, NotADump
 
 _LARGE_OBJECT = b"SELECT pg_catalog.lo_create("
@@ -72,7 +72,7 @@ class PostgresScanner:
             # Newlines within values are written as \n: every real one ends a row.
             self.rows[self._table] += piece.raw.count(b"\n")
         elif kind is PieceKind.COPY:
-            self._table = head_of(piece.raw, self._codec)
+            self._table = read_head(piece.raw, self._codec)
             if self._table in self.rows:
                 raise BadDump(f"the rows of {'.'.join(self._table)} come twice")
             self.rows[self._table] = 0
@@ -89,7 +89,7 @@ class PostgresScanner:
             kind is PieceKind.STATEMENT
             and (spoken := _CLIENT_ENCODING.fullmatch(piece.raw)) is not None
         ):
-            self._codec = codec_of(spoken[1].decode("ascii"))
+            self._codec = find_codec(spoken[1].decode("ascii"))
         if self.ended:
             if not _is_trailer_frame(piece):
                 raise BadDump(f"line {piece.line}: something follows pg_dump's last line")

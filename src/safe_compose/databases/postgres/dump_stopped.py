@@ -13,7 +13,7 @@ from safe_compose.core.observed import describe_location
 from safe_compose.core.text import make_visible
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres.connection import SEARCH_PATH
-from safe_compose.databases.postgres.control_data import find_data, read_settings_left
+from safe_compose.databases.postgres.control_data import find_data_directory, read_settings_left
 from safe_compose.databases.postgres.discover import server
 from safe_compose.databases.postgres.dump import PostgresDump, dump
 from safe_compose.databases.postgres.helper_server import PostgresHelper, PostgresLocation
@@ -43,7 +43,7 @@ def dump_stopped(
         SafeComposeError: The dump cannot be made (no such image, it does not start, ...). The
             archive remains, and every other file is removed.
     """
-    engine, name, found = volume.engine, volume.name, find_data(volume)
+    engine, name, found = volume.engine, volume.name, find_data_directory(volume)
     if found is None:
         raise OperationFailed(f"{describe_location(name)}: it holds no data directory")
     version = volume.read(str(PurePosixPath(found, "PG_VERSION")), limit=100)

@@ -17,10 +17,10 @@ Python's names; `ascii` for two that Python does not know.
 
 
 IDENTIFIER = rb'(?:"(?:[^"]|"")*+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+)'
-"""An identifier of SQL, quoted or not, as a part of a pattern; `name_of` reads it."""
+"""An identifier of SQL, quoted or not, as a part of a pattern; `decode_name` reads it."""
 
 
-def codec_of(encoding: str) -> str:
+def find_codec(encoding: str) -> str:
     """Return Python's name of a PostgreSQL encoding.
 
     SQL_ASCII says nothing about its bytes: they are mostly UTF-8.
@@ -28,7 +28,7 @@ def codec_of(encoding: str) -> str:
     return _CODECS.get(encoding, UTF8)
 
 
-def name_of(identifier: bytes, codec: str = UTF8) -> str:
+def decode_name(identifier: bytes, codec: str = UTF8) -> str:
     """Return the name of an identifier, quoted or not."""
     if identifier.startswith(b'"'):
         identifier = identifier[1:-1].replace(b'""', b'"')

@@ -29,7 +29,7 @@ from safe_compose.databases.postgres.helper_settings import (
     blames_data,
     options,
 )
-from safe_compose.databases.postgres.server_facts import add_version, major_of
+from safe_compose.databases.postgres.server_facts import add_version, parse_major
 from safe_compose.databases.trials import TrialSkipped, read_last_log, start_first
 from safe_compose.engine import Helper, HelperFailed, NoOwnImage
 from safe_compose.errors import VerificationFailed
@@ -188,7 +188,7 @@ class PostgresHelper:
 
     def _major(self) -> int:
         image = self.volume.engine.docker.image(self.place.image)
-        return major_of(image.environment.get("PG_MAJOR", "")) if image is not None else 0
+        return parse_major(image.environment.get("PG_MAJOR", "")) if image is not None else 0
 
     def _read_owner_and_limits(self) -> tuple[str | None, dict[str, str] | None]:
         """Return owner and group of the data directory (None if unknown), and a standby's limits.

@@ -29,7 +29,7 @@ from safe_compose.databases.postgres.connection import (
     literal,
 )
 from safe_compose.databases.postgres.discover import PostgresServer, find_reachable, locate
-from safe_compose.databases.postgres.server_facts import name_of
+from safe_compose.databases.postgres.server_facts import parse_name
 from safe_compose.databases.protocol import LoginRefused, Role, ServerUnreachable, understanding
 from safe_compose.engine import Helper, HelperFailed
 from safe_compose.errors import OperationFailed, Refused
@@ -140,7 +140,7 @@ def role(server: PostgresServer, name: str) -> Role:
             facts["login"],
             facts["over"],
         )
-        stored = None if stored is None else name_of(stored)
+        stored = None if stored is None else parse_name(stored)
     if standby:
         raise Refused(
             f"{server.container.name} is a standby: it takes its roles from its primary; nothing"

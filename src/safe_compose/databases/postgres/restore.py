@@ -11,7 +11,7 @@ from safe_compose.core.observed import describe_location
 from safe_compose.databases import owners
 from safe_compose.databases.dumps import join_first
 from safe_compose.databases.postgres.authentication import keep_method
-from safe_compose.databases.postgres.base_backup import base_of, restore_copy
+from safe_compose.databases.postgres.base_backup import find_base, restore_copy
 from safe_compose.databases.postgres.client import PostgresClient, naming_client_fault
 from safe_compose.databases.postgres.connection import Use, identifier
 from safe_compose.databases.postgres.control_data import clean, control_state
@@ -19,7 +19,7 @@ from safe_compose.databases.postgres.dump import verify_dump
 from safe_compose.databases.postgres.dump_lexer import split_dump
 from safe_compose.databases.postgres.dump_loading import Loading, failures, search_path
 from safe_compose.databases.postgres.dump_reader import prepare_loading, restrict_script
-from safe_compose.databases.postgres.encodings import encode_text, name_of
+from safe_compose.databases.postgres.encodings import decode_name, encode_text
 from safe_compose.databases.postgres.helper_server import PostgresHelper, PostgresLocation
 from safe_compose.databases.postgres.restrict import feed_psql, restrict_key
 from safe_compose.databases.postgres.row_counts import measure
@@ -175,7 +175,7 @@ def rebuild(
     statistics = read_statistics(volume, record, place.image)
     verify_dump(folder, record.artifacts, statistics)
     notes: list[str] = []
-    if base_of(record.artifacts) is not None:
+    if find_base(record.artifacts) is not None:
         revive(volume, folder, record, place, progress)
     else:
         with PostgresHelper(place, volume, record.name).serving(
@@ -229,7 +229,7 @@ def revive(
         TrialSkipped: The server cannot run here.
         OperationFailed: The engine cannot extract the copy.
     """
-    statistics, base = record.statistics, base_of(record.artifacts)
+    statistics, base = record.statistics, find_base(record.artifacts)
     assert statistics is not None and base is not None  # the callers checked it
     restore_copy(volume, folder, base, place.image, progress)
     with (
@@ -277,7 +277,7 @@ def make_idempotent(script: bytes, known: set[str]) -> bytes:
         role = _CREATE_ROLE.fullmatch(piece.raw)
         changed.append(
             b"-- there already: " + piece.raw
-            if role is not None and name_of(role[1]) in known
+            if role is not None and decode_name(role[1]) in known
             else piece.raw
         )
     return b"".join(changed)

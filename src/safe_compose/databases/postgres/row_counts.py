@@ -10,8 +10,8 @@ from safe_compose.databases.client import COUNT_SECONDS
 from safe_compose.databases.postgres.client import PostgresClient, PsqlSession
 from safe_compose.databases.postgres.connection import SEARCH_PATH
 from safe_compose.databases.postgres.discover import PostgresServer
-from safe_compose.databases.postgres.encodings import codec_of
-from safe_compose.databases.postgres.server_facts import name_of
+from safe_compose.databases.postgres.encodings import find_codec
+from safe_compose.databases.postgres.server_facts import parse_name
 from safe_compose.databases.protocol import understanding
 
 LOCK_SECONDS = 60
@@ -109,7 +109,7 @@ class Counting:
         answer = asked.line(_SNAPSHOT)
         with understanding(f"database {asked.database}"):
             self.snapshot, self.encoding = answer.split(" ")
-        asked.codec = codec_of(self.encoding)
+        asked.codec = find_codec(self.encoding)
         facts = asked.line(_FACTS)
         with understanding(f"database {asked.database}"):
             self._counted = _parse_counts(asked.database, json.loads(facts))
@@ -160,7 +160,7 @@ def _parse_counts(
     """
     tables = facts["tables"] or ()
     found = [
-        (int(oid), TableCount(name_of(schema), name_of(table), 0))
+        (int(oid), TableCount(parse_name(schema), parse_name(table), 0))
         for oid, schema, table, _ in tables
     ]
     statistics = DatabaseStatistics(
@@ -168,7 +168,7 @@ def _parse_counts(
         bytes=int(facts["bytes"]),
         tables=tuple(table for _, table in found),
         large_objects=int(facts["large_objects"]),
-        extensions=tuple(map(name_of, facts["extensions"] or ())),
+        extensions=tuple(map(parse_name, facts["extensions"] or ())),
     )
     return (
         statistics,

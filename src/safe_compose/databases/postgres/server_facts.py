@@ -96,8 +96,8 @@ def facts(
         client = replace(client, major=0)
         answer = client.ask(database, _FACTS, timeout=timeout())
     with understanding(client.container[:12]):
-        found = facts_of(answer)
-    return replace(client, major=major_of(found["version"])), found
+        found = parse_facts(answer)
+    return replace(client, major=parse_major(found["version"])), found
 
 
 def _is_too_old(client: PostgresClient, error: HelperFailed) -> bool:
@@ -117,7 +117,7 @@ def add_version(client: PostgresClient) -> PostgresClient:
         return client
     for tried in (client, replace(client, major=0)):
         try:
-            return replace(client, major=major_of(tried.ask("template1", "SHOW server_version")))
+            return replace(client, major=parse_major(tried.ask("template1", "SHOW server_version")))
         except HelperFailed as error:
             if not _is_too_old(tried, error):
                 break
@@ -129,7 +129,7 @@ _TEXTS = ("data_directory", "system_identifier", "started")
 _LISTS = ("databases", "undumped", "closed", "tablespaces", "lenient", "sessions")
 
 
-def facts_of(answer: str) -> dict[str, Any]:
+def parse_facts(answer: str) -> dict[str, Any]:
     """Parse the answer to `_FACTS` and check the type of each part.
 
     Raises:
@@ -143,19 +143,21 @@ def facts_of(answer: str) -> dict[str, Any]:
         "version": version[0],
         "bootstrap": facts["bootstrap"] and _from_bytes(facts["bootstrap"]),
     }
-    found |= {name: name_of(facts[name]) for name in _TEXTS}
+    found |= {name: parse_name(facts[name]) for name in _TEXTS}
     found |= {name: int(facts[name]) for name in ("prepared", "slots")}
     lists = {name: facts[name] or [] for name in _LISTS}
     if not all(isinstance(one, list) for one in lists.values()):
         raise TypeError("no list")
-    found["tablespaces"] = [(name_of(name), name_of(at)) for name, at in lists.pop("tablespaces")]
+    found["tablespaces"] = [
+        (parse_name(name), parse_name(at)) for name, at in lists.pop("tablespaces")
+    ]
     found["databases"] = [_from_bytes(one) for one in lists.pop("databases")]
-    found |= {name: [name_of(one) for one in some] for name, some in lists.items()}
+    found |= {name: [parse_name(one) for one in some] for name, some in lists.items()}
     found["settings"] = {
-        name_of(name): name_of(value) for name, value in (facts["settings"] or {}).items()
+        parse_name(name): parse_name(value) for name, value in (facts["settings"] or {}).items()
     }
     if facts["template"] is not None:
-        found["settings"][LOCALE] = name_of(facts["template"]).replace("\n", " ")
+        found["settings"][LOCALE] = parse_name(facts["template"]).replace("\n", " ")
     if facts["standby"] is True:
         found["settings"][STANDBY] = "on"
     directory = PurePosixPath(found["data_directory"])
@@ -170,13 +172,13 @@ def _from_bytes(value: object) -> str:
     Raises:
         TypeError, ValueError: It is no such name.
     """
-    name = decode_answer(bytes.fromhex(name_of(value)))
+    name = decode_answer(bytes.fromhex(parse_name(value)))
     if "\0" in name:
         raise ValueError(name)
     return name
 
 
-def name_of(value: object) -> str:
+def parse_name(value: object) -> str:
     """Return a text that can be an argument of a program.
 
     Raises:
@@ -189,7 +191,7 @@ def name_of(value: object) -> str:
     return encode_text(value)
 
 
-def major_of(version: str) -> int:
+def parse_major(version: str) -> int:
     """Return the major version: `15.18` -> 15, `17beta1` -> 17; 0 without a leading number."""
     digits = re.match(r"\d{1,3}", version, re.ASCII)
     return int(digits[0]) if digits else 0

@@ -4,7 +4,7 @@ import json
 
 from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.discover import PostgresServer
-from safe_compose.databases.postgres.server_facts import name_of
+from safe_compose.databases.postgres.server_facts import parse_name
 from safe_compose.databases.protocol import understanding
 from safe_compose.databases.server_files import LARGEST, MOST
 
@@ -56,7 +56,7 @@ def files(server: PostgresServer) -> dict[str, bytes]:
         answer = server.client.by_exec().ask(server.maintenance, _FILES)
     with understanding(server.container.name):
         return {
-            name_of(path): bytes.fromhex(content)
+            parse_name(path): bytes.fromhex(content)
             for path, content in json.loads(answer or "{}").items()
         }
     raise AssertionError  # an answer that cannot be parsed raises
@@ -73,5 +73,5 @@ def slots(server: PostgresServer) -> str:
     with naming_client_fault(server.volume, "read its replication slots"):
         answer = server.client.by_exec().ask(server.maintenance, _SLOTS)
     with understanding(server.container.name):
-        return "".join(f"{name_of(line)}\n" for line in json.loads(answer or "[]"))
+        return "".join(f"{parse_name(line)}\n" for line in json.loads(answer or "[]"))
     raise AssertionError  # an answer that cannot be parsed raises

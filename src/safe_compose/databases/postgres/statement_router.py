@@ -14,7 +14,7 @@ from enum import Enum
 from safe_compose.databases.postgres import statement_forms as forms
 from safe_compose.databases.postgres.dump_lexer import DumpPiece, PieceKind, excerpt
 from safe_compose.databases.postgres.dump_scanner import is_known_command
-from safe_compose.databases.postgres.encodings import name_of
+from safe_compose.databases.postgres.encodings import decode_name
 from safe_compose.databases.sql_lexer import NotADump
 
 
@@ -33,10 +33,10 @@ class StatementRoute(Enum):
     """Not run: it drops something that a new database does not have."""
 
 
-def roles_of(piece: DumpPiece) -> Iterator[str]:
+def list_roles(piece: DumpPiece) -> Iterator[str]:
     """Yield the roles that a statement names as owner, in a grant, or as a user."""
     for found in forms.ROLES.finditer(piece.code):
-        yield name_of(found[1])
+        yield decode_name(found[1])
 
 
 class StatementRouter:
@@ -144,7 +144,9 @@ class StatementRouter:
         if (trigger := forms.EVENT_TRIGGER.fullmatch(code)) is not None:
             if self._own:
                 return StatementRoute.LAST
-            self.left_out.extend(name_of(name) for name in (trigger["made"],) if name is not None)
+            self.left_out.extend(
+                decode_name(name) for name in (trigger["made"],) if name is not None
+            )
             return StatementRoute.NOWHERE
         if (route := self._superusers(piece)) is not None:
             return route
@@ -167,7 +169,7 @@ class StatementRouter:
         ) or forms.UNLINK.fullmatch(code):
             return StatementRoute.NOWHERE
         elif (extension := forms.EXTENSION.fullmatch(code)) is not None:
-            return self._extension(piece, name_of(extension[1]))
+            return self._extension(piece, decode_name(extension[1]))
         elif not (
             self._makes(piece)
             or forms.INSERT.fullmatch(code)
@@ -203,7 +205,7 @@ class StatementRouter:
 
     def _not_the_servers(self, piece: DumpPiece, schemas: object) -> None:
         for schema in filter(None, schemas):  # type: ignore[call-overload]
-            if name_of(schema).lower().startswith(("pg_", "information_schema")):
+            if decode_name(schema).lower().startswith(("pg_", "information_schema")):
                 raise self._refusal(piece, "it changes what belongs to the server itself")
 
     def _no_other_user(self, piece: DumpPiece) -> None:
@@ -215,7 +217,7 @@ class StatementRouter:
             )
 
     def _about_database(self, piece: DumpPiece, name: bytes) -> StatementRoute:
-        code, database = piece.code, name_of(name)
+        code, database = piece.code, decode_name(name)
         if self.database not in (None, database):
             raise NotADump(
                 f"line {piece.line}: it holds more than one database, or touches another:"
@@ -231,7 +233,7 @@ class StatementRouter:
         if code[:5].upper() == b"DROP ":
             return StatementRoute.NOWHERE
         written = forms.ON_DATABASE.match(piece.raw)
-        if written is None or name_of(written[2]) != database:
+        if written is None or decode_name(written[2]) != database:
             raise self._refusal(piece, "pg_dump writes it in another form")
         if forms.CREATE_DATABASE.fullmatch(code):
             return StatementRoute.BEFORE
@@ -306,7 +308,7 @@ class StatementRouter:
         head = forms.OWN_FUNCTION.match(piece.code) if self._own else None
         if head is not None and (
             head["alone"]
-            or forms.UNTRUSTED.fullmatch(name_of(head["language"]).lower())
+            or forms.UNTRUSTED.fullmatch(decode_name(head["language"]).lower())
             or any(
                 forms.SUPERUSERS_SETTING.fullmatch(name)
                 for name in forms.SETS.findall(head["sets"])
@@ -314,7 +316,7 @@ class StatementRouter:
         ):
             self._note(piece)
         for found in forms.LANGUAGE.finditer(piece.code) if not self._own else ():
-            language = name_of(found[1]).lower()
+            language = decode_name(found[1]).lower()
             if forms.UNTRUSTED.fullmatch(language):
                 raise self._refusal(
                     piece,

@@ -11,7 +11,7 @@ from safe_compose.databases.postgres.connection import literal
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.dump_reader import DumpSummary
 from safe_compose.databases.postgres.restrict import knows_restrict, psql_version
-from safe_compose.databases.postgres.server_facts import name_of
+from safe_compose.databases.postgres.server_facts import parse_name
 from safe_compose.databases.protocol import understanding
 from safe_compose.engine import HelperFailed
 
@@ -83,11 +83,11 @@ def inspect_server(server: PostgresServer, database: str) -> TargetServer:
         return TargetServer(
             exists=facts["bytes"] is not None,
             bytes=int(facts["bytes"] or 0),
-            roles=frozenset(map(name_of, facts["roles"])),
-            available=frozenset(map(name_of, facts["available"] or ())),
+            roles=frozenset(map(parse_name, facts["roles"])),
+            available=frozenset(map(parse_name, facts["available"] or ())),
             psql=psql,
             free=_free(server),
-            databases=frozenset(map(name_of, facts["databases"])),
+            databases=frozenset(map(parse_name, facts["databases"])),
         )
     raise AssertionError  # an answer that cannot be parsed raises
 
@@ -115,7 +115,7 @@ def list_clients(server: PostgresServer, database: str) -> list[ConnectedClient]
         )
     with understanding(server.container.name):
         return [
-            ConnectedClient(name_of(user), name_of(program), name_of(at))
+            ConnectedClient(parse_name(user), parse_name(program), parse_name(at))
             for user, program, at in json.loads(answer)
         ]
     raise AssertionError  # an answer that cannot be parsed raises

@@ -1,7 +1,7 @@
 """Test restores of PostgreSQL."""
 
 from safe_compose.core.backup import Evidence
-from safe_compose.databases.postgres.base_backup import base_of
+from safe_compose.databases.postgres.base_backup import find_base
 from safe_compose.databases.postgres.helper_server import PostgresHelper, PostgresLocation
 from safe_compose.databases.postgres.helper_settings import blames_data
 from safe_compose.databases.postgres.restore import require_equal, restore_dump, revive
@@ -23,7 +23,7 @@ class PostgresTrial(ServerTrial):
         if (
             self.record.statistics is not None
             and not self.has_archive
-            and base_of(self.record.artifacts) is not None
+            and find_base(self.record.artifacts) is not None
         ):
             return [self.test_copy()]
         return super().run()

@@ -39,7 +39,7 @@ def read_counter(asked: PsqlSession) -> TransactionCounter:
     return TransactionCounter(xmin, xmax)
 
 
-def counter_of(server: PostgresServer) -> TransactionCounter:
+def ask_counter(server: PostgresServer) -> TransactionCounter:
     """Return the transaction counter of a server now.
 
     Raises:

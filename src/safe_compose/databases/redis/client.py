@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.client import ASK_TIMEOUT, Client
-from safe_compose.databases.redis.info import facts_of
+from safe_compose.databases.redis.info import parse_facts
 from safe_compose.engine import HelperFailed
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.helper_program import read_last_words
@@ -67,7 +67,7 @@ class RedisClient(Client):
             ErrorAnswer: The server answered with an error.
             HelperFailed: The server cannot be reached.
         """
-        return facts_of(self.ask("INFO").split("\n"))
+        return parse_facts(self.ask("INFO").split("\n"))
 
     def answers(self, commands: Sequence[str]) -> dict[str, list[str]]:
         """Return the answer to each of several commands as lines, from one start of redis-cli.

@@ -14,13 +14,13 @@ from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import OwnFiles, ServerUnreachable, require_persistent
 from safe_compose.databases.redis.client import ERROR, ErrorAnswer, RedisClient, asking
 from safe_compose.databases.redis.info import (
-    facts_of,
-    keys_of,
+    count_keys,
+    find_product,
+    list_sessions,
+    list_warnings,
+    parse_facts,
     parse_keyspace,
-    product_of,
-    sessions_of,
-    version_of,
-    warnings_of,
+    read_version,
 )
 from safe_compose.databases.redis.login import log_in
 from safe_compose.engine import Engine, HelperFailed, StartConfiguration
@@ -144,7 +144,7 @@ def server(at: EngineContainer) -> RedisServer:
             f"container {container.name}: the server does not answer: {read_last_words(error)}"
         ) from error
     settings = _settings(answers)
-    facts = facts_of(answers.get("INFO", ()))
+    facts = parse_facts(answers.get("INFO", ()))
     if wrong := _find_implausible(settings, facts):
         fault = next(
             (lines[0][:200] for lines in answers.values() if lines and ERROR.match(lines[0])), wrong
@@ -161,13 +161,13 @@ def server(at: EngineContainer) -> RedisServer:
         client=client,
         volume=mount.location,
         folder=mount.inside(settings["dir"]),
-        product=product_of(facts),
-        version=version_of(facts),
+        product=find_product(facts),
+        version=read_version(facts),
         settings=settings,
         facts=facts,
-        databases=tuple(d.name for d in keys_of(facts)),
-        foreign_sessions=tuple(sessions_of(answers.get("CLIENT LIST", ()))),
-        warnings=warnings_of(facts),
+        databases=tuple(d.name for d in count_keys(facts)),
+        foreign_sessions=tuple(list_sessions(answers.get("CLIENT LIST", ()))),
+        warnings=list_warnings(facts),
     )
 
 
@@ -204,14 +204,14 @@ def summary(at: EngineContainer, *, timeout: float) -> str | None:
     """
     try:
         client = log_in(at, timeout=timeout)
-        facts = facts_of(client.answer("INFO", timeout=timeout).split("\n"))
+        facts = parse_facts(client.answer("INFO", timeout=timeout).split("\n"))
     except (SafeComposeError, ErrorAnswer):
         return None
     if "redis_version" not in facts:
         return None
-    counted = keys_of(facts)
+    counted = count_keys(facts)
     return (
-        f"{product_of(facts)} {version_of(facts)}, {len(counted)} databases,"
+        f"{find_product(facts)} {read_version(facts)}, {len(counted)} databases,"
         f" {sum(d.rows for d in counted)} keys"
     )
 

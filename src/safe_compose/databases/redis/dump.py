@@ -16,7 +16,7 @@ from safe_compose.core.observed import describe_location
 from safe_compose.core.owners import parse_owner
 from safe_compose.core.text import shell_quote
 from safe_compose.databases import server_files
-from safe_compose.databases.dumps import artifact_of, making_dump_folder
+from safe_compose.databases.dumps import make_artifact, making_dump_folder
 from safe_compose.databases.protocol import ShutdownState, understanding
 from safe_compose.databases.redis.client import ErrorAnswer, asking
 from safe_compose.databases.redis.discover import RedisServer
@@ -250,7 +250,7 @@ def _pack(
 
 
 def _artifact(path: Path, into: Path, volume: str, sums: Sums, **detail: str) -> Artifact:
-    return artifact_of(path, into, sums, volume, "database", detail={"format": "rdb", **detail})
+    return make_artifact(path, into, sums, volume, "database", detail={"format": "rdb", **detail})
 
 
 def _read(into: Path, artifact: Artifact, *, mark: int = 0) -> Snapshot:

@@ -23,7 +23,7 @@ def count_database(number: int | str, lasting: int, expiring: int) -> DatabaseSt
 
 def parse_keyspace(info: str) -> tuple[DatabaseStatistics, ...]:
     """Return the statistics in the answer to `INFO keyspace`."""
-    return keys_of(facts_of(info.split("\n")))
+    return count_keys(parse_facts(info.split("\n")))
 
 
 def describe_differences(
@@ -46,7 +46,7 @@ def parse_number(text: str) -> int:
     return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else 0
 
 
-def version_of(facts: Mapping[str, str]) -> str:
+def read_version(facts: Mapping[str, str]) -> str:
     """Return the version, as in `7.0.15`."""
     found = re.match(
         r"[0-9A-Za-z.+-]{1,32}", facts.get("valkey_version") or facts["redis_version"], re.ASCII
@@ -54,12 +54,12 @@ def version_of(facts: Mapping[str, str]) -> str:
     return found[0] if found else "of unknown version"
 
 
-def facts_of(lines: Iterable[str]) -> dict[str, str]:
+def parse_facts(lines: Iterable[str]) -> dict[str, str]:
     """Return the `name:value` lines of INFO."""
     return {m[1]: m[2] for line in lines if (m := re.fullmatch(r"(\w+):(.*)", line))}
 
 
-def keys_of(facts: dict[str, str]) -> tuple[DatabaseStatistics, ...]:
+def count_keys(facts: dict[str, str]) -> tuple[DatabaseStatistics, ...]:
     """Return the statistics of each database with keys."""
     found = []
     for name, value in facts.items():
@@ -73,7 +73,7 @@ def keys_of(facts: dict[str, str]) -> tuple[DatabaseStatistics, ...]:
     return tuple(found)
 
 
-def sessions_of(lines: Sequence[str]) -> Iterator[str]:
+def list_sessions(lines: Sequence[str]) -> Iterator[str]:
     """Yield a description of each connected client but our own."""
     for line in lines:
         if re.match(r"id=\d+ addr=", line):
@@ -85,14 +85,14 @@ def sessions_of(lines: Sequence[str]) -> Iterator[str]:
                 )
 
 
-def product_of(facts: dict[str, str]) -> str:
+def find_product(facts: dict[str, str]) -> str:
     """Return `Valkey`, `KeyDB` or `Redis`."""
     if facts.get("server_name") == "valkey" or "valkey_version" in facts:
         return "Valkey"
     return "KeyDB" if "keydb" in facts.get("executable", "") else "Redis"
 
 
-def warnings_of(facts: dict[str, str]) -> tuple[str, ...]:
+def list_warnings(facts: dict[str, str]) -> tuple[str, ...]:
     """Return warnings if the server holds only a part of the data."""
     found = []
     if facts.get("role") == "slave":

@@ -59,7 +59,7 @@ def find(folder: Path, artifacts: Sequence[Artifact]) -> dict[bytes, Member]:
     Raises:
         VerificationFailed: The archive is damaged.
     """
-    archive = archive_of(artifacts)
+    archive = find_archive(artifacts)
     finder = Finder()
     if archive is not None:
         try:
@@ -70,6 +70,6 @@ def find(folder: Path, artifacts: Sequence[Artifact]) -> dict[bytes, Member]:
     return finder.found
 
 
-def archive_of(artifacts: Sequence[Artifact]) -> Artifact | None:
+def find_archive(artifacts: Sequence[Artifact]) -> Artifact | None:
     """Return the archive among the artifacts of a volume; None if there is none."""
     return next((a for a in artifacts if a.kind == "archive"), None)

@@ -15,8 +15,8 @@ from safe_compose.databases.sqlite.find import (
     MOST,
     SIDE_FILES,
     Finder,
-    archive_of,
     describe,
+    find_archive,
     make_readable,
 )
 from safe_compose.databases.sqlite.workplace import NotEnoughSpace, making_workplace
@@ -104,7 +104,7 @@ def verify_archived(
     Raises:
         VerificationFailed: A file of the backup was changed.
     """
-    archive = archive_of(artifacts)
+    archive = find_archive(artifacts)
     if archive is None or not finder.found:
         return [], []
     chosen, size = [], 0

@@ -27,7 +27,7 @@ from safe_compose.operations.backup.records import note_losses, remove_half
 from safe_compose.operations.backup.request import BackupRequest, open_draft
 from safe_compose.operations.transaction import begin, locking
 from safe_compose.store.catalogue.catalogue import Catalogue, Draft
-from safe_compose.store.catalogue.checks import fault_of_volume
+from safe_compose.store.catalogue.checks import find_volume_fault
 from safe_compose.ui import terminal
 from safe_compose.volumes import gzip_stream
 
@@ -148,7 +148,7 @@ def _make_each(
                     next_step="safe-compose recover, then run it again",
                 )
             fresh = gzip_stream.rename_encrypted(into, job.make())
-            if (impossible := fault_of_volume(fresh)) is not None:  # it would spoil the others
+            if (impossible := find_volume_fault(fresh)) is not None:  # it would spoil the others
                 raise OperationFailed(f"{impossible}: a backup with that could not be read again")
             record = fresh
             with terminal.showing_progress(

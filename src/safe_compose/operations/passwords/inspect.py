@@ -13,7 +13,7 @@ from safe_compose.core.text import shell_quote
 from safe_compose.credentials import Account, CredentialFile
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Role, ServerUnreachable
-from safe_compose.databases.registry import DATABASES, passwords_of
+from safe_compose.databases.registry import DATABASES, find_passwords
 from safe_compose.engine import Engine
 from safe_compose.errors import EngineUnavailable, OperationFailed, Refused
 from safe_compose.grammar.parser import Invocation
@@ -47,7 +47,7 @@ class RotationInspection:
     @property
     def agrees(self) -> bool | None:
         """Whether the database has the password of the files; None when that is unknown."""
-        return passwords_of(self.account.kind).fits(
+        return find_passwords(self.account.kind).fits(
             self.role.verifier, self.account.password, self.account.user
         )
 
@@ -95,9 +95,9 @@ def inspect(
     try:
         with knowing(account, old):
             server = DATABASES[account.kind].server(EngineContainer(engine, container))
-            role = passwords_of(account.kind).role(server, account.user)
+            role = find_passwords(account.kind).role(server, account.user)
     except ServerUnreachable as silent:
-        if not passwords_of(account.kind).may_need_password(silent):
+        if not find_passwords(account.kind).may_need_password(silent):
             raise
         raise OperationFailed(
             f"{silent.message}; nothing was changed",
@@ -131,7 +131,7 @@ def _refuse_unfinished(workspace: Workspace) -> None:
 
 def knowing(account: Account, *more: str | None) -> AbstractContextManager[None]:
     """Return a context in which the account's password and these are used to log in."""
-    return passwords_of(account.kind).knowing(
+    return find_passwords(account.kind).knowing(
         account.user, *(word for word in (account.password, *more) if word)
     )
 
@@ -206,7 +206,7 @@ def list_drifted(engine: Engine, invocation: Invocation, *, timeout: float) -> l
             continue
         try:
             account = credentials.account(model, service, None, project_files.read, inside)
-            agrees = passwords_of(kind).can_log_in(
+            agrees = find_passwords(kind).can_log_in(
                 EngineContainer(engine, mine[0]), account.user, account.password, timeout=timeout
             )
         except (credentials.UnsupportedAccount, EngineUnavailable, OperationFailed) as fault:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from safe_compose.databases.engine_container import EngineContainer
-from safe_compose.databases.registry import DATABASES, passwords_of
+from safe_compose.databases.registry import DATABASES, find_passwords
 from safe_compose.errors import SafeComposeError, StateChanged
 from safe_compose.grammar.parser import Invocation
 from safe_compose.operations.passwords.recreate import RotationState, find_running, recreate
@@ -119,7 +119,7 @@ def _put_role_back(workspace: Workspace, state: RotationState) -> bool:
     """
     container = find_running(workspace.engine, state.project, state.service)
     server = DATABASES[state.kind].server(EngineContainer(workspace.engine, container))
-    now = passwords_of(state.kind).role(server, state.user).verifier
+    now = find_passwords(state.kind).role(server, state.user).verifier
     if now == state.old:
         return False
     if now != state.new:
@@ -127,7 +127,7 @@ def _put_role_back(workspace: Workspace, state: RotationState) -> bool:
             f"the password of {state.user} was changed by somebody else meanwhile; it was left as"
             " it is"
         )
-    passwords_of(state.kind).put(server, state.user, state.old)
+    find_passwords(state.kind).put(server, state.user, state.old)
     return True
 
 
@@ -156,7 +156,9 @@ def recover(workspace: Workspace) -> list[str]:
             state = RotationState.read(*saved)
             if record.newest(PasswordAccepted) is None:  # no container was recreated yet
                 state = replace(state, first=(), services=())
-            words_of = passwords_of(state.kind).knowing(state.user, *saved[1].get("passwords", ()))
+            words_of = find_passwords(state.kind).knowing(
+                state.user, *saved[1].get("passwords", ())
+            )
             with (
                 workspace.catalogue.folder.lock(
                     workspace.engine.id, state.project, command=("safe-compose", "recover")

@@ -13,7 +13,7 @@ from typing import Any
 from safe_compose import credentials
 from safe_compose.core.backup import Backup
 from safe_compose.databases.engine_container import EngineContainer
-from safe_compose.databases.registry import passwords_of
+from safe_compose.databases.registry import find_passwords
 from safe_compose.errors import OperationFailed, Refused, SafeComposeError, StateChanged
 from safe_compose.operations.backup import manual
 from safe_compose.operations.passwords.inspect import RotationInspection, inspect, knowing
@@ -104,7 +104,7 @@ def _back_up(workspace: Workspace, inspection: RotationInspection, wait: float) 
 def _change_everywhere(workspace: Workspace, rotation: Rotation, backup_id: str) -> None:
     """Change everything and test it, or roll everything back."""
     inspection, account = rotation.inspection, rotation.inspection.account
-    passwords = passwords_of(account.kind)
+    passwords = find_passwords(account.kind)
     invocation = inspection.invocation
     run = _begin(workspace, rotation, backup_id)
     originals = Originals(workspace.catalogue.root, run.id)
@@ -171,7 +171,7 @@ def _make_state(rotation: Rotation) -> RotationState:
         kind=account.kind,
         user=account.user,
         old=inspection.role.verifier,
-        new=passwords_of(account.kind).verifier(
+        new=find_passwords(account.kind).verifier(
             rotation.new, account.user, inspection.role.verifier
         ),
         first=rotation.first,
@@ -192,7 +192,7 @@ def _tell_of_others(workspace: Workspace, rotation: Rotation) -> None:
     with suppress(SafeComposeError):  # everything is done and tested: this is only a report
         found = find_running(workspace.engine, inspection.project, account.service)
         if found.id != inspection.container.id:
-            number = passwords_of(account.kind).count_refused(
+            number = find_passwords(account.kind).count_refused(
                 workspace.engine.docker.logs_tail(found.id, LOG_LINES), account.user
             )
     if number is None:
@@ -243,7 +243,7 @@ def _try_login(workspace: Workspace, rotation: Rotation) -> None:
     """
     inspection, account = rotation.inspection, rotation.inspection.account
     found = find_running(workspace.engine, inspection.project, account.service)
-    let_in = passwords_of(account.kind).can_log_in(
+    let_in = find_passwords(account.kind).can_log_in(
         EngineContainer(workspace.engine, found), account.user, rotation.new
     )
     if let_in is False:

@@ -15,7 +15,7 @@ from safe_compose.core.observed import Container
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Passwords
-from safe_compose.databases.registry import has_passwords, passwords_of
+from safe_compose.databases.registry import find_passwords, has_passwords
 from safe_compose.engine import Engine, HelperFailed
 from safe_compose.errors import OperationFailed, SafeComposeError
 from safe_compose.grammar.parser import parse
@@ -62,7 +62,7 @@ def try_logins(
         for user in observed.users(volume):
             if user.state == "running":
                 for login in _try_server(
-                    EngineContainer(engine, user), passwords_of(record.data_kind)
+                    EngineContainer(engine, user), find_passwords(record.data_kind)
                 ):
                     found.setdefault((login.container.id, login.user), login)
     for login in found.values():
@@ -102,7 +102,7 @@ def require_logins(logins: Sequence[LoginResult]) -> None:
 def _try_server(at: EngineContainer, passwords: Passwords) -> Iterator[LoginResult]:
     """Yield an attempt for each account that the environment of a server names."""
     container = at.container
-    kind = credentials.kind_of({"image": container.image}, container.environment)
+    kind = credentials.find_kind({"image": container.image}, container.environment)
     if kind is None:
         return
     try:

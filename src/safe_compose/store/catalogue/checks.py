@@ -114,7 +114,7 @@ def is_moment(text: str) -> bool:
     return True
 
 
-def fault_of_volume(record: VolumeRecord) -> str | None:
+def find_volume_fault(record: VolumeRecord) -> str | None:
     """Describe the first impossible value of a record, or return None."""
     return next(_faults_of_volume(record), None)
 
