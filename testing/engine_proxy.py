@@ -70,11 +70,26 @@ def holding(path: str, seconds: float, times: int = 1) -> Iterator[str]:
     """Keep the first requests with this in their path for so long; yields the address."""
     left = iter(range(times))
 
+    def wait() -> None:
+        if next(left, None) is not None:
+            threading.Event().wait(seconds)
+
+    with noticing(path, wait) as address:
+        yield address
+
+
+@contextmanager
+def noticing(path: str, notice: Callable[[], None]) -> Iterator[str]:
+    """Call this before each request with this in its path goes on to the engine.
+
+    Yields the address.
+    """
+
     def ask(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while chunk := source.recv(65536):
-                if path.encode() in chunk.split(b"\r\n", 1)[0] and next(left, None) is not None:
-                    threading.Event().wait(seconds)
+                if path.encode() in chunk.split(b"\r\n", 1)[0]:
+                    notice()
                 target.sendall(chunk)
             target.shutdown(socket.SHUT_WR)
 

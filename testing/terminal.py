@@ -38,7 +38,8 @@ class Person:
             timeout=timeout,
             dimensions=(rows, columns),
         )
-        self._glimpsed = ""
+        self.glimpsed = ""
+        """What `looks` took."""
 
     def sees(self, text: str) -> str:
         """Wait until `text` appears; what stood before it."""
@@ -55,7 +56,7 @@ class Person:
         halt.
         """
         with suppress(pexpect.TIMEOUT, pexpect.EOF):
-            self._glimpsed += self._child.read_nonblocking(1 << 16, timeout=0)
+            self.glimpsed += self._child.read_nonblocking(1 << 16, timeout=0)
 
     def types(self, line: str) -> None:
         self._child.sendline(line)
@@ -76,7 +77,7 @@ class Person:
         """Wait for the end; the exit code, or minus the signal. `read_last_words` is what nobody
         waited for.
         """
-        self.last_words = self._glimpsed + self._child.read()
+        self.last_words = self.glimpsed + self._child.read()
         self._child.wait()
         return int(
             self._child.exitstatus

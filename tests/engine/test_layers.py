@@ -1,5 +1,6 @@
 """Data in a container's own layer: said before a command removes it."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from safe_compose.fastpath import layers
 from safe_compose.grammar import parser
+from testing.engine_proxy import noticing
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, docker, require_success, unique
 from testing.stacks import JOB
@@ -169,6 +171,30 @@ def test_a_guarded_deletion_says_it_on_its_screen(
     done = require_success(safe_compose(*JOB, "compose", "down", "-v", cwd=shop.folder))
     words = " ".join(done.stderr.split())
     assert f"{shop.name}-app-1 (SQLite /app/app.db)" in words and shop.containers() == []
+
+
+def test_the_screen_is_there_before_the_layers_are_looked_into(shop: ComposeProject) -> None:
+    write(shop, "/app/app.db")
+    asked, looked = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        asked.set()
+        looked.wait(60)
+
+    with noticing("/changes", wait) as address:
+        person = Person(
+            "compose", "down", "-v", cwd=shop.folder, env={"DOCKER_HOST": address}, rows=24
+        )
+        assert asked.wait(60)
+        person.looks()
+        looked.set()
+        before = person.sees(f"type '{shop.name}': ")
+        person.presses("d")
+        assert person.leaves_with() == 77
+    assert "This command deletes 1 volume for good." in person.glimpsed
+    assert "type '" not in person.glimpsed  # nobody answers before it was said
+    assert "warning:" in before and f"{shop.name}-app-1" in before
+    assert len(shop.running()) == 2
 
 
 def test_the_project_is_found_as_compose_finds_it(

@@ -94,9 +94,9 @@ class Plan:
     """(volume, container) of each deletion lock that is removed while its volume stays."""
     insisted: bool = False
     """Whether the phrase for the trash was typed, so that nothing else may replace it."""
-    layer_warning: str = ""
-    """What the containers' own layers lose. It changes with every file that somebody uploads, so a
-    person's approval does not depend on it."""
+    layer_warning: str | None = None
+    """What the containers' own layers lose; None while nobody has looked. It changes with every
+    file that somebody uploads, so a person's approval does not depend on it."""
 
     @property
     def backed_up(self) -> tuple[Doomed, ...]:

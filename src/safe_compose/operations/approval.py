@@ -307,7 +307,7 @@ def _make_shown(workspace: Workspace, made: Plan) -> dict[str, Any]:
             }
             for d in made.doomed
         ],
-        "layers": made.layer_warning,
+        "layers": made.layer_warning or "",
         "phrase": made.phrase,
         "typed": made.typed,
         "pid": os.getpid(),

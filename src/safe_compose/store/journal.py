@@ -211,11 +211,13 @@ class Journal:
 
     def volumes_made(self, engine_id: str) -> frozenset[str]:
         """Return the volumes that runs of this store created on an engine for a restore."""
+        if not (runs := self.runs()):
+            return frozenset()
         from safe_compose.store.steps import RestoringVolume
 
         begun = (
             step
-            for run in self.runs()
+            for run in runs
             if run.engine_id == engine_id
             for step in run.every(RestoringVolume)
         )
@@ -233,11 +235,12 @@ class Journal:
             names: Names of volumes.
             but: The id of the current run, or of the run in question; only older runs count.
         """
+        if not (runs := self.runs()):
+            return {}
         from safe_compose.store.steps import Ran, VolumeRestored
 
         found: dict[str, RunRecord] = {}
         resolved: set[str] = set()
-        runs = self.runs()
         since = next((run.seq for run in runs if run.id == but), None)
         for run in runs:
             if (

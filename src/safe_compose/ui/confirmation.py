@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.text import Text as RichText
 
-from safe_compose.core.plan import Doomed, Plan
+from safe_compose.core.plan import Plan
 from safe_compose.system.process import read_clock
 from safe_compose.ui.confirmation_details import make_details
 from safe_compose.ui.confirmation_lines import Circumstances, Screen, Size, make_lines
@@ -20,7 +20,7 @@ LOG_COLUMNS = 20_000
 def show_confirmation(
     plan: Plan,
     facts: Circumstances,
-    measure: Callable[[], Iterator[Sequence[Doomed]]],
+    measure: Callable[[], Iterator[tuple[Plan, Circumstances]]],
     terminal: Terminal | None,
 ) -> Screen:
     """Show the confirmation screen, and return what it shows in the end.
@@ -31,13 +31,12 @@ def show_confirmation(
     Args:
         plan: The plan.
         facts: What the plan does not say.
-        measure: Yields the volumes, again each time more is known about them.
+        measure: Yields both, again each time more is known.
         terminal: Where a person is asked; None for nowhere.
     """
     out = open_console()
     if terminal is None or not is_live(out):
-        doomed = [plan.doomed, *measure()][-1]
-        screen = _make_screen(plan, facts, doomed)
+        screen = Screen(*[(plan, facts), *measure()][-1], read_clock())
         columns, rows = read_size(out) if out.file.isatty() else (LOG_COLUMNS, None)
         paint(out, make_lines(screen, Size(columns, rows if terminal is not None else None)))
         return screen
@@ -45,15 +44,11 @@ def show_confirmation(
     with terminal.hiding_echo():  # what is typed meanwhile would move the lines
         painter.show(Screen(plan, facts, read_clock(), measuring=True))
         screen = Screen(plan, facts, read_clock())
-        for doomed in measure():
-            screen = _make_screen(plan, facts, doomed)
+        for known in measure():
+            screen = Screen(*known, read_clock())
             painter.show(replace(screen, measuring=True))
         painter.show(screen, last=True)
     return screen
-
-
-def _make_screen(plan: Plan, facts: Circumstances, doomed: Sequence[Doomed]) -> Screen:
-    return Screen(replace(plan, doomed=tuple(doomed)), facts, read_clock())
 
 
 def show_details(screen: Screen) -> None:

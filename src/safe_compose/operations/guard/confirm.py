@@ -4,11 +4,11 @@ A person, flags or an earlier approval can give it.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from safe_compose.core.plan import Doomed, Plan
+from safe_compose.core.plan import Plan
 from safe_compose.core.text import join_for_shell, shell_quote_always
 from safe_compose.errors import OperationFailed, Refused
 from safe_compose.grammar import parser
@@ -177,37 +177,45 @@ def _ask(made: Plan, screen: Screen, terminal: ui_terminal.Terminal) -> Plan:
 
 
 def _collect_circumstances(workspace: Workspace, made: Plan) -> Circumstances:
-    """Return what the confirmation screen shows besides the plan."""
-    from safe_compose.operations.backup.free_space import explain_over_budget
-    from safe_compose.operations.outcome import list_earlier_losses
-
-    own, settings = made.invocation.own, workspace.settings
-    warnings = list_earlier_losses(
-        workspace.journal, workspace.engine.id, [d.name for d in made.doomed], workspace.run_id
-    )
+    """Return what the confirmation screen shows besides the plan, without the warnings."""
+    settings = workspace.settings
     found = Circumstances(
         stopped=tuple(c.name for c in made.threat.stops if c.lively),
         safer=_suggest_without_volumes(made.invocation),
         patience=settings.patience,
     )
+    if not _is_copied(made):
+        return found
+    return replace(
+        found,
+        store=str(workspace.catalogue.root),
+        free=workspace.catalogue.folder.free_space().bytes,
+        recipients=len(settings.recipients),
+        copies=tuple(f"{to.name} ({to.url})" for to in settings.required_copies),
+    )
+
+
+def _is_copied(made: Plan) -> bool:
+    """Return whether a backup is made, unless a person types the phrase for the trash."""
+    own = made.invocation.own
     copied = made.safety != "trash" or made.no_trash is not None or own.backup_first
-    if copied and not own.skip_backup and made.backed_up:
-        warnings += [
-            words
-            for words in (
-                explain_over_budget(workspace.catalogue, settings),
-                _schedule_trouble(workspace, made),
-            )
-            if words
-        ]
-        found = replace(
-            found,
-            store=str(workspace.catalogue.root),
-            free=workspace.catalogue.folder.free_space().bytes,
-            recipients=len(settings.recipients),
-            copies=tuple(f"{to.name} ({to.url})" for to in settings.required_copies),
+    return copied and not own.skip_backup and bool(made.backed_up)
+
+
+def _list_warnings(workspace: Workspace, made: Plan) -> tuple[str, ...]:
+    """Return what a person should know about earlier losses and about the backup to be made."""
+    from safe_compose.operations.backup.free_space import explain_over_budget
+    from safe_compose.operations.outcome import list_earlier_losses
+
+    warnings: list[str | None] = [
+        *list_earlier_losses(
+            workspace.journal, workspace.engine.id, [d.name for d in made.doomed], workspace.run_id
         )
-    return replace(found, warnings=tuple(warnings))
+    ]
+    if _is_copied(made):
+        warnings.append(explain_over_budget(workspace.catalogue, workspace.settings))
+        warnings.append(_schedule_trouble(workspace, made))
+    return tuple(filter(None, warnings))
 
 
 def _schedule_trouble(workspace: Workspace, made: Plan) -> str | None:
@@ -240,17 +248,20 @@ def _show_confirmation(
 ) -> tuple[Plan, Screen]:
     """Show the confirmation screen, and return the plan with the verdicts found meanwhile.
 
-    Those are the verdicts that a quick `Workspace.judge` postponed.
+    Those are the verdicts that a quick `Workspace.judge` postponed. Whatever takes time, or modules
+    of its own, comes after the first paint.
     """
+    facts = _collect_circumstances(workspace, made)
 
-    def measured() -> Iterator[Sequence[Doomed]]:
+    def measured() -> Iterator[tuple[Plan, Circumstances]]:
+        known = replace(facts, warnings=_list_warnings(workspace, made))
+        yield made, known
         from safe_compose.operations.guard import confirmation_facts
 
-        yield from confirmation_facts.collect_facts(workspace, made)
+        for plan in confirmation_facts.collect_facts(workspace, made):
+            yield plan, known
 
-    screen = confirmation.show_confirmation(
-        made, _collect_circumstances(workspace, made), measured, terminal
-    )
+    screen = confirmation.show_confirmation(made, facts, measured, terminal)
     judged = tuple(
         replace(d, verdict=now.verdict) for d, now in zip(made.doomed, screen.doomed, strict=True)
     )

@@ -1,6 +1,7 @@
 """Facts that the confirmation screen fills in after it is first shown.
 
-Sizes, contents, failed logins and last writes are collected in five seconds altogether.
+What the layers of containers lose, sizes, contents, failed logins and last writes are collected in
+five seconds altogether.
 """
 
 import time
@@ -18,6 +19,7 @@ from safe_compose.databases.protocol import Passwords
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError
+from safe_compose.operations.guard import layers
 from safe_compose.operations.verdicts import judge
 from safe_compose.system.files import find_real_path
 from safe_compose.system.process import read_clock
@@ -42,11 +44,20 @@ _CLOCKS_DIFFER = timedelta(hours=1)
 """How far the engine's clock may be ahead of ours; a last write after that counts as unknown."""
 
 
-def collect_facts(workspace: Workspace, made: Plan) -> Iterator[Sequence[Doomed]]:
-    """Yield the volumes of a plan, again each time more is known about them."""
-    doomed = _inspect_contents(workspace, made)
-    yield doomed
+def collect_facts(workspace: Workspace, made: Plan) -> Iterator[Plan]:
+    """Yield a plan, again each time more is known about its volumes or its containers' layers."""
+    made = replace(made, doomed=tuple(_inspect_contents(workspace, made)))
+    yield made
     until = time.monotonic() + SECONDS
+    made = layers.add_warning(workspace, made)
+    yield made
+    for doomed in _measure_volumes(workspace, made.doomed, until):
+        yield replace(made, doomed=tuple(doomed))
+
+
+def _measure_volumes(
+    workspace: Workspace, doomed: Sequence[Doomed], until: float
+) -> Iterator[Sequence[Doomed]]:
     sizes = workspace.engine.docker.sizes([d.name for d in doomed], timeout=_SIZES)
     doomed = [replace(d, bytes=choose_size(d, sizes.get(d.name))) for d in doomed]
     yield doomed

@@ -67,11 +67,15 @@ def tell(workspace: Workspace, invocation: Invocation, observed: Observed) -> No
 
 
 def add_warning(workspace: Workspace, made: Plan) -> Plan:
-    """Return a plan that a person confirms anyway, with a warning of what the layers lose."""
-    _, losses = find_losses(workspace, made.invocation, made.observed)
-    if not losses:
+    """Return a plan that a person confirms anyway, with a warning of what the layers lose.
+
+    Layers that were looked into already are not looked into again.
+    """
+    if made.layer_warning is not None:
         return made
-    return replace(made, layer_warning=f"{describe_losses(losses)}; {advise(losses)}")
+    _, losses = find_losses(workspace, made.invocation, made.observed)
+    warning = f"{describe_losses(losses)}; {advise(losses)}" if losses else ""
+    return replace(made, layer_warning=warning)
 
 
 def find_losses(

@@ -146,7 +146,8 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
         return _hand_over(workspace, made)
     workspace.note_folders(made.observed)
     tell_unseen(workspace, made)
-    made = layers.add_warning(workspace, made)
+    if not made.holds and not _has_a_reader(made.invocation):
+        made = layers.add_warning(workspace, made)  # a reader sees it on the screen, a little later
     with _unwinding_on_signals():
         code = (
             autoremove.run(workspace, made, run_docker)
