@@ -158,3 +158,16 @@ def test_docker_is_asked_before_anything_is_imported_that_its_answer_can_wait_fo
     assert "safe_compose.compose.first_query" in modules
     assert modules & {*LIBRARIES, *later} == set()
     assert asked == "compose config,info --format,context inspect"
+
+
+def test_the_confirmation_is_shown_without_what_only_its_details_need() -> None:
+    script = "import safe_compose.operations.guard.run, safe_compose.engine.http, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    later = {
+        "safe_compose.databases", "safe_compose.volumes.archive", "safe_compose.store.steps",
+        "safe_compose.operations.outcome", "safe_compose.operations.guard.execute", "typer",
+        "rich.console", "http.client",
+    }  # fmt: skip
+    assert {*done.stdout.split()} & {*LIBRARIES, *later} == set()

@@ -1,17 +1,13 @@
 """The confirmation screen on the terminal: painted at once, and again when more is known."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-
-from rich.console import Console
-from rich.text import Text as RichText
 
 from safe_compose.core.plan import Plan
 from safe_compose.system.process import read_clock
 from safe_compose.ui.confirmation_details import make_details
 from safe_compose.ui.confirmation_lines import Circumstances, Screen, Size, make_lines
-from safe_compose.ui.lines import Line
-from safe_compose.ui.terminal import Terminal, is_live, open_console, read_size
+from safe_compose.ui.terminal import Terminal, is_live, is_terminal, read_size, show_lines
 
 LOG_COLUMNS = 20_000
 """Columns of a log: a line of it goes on, so that commands in it can be copied and names found."""
@@ -34,13 +30,12 @@ def show_confirmation(
         measure: Yields both, again each time more is known.
         terminal: Where a person is asked; None for nowhere.
     """
-    out = open_console()
-    if terminal is None or not is_live(out):
+    if terminal is None or not is_live():
         screen = Screen(*[(plan, facts), *measure()][-1], read_clock())
-        columns, rows = read_size(out) if out.file.isatty() else (LOG_COLUMNS, None)
-        paint(out, make_lines(screen, Size(columns, rows if terminal is not None else None)))
+        columns, rows = read_size() if is_terminal() else (LOG_COLUMNS, None)
+        show_lines(make_lines(screen, Size(columns, rows if terminal is not None else None)))
         return screen
-    painter = _Painter(out)
+    painter = _Painter()
     with terminal.hiding_echo():  # what is typed meanwhile would move the lines
         painter.show(Screen(plan, facts, read_clock(), measuring=True))
         screen = Screen(plan, facts, read_clock())
@@ -53,16 +48,14 @@ def show_confirmation(
 
 def show_details(screen: Screen) -> None:
     """Print everything that is known, below the question."""
-    out = open_console()
-    paint(out, make_details(screen, read_size(out).columns))
+    show_lines(make_details(screen, read_size().columns))
 
 
 class _Painter:
     """Paints the short screen over the one before it, while the terminal allows that."""
 
-    def __init__(self, out: Console) -> None:
+    def __init__(self) -> None:
         """Start with nothing painted."""
-        self._out = out
         self._painted = 0
         self._size: tuple[int, int] | None = None
 
@@ -72,21 +65,11 @@ class _Painter:
         In a terminal that was resized since, or that is too low, nobody knows where the lines are:
         then the last screen alone is printed, below them.
         """
-        width, height = read_size(self._out)
+        width, height = read_size()
         lines = make_lines(screen, Size(width, height))
         fits = len(lines) < height
-        if self._size == (width, height) and fits:
-            self._out.file.write(f"\x1b[{self._painted}F\x1b[J")
-        elif not last and (self._size is not None or not fits):
+        over = self._painted if self._size == (width, height) and fits else None
+        if over is None and not last and (self._size is not None or not fits):
             return
-        paint(self._out, lines)
+        show_lines(lines, over=over)
         self._size, self._painted = (width, height), len(lines)
-
-
-def paint(out: Console, lines: Sequence[Line]) -> None:
-    """Print lines in their styles, as the terminal and `NO_COLOR` allow."""
-    text = RichText("\n").join(
-        RichText.assemble(*((span.text, span.style) for span in line)) for line in lines
-    )
-    out.print(text, soft_wrap=True)
-    out.file.flush()

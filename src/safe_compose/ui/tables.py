@@ -5,10 +5,9 @@ separated by tabs, a line of names first, ids whole, sizes in bytes, times in UT
 NO_COLOR leaves colours out; FORCE_COLOR puts them into a pipe as well, and changes nothing else.
 """
 
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from safe_compose.core.quantities import format_age, format_exactly, format_size
 from safe_compose.core.text import LONGEST_CELL, make_visible
 from safe_compose.system.terminal_columns import read_columns
 from safe_compose.ui import terminal
+from safe_compose.ui.colours import Painter, make_painter
 from safe_compose.ui.lines import Span
 from safe_compose.ui.table_layout import (
     FAINT,
@@ -29,8 +29,6 @@ from safe_compose.ui.table_layout import (
     wrap,
 )
 
-_FORCED = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
-"""Variables by which rich may take a pipe for a terminal."""
 NARROWEST = 40
 """Fewest columns that are laid out for; a terminal that says less does not know its width."""
 
@@ -149,31 +147,12 @@ def _format_exactly(cell: Cell) -> str:
     return make_visible(cell.text if cell.exact is None else cell.exact)
 
 
-def _write(line: Iterable[Span], paint: Callable[[str, str], str]) -> None:
+def _write(line: Iterable[Span], paint: Painter) -> None:
     terminal.tell_fields(["".join(paint(span.text, span.style) for span in line)])
 
 
-def _make_painter() -> Callable[[str, str], str]:
-    """Return a function that gives a visible text its colour, where stdout takes colours."""
-    if not is_for_people() and _FORCED.isdisjoint(os.environ):
-        return lambda text, _style: text
-    from rich.color import ColorSystem  # these take longer to import than a list in a pipe takes
-    from rich.console import Console
-    from rich.style import Style
-
-    out = Console(file=sys.stdout)
-    if out.color_system is None:
-        return lambda text, _style: text
-
-    def paint(text: str, style: str) -> str:
-        if not style or not text:
-            return text
-        parsed = Style.parse(style)
-        return (parsed.without_color if out.no_color else parsed).render(
-            text, color_system=ColorSystem.STANDARD
-        )
-
-    return paint
+def _make_painter() -> Painter:
+    return make_painter(is_terminal=is_for_people())
 
 
 # -- values ----------------------------------------------------------------------------------------

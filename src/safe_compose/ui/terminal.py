@@ -8,6 +8,7 @@ answer is never read from stdin.
 import io
 import json
 import os
+import shutil
 import sys
 import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,8 @@ from safe_compose.core.text import (
 )
 from safe_compose.errors import Interrupted, Refused, SafeComposeError
 from safe_compose.system.terminal_columns import read_columns
-from safe_compose.ui.lines import fold_question
+from safe_compose.ui.colours import is_dumb, make_painter
+from safe_compose.ui.lines import Line, fold_question
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,41 +83,52 @@ class _Stderr(io.TextIOBase):
         return self._encoding
 
 
-def open_console() -> "Console":
-    """Return a console on stderr: colours and live tables on a terminal, plain lines elsewhere."""
+def _open_console() -> "Console":
+    """Return a console on stderr, which is a terminal."""
     from rich.console import Console  # longer to import than a list takes
 
-    stderr = _Stderr()
-    terminal = stderr.isatty()
-    file = cast(IO[str], stderr)
-    return Console(
-        file=file,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        soft_wrap=not terminal,
-        width=None if terminal else 200,
-    )
+    file = cast(IO[str], _Stderr())
+    return Console(file=file, highlight=False, markup=False, emoji=False)
 
 
-def is_live(out: "Console") -> bool:
-    """Return whether lines that a console printed can be changed later.
+def is_terminal() -> bool:
+    """Return whether stderr is a terminal."""
+    return _Stderr().isatty()
+
+
+def is_live() -> bool:
+    """Return whether lines on stderr can be changed later.
 
     `FORCE_COLOR` asks for colours, in a log as well, and not for that.
     """
-    return out.file.isatty() and not out.is_dumb_terminal
+    return is_terminal() and not is_dumb()
 
 
-def read_size(out: "Console") -> os.terminal_size:
+def read_size() -> os.terminal_size:
     """Return columns and rows of the terminal on stderr, as it is now.
 
-    `COLUMNS` may be older than that. Where stderr is none, it is the console's own size.
+    `COLUMNS` may be older than that; it counts where the terminal does not know its size.
     """
-    try:
+    with suppress(OSError, ValueError):
         found = os.get_terminal_size(2)
-    except (OSError, ValueError):
-        return os.terminal_size(out.size)
-    return found if found.columns and found.lines else os.terminal_size(out.size)
+        if found.columns and found.lines:
+            return found
+    return shutil.get_terminal_size()
+
+
+def show_lines(lines: Sequence[Line], *, over: int | None = None) -> None:
+    """Print lines on stderr in their styles, as the terminal and `NO_COLOR` allow.
+
+    Args:
+        lines: The lines.
+        over: How many lines above the cursor are first cleared, on a live terminal.
+    """
+    stderr = _Stderr()
+    paint = make_painter(is_terminal=stderr.isatty())
+    painted = ["".join(paint(span.text, span.style) for span in line) for line in lines]
+    clear = "" if over is None else f"\x1b[{over}F\x1b[J"
+    stderr.write(clear + "\n".join([*painted, ""]))
+    stderr.flush()
 
 
 def say(text: str) -> None:
@@ -354,8 +367,7 @@ def showing_progress(
         total: The estimated number of bytes.
         ends: Whether a line says that it is done; False: the caller has more to say of it.
     """
-    out = open_console()
-    if not is_live(out):
+    if not is_live():
         say(f"safe-compose: {description} ...")
         yield lambda _done: None
         return
@@ -367,9 +379,9 @@ def showing_progress(
             done = int(task.completed)
             pace = format_pace(done, total, task.elapsed or 0)
             share = None if not total else done / total
-            return Text(fit_progress(description, share, pace, read_size(out).columns - 1))
+            return Text(fit_progress(description, share, pace, read_size().columns - 1))
 
-    with Progress(Pace(), console=out, transient=True) as bar:
+    with Progress(Pace(), console=_open_console(), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
     if ends:
