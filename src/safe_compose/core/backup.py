@@ -4,9 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from safe_compose.core.quantities import count
+from safe_compose.frozen import dataclass
 
 WORKPLACE, OWNER = ".workplace-", "owner.json"
 """Prefix of a temporary folder next to the backups in which something is inspected, and the file in

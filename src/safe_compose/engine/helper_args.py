@@ -6,11 +6,12 @@ import io
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from safe_compose.core.observed import FOLDER, HELPER_LABEL, PROCESS_LABEL
 from safe_compose.engine.named_pipe import AT, Ending, Pipe, never_end
+from safe_compose.frozen import dataclass
 from safe_compose.system.process import Process
 
 DEFAULT_CAPABILITIES = ("default",)
