@@ -13,7 +13,7 @@ import pytest
 from safe_compose.core.observed import Container, Mount
 from safe_compose.databases import redis
 from safe_compose.databases.engine_container import EngineContainer
-from safe_compose.databases.redis.discover import is_memory_only
+from safe_compose.databases.redis.discover import is_memory_only, name_module_files
 from safe_compose.databases.redis.rdb import BadRdb, read
 from safe_compose.engine import Engine, StartConfiguration
 from safe_compose.volumes.engine_volume import EngineVolume
@@ -72,6 +72,30 @@ def test_a_command_line_tells_whether_data_is_kept_in_memory_alone(
     argv: list[str], memory_only: bool
 ) -> None:
     assert is_memory_only(StartConfiguration(tuple(argv), {})) is memory_only
+
+
+def module(name: str, path: str | None, *arguments: str) -> list[str]:
+    """What the server's client prints of one; the path since Redis 7."""
+    there = [] if path is None else ["path", path, "args", *(arguments or [""])]
+    return ["name", name, "ver", "1", *there]
+
+
+@pytest.mark.parametrize(
+    ("loaded", "files"),
+    [
+        ([module("vectorset", "")], ""),  # Redis 8 has it built in
+        ([module("lua", "lua")], ""),  # Valkey 9.1 as well
+        ([module("vectorset", ""), module("search", "/opt/s.so", "a", "b")], "/opt/s.so"),
+        ([module("path", "/a.so"), module("b", "/b.so")], "/a.so:/b.so"),
+        ([module("old", None)], "unknown"),
+        ([module("beside", "beside.so"), module("b", "/b.so")], "unknown"),
+    ],
+)
+def test_the_files_of_modules_are_known_and_those_without_are_built_in(
+    loaded: list[list[str]], files: str
+) -> None:
+    info = [f"module:name={words[1]},ver=1" for words in loaded]
+    assert name_module_files(info, [line for words in loaded for line in words]) == files
 
 
 def test_no_secret_shows_in_what_is_printed_of_a_way_in() -> None:

@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import PurePosixPath
 
 from safe_compose.core.backup import DatabaseStatistics, ServerStatistics
@@ -237,13 +236,25 @@ def _settings(answers: Mapping[str, Sequence[str]]) -> dict[str, str]:
         first, *rest = answers.get(f"CONFIG GET {name}", ()) or ("",)
         if first == name:
             found[name] = "\n".join(rest)
-    if any(line.startswith("module:") for line in answers.get("INFO", ())):
-        listed = answers.get("MODULE LIST", ())
-        paths = [
-            after for line, after in pairwise(listed) if line == "path" and after.startswith("/")
-        ]
-        found["modules"] = ":".join(paths) or "unknown"
+    if files := name_module_files(answers.get("INFO", ()), answers.get("MODULE LIST", ())):
+        found["modules"] = files
     return found
+
+
+def name_module_files(info: Sequence[str], listed: Sequence[str]) -> str:
+    """Return the files of the modules that a server has loaded, with colons between them.
+
+    `unknown` if one is not known, as before Redis 7. A module that is built in has none: its path
+    is empty (Redis 8) or its own name (Valkey 9.1), and every server of the image has it.
+    """
+    loaded = [
+        (listed[at + 1], listed[at + 5])
+        for at in range(len(listed) - 5)
+        if (listed[at], listed[at + 2], listed[at + 4]) == ("name", "ver", "path")
+    ]
+    files = [path for name, path in loaded if path not in ("", name)]
+    known = len(loaded) == sum(line.startswith("module:") for line in info)
+    return ":".join(files) if known and all(f.startswith("/") for f in files) else "unknown"
 
 
 def _find_implausible(settings: Mapping[str, str], facts: Mapping[str, str]) -> str:
