@@ -6,11 +6,11 @@ uploads are read through the engine, and only the files that names show to be da
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from safe_compose.core.backup import VolumeRecord
 from safe_compose.core.compose_down import is_one_off
@@ -53,17 +53,145 @@ ATTEMPTS = 3
 """How often files are read that somebody changes meanwhile."""
 
 
-class FoundLayer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FoundLayer:
     """A container whose layer holds data."""
 
+    engine: Engine
     layer: Layer
     container: Container
     data: LayerData
     changed: tuple[str, ...]
     """The paths that the container changed."""
 
+    def dump_server(self, folder: str, name: str, into: Path) -> VolumeRecord:
+        """Dump the server whose data lies in the layer, and return the record of a volume.
 
-def find_data(
+        Raises:
+            OperationFailed: It is of a kind that nobody can dump, or cannot be dumped.
+        """
+        container = self.container
+        place = Mount("bind", None, folder, folder)
+        seen = replace(container, mounts=(*container.mounts, place))
+        kind = next((k for k, d in DATABASES.items() if d.is_server(seen)), None)
+        if kind is None or container.state != "running":
+            raise OperationFailed(
+                f"the database in {folder} of container {container.name} cannot be dumped: a copy"
+                " of its files while it runs would be silently wrong",
+                next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
+            )
+        database = DATABASES[kind]
+        server = database.server(EngineContainer(self.engine, seen))
+        with terminal.showing_progress(f"dump {container.name} ({server.title})") as report:
+            dump = database.dump(replace(server, volume=name), name, into, report)
+        note = (
+            f"its data lies in {folder} of container {container.name} alone, in no volume;"
+            f" restored, it becomes the volume {name}, to be mounted there"
+        )
+        return VolumeRecord(
+            name=name,
+            driver="local",
+            options={},
+            labels={},
+            created_at="",
+            tier=Tier.CRITICAL.value,
+            data_kind=kind,
+            anonymous=False,
+            method="dump",
+            users=(describe_user(container, place),),
+            artifacts=dump.artifacts,
+            statistics=dump.statistics,
+            notes=(note, *dump.warnings),
+        )
+
+    def archive_files(self, into: Path) -> VolumeRecord:
+        """Archive the files of the layer, and return its record.
+
+        A SQLite database counts as read when neither it nor the file beside it changed meanwhile.
+
+        Raises:
+            OperationFailed: They cannot be read, or change faster than they are read.
+        """
+        container, name = self.container, self.layer.name
+        for left in reversed(range(ATTEMPTS)):
+            before = self._list_states()
+            wanted = self._choose_files()
+            with terminal.showing_progress(f"archive {name}") as report:
+                artifacts = archive_blocks(
+                    stream_files(self.engine, container.id, wanted),
+                    name,
+                    into=into,
+                    progress=report,
+                    live=container.lively,
+                )
+            self._require_rest()
+            if not container.lively or before == self._list_states():
+                break
+            if not left:
+                raise OperationFailed(
+                    f"the SQLite databases of container {container.name} were written during each"
+                    f" of {ATTEMPTS} attempts to read them: a copy would be silently wrong",
+                    next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
+                )
+            remove_half(into, name)
+        notes = ["its container ran meanwhile: files that changed may be inconsistent"]
+        return VolumeRecord(
+            name=name,
+            driver="local",
+            options={},
+            labels={key: value for key, value in self.layer.labels.items() if is_pair(key, value)},
+            created_at="",
+            tier=Tier.CRITICAL.value,
+            data_kind=_find_kind(self.data),
+            anonymous=False,
+            # Its SQLite databases are opened for the verification, as those of a volume at rest.
+            method="cold",
+            users=(describe_user(container, Mount("layer", None, "", "/")),),
+            artifacts=artifacts,
+            notes=tuple(notes) if container.lively else (),
+            location=self.layer.location,
+        )
+
+    def _require_rest(self) -> None:
+        """Check that a container that was at rest before its files were read still is.
+
+        Raises:
+            OperationFailed: It was started meanwhile.
+        """
+        container = self.container
+        now = None if container.lively else self.engine.docker.container(container.id)
+        if now is not None and (now.lively or now.started_at != container.started_at):
+            raise OperationFailed(
+                f"container {container.name} was started while its files were read: a copy may be"
+                " inconsistent",
+                next_step="repeat the command",
+            )
+
+    def _list_states(self) -> list[str]:
+        """Return size and time of each SQLite database and its companions, as the engine says."""
+        return [
+            self.engine.layers.describe(self.container.id, f"{path}{end}")
+            for path in self.data.sqlite
+            for end in ("", *SQLITE_COMPANIONS[:2])
+        ]
+
+    def _choose_files(self) -> LayerFiles:
+        """Return the files to be archived, without those of a server that runs."""
+        until = time.monotonic() + PATIENCE
+        identity, data, holds = self.container.id, self.data, self.engine.layers.holds_file
+        databases = () if self.container.lively else data.databases
+        files = set(self.changed).difference(databases, leave_out_below(self.changed, databases))
+        files.update(data.files)
+        for path in data.sqlite:
+            beside = (f"{path}{end}" for end in SQLITE_COMPANIONS[:2])
+            files.add(path)
+            # An unknown one is read as well: without its log, a database is silently wrong.
+            files.update(p for p in beside if holds(identity, p, until) is not False)
+        roots = _list_roots(data, cold=not self.container.lively)
+        return LayerFiles(sorted((*roots, *leave_out_below(files, roots))), files)
+
+
+def find_layers(
     engine: Engine, observed: Observed, names: Sequence[str] = ()
 ) -> list[tuple[Layer, Verdict]]:
     """Return the layers with data of the observed project, or the named ones, with their verdicts.
@@ -157,10 +285,10 @@ def make_jobs(engine: Engine, layer: Layer, taken: set[str], into: Path) -> Iter
     container, data = found.container, found.data
     for number, folder in enumerate(data.databases if container.lively else ()):
         name = name_dump(container, number, taken)
-        make = partial(_dump_server, engine, found, folder, name, into)
+        make = partial(found.dump_server, folder, name, into)
         yield VolumeJob(name, tier, make, repeat=layer.name)
     if _list_roots(data, cold=not container.lively):
-        yield VolumeJob(layer.name, tier, partial(_archive_files, engine, found, into))
+        yield VolumeJob(layer.name, tier, partial(found.archive_files, into))
 
 
 def _look_again(engine: Engine, layer: Layer) -> FoundLayer:
@@ -185,7 +313,7 @@ def _look_again(engine: Engine, layer: Layer) -> FoundLayer:
         raise OperationFailed(
             f"the data in the layer of container {container.name} is not there any more"
         )
-    return FoundLayer(layer, container, loss.data, loss.changed)
+    return FoundLayer(engine, layer, container, loss.data, loss.changed)
 
 
 def _fail(fault: SafeComposeError) -> NoReturn:
@@ -218,138 +346,6 @@ def name_dump(container: Container, number: int, taken: set[str]) -> str:
     name = next(name for name in names if name not in taken)
     taken.add(name)
     return name
-
-
-def _dump_server(
-    engine: Engine, found: FoundLayer, folder: str, name: str, into: Path
-) -> VolumeRecord:
-    """Dump the server whose data lies in the layer, and return the record of a volume with it.
-
-    Raises:
-        OperationFailed: It is of a kind that nobody can dump, or cannot be dumped.
-    """
-    container = found.container
-    place = Mount("bind", None, folder, folder)
-    seen = replace(container, mounts=(*container.mounts, place))
-    kind = next((k for k, d in DATABASES.items() if d.is_server(seen)), None)
-    if kind is None or container.state != "running":
-        raise OperationFailed(
-            f"the database in {folder} of container {container.name} cannot be dumped: a copy of"
-            " its files while it runs would be silently wrong",
-            next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
-        )
-    database = DATABASES[kind]
-    server = database.server(EngineContainer(engine, seen))
-    with terminal.showing_progress(f"dump {container.name} ({server.title})") as report:
-        dump = database.dump(replace(server, volume=name), name, into, report)
-    note = (
-        f"its data lies in {folder} of container {container.name} alone, in no volume; restored, it"
-        f" becomes the volume {name}, to be mounted there"
-    )
-    return VolumeRecord(
-        name=name,
-        driver="local",
-        options={},
-        labels={},
-        created_at="",
-        tier=Tier.CRITICAL.value,
-        data_kind=kind,
-        anonymous=False,
-        method="dump",
-        users=(describe_user(container, place),),
-        artifacts=dump.artifacts,
-        statistics=dump.statistics,
-        notes=(note, *dump.warnings),
-    )
-
-
-def _archive_files(engine: Engine, found: FoundLayer, into: Path) -> VolumeRecord:
-    """Archive the files of a layer, and return its record.
-
-    A SQLite database counts as read when neither it nor the file beside it changed meanwhile.
-
-    Raises:
-        OperationFailed: They cannot be read, or change faster than they are read.
-    """
-    container, name = found.container, found.layer.name
-    for left in reversed(range(ATTEMPTS)):
-        before = _list_states(engine, found)
-        wanted = _choose_files(engine, found)
-        with terminal.showing_progress(f"archive {name}") as report:
-            artifacts = archive_blocks(
-                stream_files(engine, container.id, wanted),
-                name,
-                into=into,
-                progress=report,
-                live=container.lively,
-            )
-        _require_rest(engine, container)
-        if not container.lively or before == _list_states(engine, found):
-            break
-        if not left:
-            raise OperationFailed(
-                f"the SQLite databases of container {container.name} were written during each of"
-                f" {ATTEMPTS} attempts to read them: a copy would be silently wrong",
-                next_step=f"stop it for the backup: docker stop {shell_quote(container.name)}",
-            )
-        remove_half(into, name)
-    notes = ["its container ran meanwhile: files that changed may be inconsistent"]
-    return VolumeRecord(
-        name=name,
-        driver="local",
-        options={},
-        labels={key: value for key, value in found.layer.labels.items() if is_pair(key, value)},
-        created_at="",
-        tier=Tier.CRITICAL.value,
-        data_kind=_find_kind(found.data),
-        anonymous=False,
-        # Its SQLite databases are opened for the verification, as those of a volume at rest.
-        method="cold",
-        users=(describe_user(container, Mount("layer", None, "", "/")),),
-        artifacts=artifacts,
-        notes=tuple(notes) if container.lively else (),
-        location=found.layer.location,
-    )
-
-
-def _require_rest(engine: Engine, container: Container) -> None:
-    """Check that a container that was at rest before its files were read still is.
-
-    Raises:
-        OperationFailed: It was started meanwhile.
-    """
-    now = None if container.lively else engine.docker.container(container.id)
-    if now is not None and (now.lively or now.started_at != container.started_at):
-        raise OperationFailed(
-            f"container {container.name} was started while its files were read: a copy may be"
-            " inconsistent",
-            next_step="repeat the command",
-        )
-
-
-def _list_states(engine: Engine, found: FoundLayer) -> list[str]:
-    """Return size and time of each SQLite database and the files beside it, as the engine says."""
-    return [
-        engine.layers.describe(found.container.id, f"{path}{end}")
-        for path in found.data.sqlite
-        for end in ("", *SQLITE_COMPANIONS[:2])
-    ]
-
-
-def _choose_files(engine: Engine, found: FoundLayer) -> LayerFiles:
-    """Return the files of a layer to be archived, without those of a server that runs."""
-    until = time.monotonic() + PATIENCE
-    identity, data, holds = found.container.id, found.data, engine.layers.holds_file
-    databases = () if found.container.lively else data.databases
-    files = set(found.changed).difference(databases, leave_out_below(found.changed, databases))
-    files.update(data.files)
-    for path in data.sqlite:
-        beside = (f"{path}{end}" for end in SQLITE_COMPANIONS[:2])
-        files.add(path)
-        # An unknown one is read as well: without its log, a database is silently wrong.
-        files.update(p for p in beside if holds(identity, p, until) is not False)
-    roots = _list_roots(data, cold=not found.container.lively)
-    return LayerFiles(sorted((*roots, *leave_out_below(files, roots))), files)
 
 
 def _list_roots(data: LayerData, *, cold: bool) -> tuple[str, ...]:
