@@ -2,7 +2,7 @@
 
 import pytest
 
-from safe_compose.core.layers import LayerLoss, describe_losses, find_recreated, find_removed
+from safe_compose.core.layers import LayerContent, describe_losses, find_recreated, find_removed
 from safe_compose.core.observed import (
     CONFIG_HASH_LABEL,
     ONEOFF_LABEL,
@@ -95,16 +95,16 @@ def test_a_sentence_stays_short_and_plain() -> None:
     data = LayerData(
         ("/var/lib/mysql",), ("/a.db", "/b\n\x1b.db", "/c.db"), tuple(f"/u/{n}" for n in range(9))
     )
-    many = [LayerLoss(container(f"s{n}"), data) for n in range(5)]
+    many = [LayerContent(container(f"s{n}"), data) for n in range(5)]
     words = describe_losses(many)
     assert "a database in /var/lib/mysql, SQLite /a.db" in words and "more" in words
     assert "2 other containers" in words and "\n" not in words and "\x1b" not in words
 
 
 def test_what_is_unknown_is_no_loss_but_said() -> None:
-    known = LayerLoss(container("web"), LayerData(sqlite=("/a.db",)))
-    partly = LayerLoss(container("web"), LayerData(sqlite=("/a.db",)), unread=True)
-    unknown = LayerLoss(container("db"), LayerData(), unread=True)
+    known = LayerContent(container("web"), LayerData(sqlite=("/a.db",)))
+    partly = LayerContent(container("web"), LayerData(sqlite=("/a.db",)), unread=True)
+    unknown = LayerContent(container("db"), LayerData(), unread=True)
     assert describe_losses([unknown]) == (
         "this deletes shop-db-1: what its own layer holds could not be listed in time"
     )

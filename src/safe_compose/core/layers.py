@@ -21,8 +21,8 @@ MOST_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class LayerLoss:
-    """A container that a command removes, with the data that only it holds."""
+class LayerContent:
+    """A container, with the data in its own layer, which goes with it."""
 
     container: Container
     data: LayerData
@@ -47,7 +47,7 @@ class LayerLoss:
         return ", ".join(shown)
 
 
-def describe_losses(losses: Sequence[LayerLoss]) -> str:
+def describe_losses(losses: Sequence[LayerContent]) -> str:
     """Return in one sentence what goes with these containers."""
     known = [loss for loss in losses if not loss.data.is_empty]
     unknown = [loss.container.name for loss in losses if loss.data.is_empty]

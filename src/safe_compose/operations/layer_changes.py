@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from safe_compose.core.layers import LayerLoss
+from safe_compose.core.layers import LayerContent
 from safe_compose.core.observed import Container
 from safe_compose.engine import Engine
 from safe_compose.fastpath.layer_data import LayerData, find_data
@@ -11,8 +11,10 @@ MOST_CHECKED = 16
 """Most files of a container that are looked at one by one; of more, some certainly exist."""
 
 
-def look_into(engine: Engine, containers: Sequence[Container], until: float) -> Iterator[LayerLoss]:
-    """Yield what the layer of each container holds, as far as that is known until a moment."""
+def inspect_layers(
+    engine: Engine, containers: Sequence[Container], until: float
+) -> Iterator[LayerContent]:
+    """Yield the content of each container's layer, as far as it is known until a moment."""
     listed = engine.layers.list_changes([container.id for container in containers], until)
     for container, changes in zip(containers, listed, strict=True):
         found = find_data(changes.paths, [mount.destination for mount in container.mounts])
@@ -25,4 +27,4 @@ def look_into(engine: Engine, containers: Sequence[Container], until: float) -> 
             for paths in (found.sqlite, found.files)
         )
         data = LayerData(found.databases, sqlite, files)
-        yield LayerLoss(container, data, unread=not changes.whole, changed=changes.paths)
+        yield LayerContent(container, data, unread=not changes.whole, changed=changes.paths)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from safe_compose.core.backup import VolumeRecord
 from safe_compose.core.compose_down import is_one_off
-from safe_compose.core.layers import LayerLoss
+from safe_compose.core.layers import LayerContent
 from safe_compose.core.observed import (
     LAYER,
     NUMBER_LABEL,
@@ -41,7 +41,7 @@ from safe_compose.fastpath.layer_data import (
 )
 from safe_compose.operations.backup.jobs import VolumeJob
 from safe_compose.operations.backup.records import describe_user, remove_half
-from safe_compose.operations.layer_changes import look_into
+from safe_compose.operations.layer_changes import inspect_layers
 from safe_compose.store.catalogue.checks import is_pair
 from safe_compose.ui import terminal
 from safe_compose.volumes.archive import archive_blocks
@@ -230,7 +230,7 @@ def find_locations(engine: Engine, observed: Observed) -> list[tuple[Location, V
 
 def _find_losses(
     engine: Engine, observed: Observed, names: Sequence[str] = ()
-) -> Iterator[LayerLoss]:
+) -> Iterator[LayerContent]:
     project = observed.project
     theirs = [
         c
@@ -239,7 +239,7 @@ def _find_losses(
         and not c.auto_remove
         and (f"{LAYER}{c.name}" in names if names else project is not None and project.owns(c))
     ]
-    for loss in look_into(engine, theirs, time.monotonic() + PATIENCE):
+    for loss in inspect_layers(engine, theirs, time.monotonic() + PATIENCE):
         if loss.unread:
             terminal.say(
                 f"safe-compose: not all that {loss.container.name} changed in its own layer could"
@@ -249,7 +249,7 @@ def _find_losses(
             yield loss
 
 
-def _judge(location: Location, loss: LayerLoss) -> Verdict:
+def _judge(location: Location, loss: LayerContent) -> Verdict:
     why = f"in the layer of {loss.container.name}, in no volume: {loss.describe()}"
     return Verdict(location.name, Tier.CRITICAL, why, _find_kind(loss.data))
 
@@ -258,7 +258,7 @@ def _find_kind(data: LayerData) -> str:
     return "files" if data.files or not data.sqlite else "sqlite"
 
 
-def _make_layer(loss: LayerLoss) -> Layer:
+def _make_layer(loss: LayerContent) -> Layer:
     project = loss.container.project
     labels = {PROJECT_LABEL: project} if project is not None else {}
     paths = _list_roots(loss.data, cold=True)
@@ -301,7 +301,7 @@ def _look_again(engine: Engine, layer: Layer) -> FoundLayer:
     container = engine.docker.container(layer.name.removeprefix(LAYER))
     if container is None:
         raise OperationFailed(f"the container of {layer.name} is not there any more")
-    [loss] = look_into(engine, [container], time.monotonic() + PATIENCE)
+    [loss] = inspect_layers(engine, [container], time.monotonic() + PATIENCE)
     if loss.unread:
         raise OperationFailed(
             f"not all that container {container.name} changed in its own layer could be listed"

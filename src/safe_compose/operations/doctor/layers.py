@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from safe_compose.core.layers import LayerLoss
+from safe_compose.core.layers import LayerContent
 from safe_compose.core.observed import LAYER, ONEOFF_LABEL, Container, Observed
 from safe_compose.core.policy import Verdict
 from safe_compose.core.tier import Tier
 from safe_compose.engine import Engine
 from safe_compose.operations.doctor.findings import Findings
-from safe_compose.operations.layer_changes import look_into
+from safe_compose.operations.layer_changes import inspect_layers
 
 LAYER_SECONDS = 3.0
 """How long the engine may take to list what the containers changed."""
@@ -18,7 +18,7 @@ _MOST = 8
 """Most databases of a container that are named."""
 
 
-def list_layers(engine: Engine, observed: Observed) -> list[LayerLoss]:
+def list_layers(engine: Engine, observed: Observed) -> list[LayerContent]:
     """Return the project's containers with data outside of every mount."""
     project = observed.project
     own = [
@@ -31,11 +31,11 @@ def list_layers(engine: Engine, observed: Observed) -> list[LayerLoss]:
         and not container.is_marked_as_ours
     ]
     until = time.monotonic() + LAYER_SECONDS
-    found = look_into(engine, own, until) if own else ()
+    found = inspect_layers(engine, own, until) if own else ()
     return [one for one in found if not one.data.is_empty]
 
 
-def judge_layers(layers: Sequence[LayerLoss]) -> list[Verdict]:
+def judge_layers(layers: Sequence[LayerContent]) -> list[Verdict]:
     """Return the verdicts about files in layers; a backup names a database there otherwise."""
     return [
         Verdict(
@@ -49,7 +49,7 @@ def judge_layers(layers: Sequence[LayerLoss]) -> list[Verdict]:
     ]
 
 
-def examine_layers(layers: Sequence[LayerLoss]) -> Findings:
+def examine_layers(layers: Sequence[LayerContent]) -> Findings:
     """Find the databases outside of every mount."""
     found: list[dict[str, Any]] = []
     attention: list[str] = []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from safe_compose.compose.first_query import has_single_use_inputs
-from safe_compose.core.layers import LayerLoss, describe_losses, find_recreated, find_removed
+from safe_compose.core.layers import LayerContent, describe_losses, find_recreated, find_removed
 from safe_compose.core.observed import LAYER, Observed
 from safe_compose.core.plan import Plan
 from safe_compose.core.text import shell_quote, shell_quote_always
@@ -18,7 +18,7 @@ from safe_compose.errors import Interrupted, Refused, SafeComposeError
 from safe_compose.fastpath.layer_data import RECREATE, REMOVE
 from safe_compose.grammar import own_flags
 from safe_compose.grammar.parser import Invocation
-from safe_compose.operations.layer_changes import look_into
+from safe_compose.operations.layer_changes import inspect_layers
 from safe_compose.system.children import hold_standard_descriptors
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace, open_workspace
@@ -80,7 +80,7 @@ def add_warning(workspace: Workspace, made: Plan) -> Plan:
 
 def find_losses(
     workspace: Workspace, invocation: Invocation, observed: Observed
-) -> tuple[str, list[LayerLoss]]:
+) -> tuple[str, list[LayerContent]]:
     """Return the setting `[guard] layers`, and the containers with data of their own that go.
 
     A fault of the engine is no reason to stop docker: then there are none.
@@ -93,7 +93,7 @@ def find_losses(
     except SafeComposeError:
         return "off", []
     until = time.monotonic() + PATIENCE
-    found = look_into(workspace.engine, find_removed(invocation, observed, recreated), until)
+    found = inspect_layers(workspace.engine, find_removed(invocation, observed, recreated), until)
     return mode, [loss for loss in found if loss.unread or not loss.data.is_empty]
 
 
@@ -113,14 +113,14 @@ def _find_recreated(
     return find_recreated(invocation, observed, hashes, images)
 
 
-def advise(losses: Sequence[LayerLoss]) -> str:
+def advise(losses: Sequence[LayerContent]) -> str:
     """Return what keeps the data."""
     if all(loss.container.project for loss in losses):
         return "to keep it, first: safe-compose backup"
     return f"to keep it, first: docker cp {shell_quote(losses[0].container.name)}:PATH ."
 
 
-def _confirm(workspace: Workspace, invocation: Invocation, losses: Sequence[LayerLoss]) -> None:
+def _confirm(workspace: Workspace, invocation: Invocation, losses: Sequence[LayerContent]) -> None:
     """Have the loss confirmed by a person or by flags; a backup takes the place of that.
 
     Raises:
@@ -170,7 +170,7 @@ def keep_where_asked(workspace: Workspace, made: Plan) -> None:
         _back_up(workspace, made.invocation, losses)
 
 
-def _back_up(workspace: Workspace, invocation: Invocation, losses: Sequence[LayerLoss]) -> None:
+def _back_up(workspace: Workspace, invocation: Invocation, losses: Sequence[LayerContent]) -> None:
     """Back up what the layers of these containers of one project hold.
 
     With more patience some may turn out to hold nothing.
@@ -183,7 +183,7 @@ def _back_up(workspace: Workspace, invocation: Invocation, losses: Sequence[Laye
     from safe_compose.operations.backup.omissions import report_incomplete
 
     until = time.monotonic() + layers.PATIENCE
-    again = look_into(workspace.engine, [loss.container for loss in losses], until)
+    again = inspect_layers(workspace.engine, [loss.container for loss in losses], until)
     names = [
         f"{LAYER}{loss.container.name}" for loss in again if loss.unread or not loss.data.is_empty
     ]

@@ -19,7 +19,7 @@ from safe_compose.fastpath.layer_data import find_data
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.backup import manual, verify
 from safe_compose.operations.backup.omissions import report_incomplete
-from safe_compose.operations.layer_changes import look_into
+from safe_compose.operations.layer_changes import inspect_layers
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore import undo
 from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
@@ -169,7 +169,7 @@ def _is_data_there(workspace: Workspace, container: Container, entries: Sequence
 
     What only its image brought there is in the image. Where that is unknown, there is some.
     """
-    [now] = look_into(workspace.engine, [container], time.monotonic() + PATIENCE)
+    [now] = inspect_layers(workspace.engine, [container], time.monotonic() + PATIENCE)
     if now.unread:
         return True
     # The engine's list is in UTF-8, and has another character in place of each byte that is not.
