@@ -153,9 +153,9 @@ def test_where_our_program_cannot_run_the_engine_itself_brings_the_file(engine: 
             script,
         )
         docker(*argv, input=base64.b64encode(made()).decode())
-        assert engine.archives.file_out(volume, control_file.FILE, 8192) == made()
+        assert engine.archives.read_file(volume, control_file.FILE, 8192) == made()
         assert (
-            read(engine.archives.file_out(volume, control_file.FILE, 1 << 20) or b"").state
+            read(engine.archives.read_file(volume, control_file.FILE, 1 << 20) or b"").state
             == "shut down"
         )
         for path, limit in (
@@ -166,8 +166,8 @@ def test_where_our_program_cannot_run_the_engine_itself_brings_the_file(engine: 
             ("gone", 9),
             ("../etc/passwd", 9),
         ):
-            assert engine.archives.file_out(volume, path, limit) is None, path
-        assert engine.archives.paths_there(
+            assert engine.archives.read_file(volume, path, limit) is None, path
+        assert engine.archives.list_existing(
             volume, ["sub", "global/pg_control", "missing", "sub/x"]
         ) == ["sub", "global/pg_control"]
         assert EngineVolume(engine, volume).find(["pg_control"], depth=5) == [control_file.FILE]

@@ -256,7 +256,7 @@ def test_what_was_fetched_unsigned_counts_after_everything_that_was_made_here(
     judged = retention.judge(home.reader.backups(), policy, Clock()())
     assert {j.backup.id: j.stays for j in judged} == {real.id: True, fetched.id: True}
     assert retention.find_future(home.reader.backups(), Clock()()) is None
-    assert home.reader.newest_of("E", ["shop_data"])["shop_data"].id == real.id
+    assert home.reader.find_newest("E", ["shop_data"])["shop_data"].id == real.id
     newer = keep(home)
     gone = [
         j.backup.id

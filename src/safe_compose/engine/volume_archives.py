@@ -222,7 +222,7 @@ class Archives:
                 whole = False
         return {root: list(found) for root, found in names.items()}, whole
 
-    def file_out(self, location: str, path: str, limit: int) -> bytes | None:
+    def read_file(self, location: str, path: str, limit: int) -> bytes | None:
         """Return the bytes of one regular file of a location, or None.
 
         None where the path is no such file, or the file has more than `limit` bytes. The engine
@@ -234,7 +234,7 @@ class Archives:
         with self.entries([location], seconds=_ENTRY_SECONDS) as entries:
             return entries.file(location, path, limit)
 
-    def paths_there(self, location: str, paths: Sequence[str]) -> list[str]:
+    def list_existing(self, location: str, paths: Sequence[str]) -> list[str]:
         """Return those of the paths that exist in a location."""
         with self._reaching(location) as (container_id, root), inspecting():
             api = self.docker.connection.api
@@ -245,7 +245,7 @@ class Archives:
                 if api.head(url, params={"path": f"{root}/{path}"}, timeout=60).ok
             ]
 
-    def why_not_mounted(self, volume: str, seconds: float) -> str | None:
+    def explain_no_mount(self, volume: str, seconds: float) -> str | None:
         """Return the engine's reason why it cannot mount a volume, or `volume_reach.NO_ANSWER`.
 
         Returns:

@@ -113,7 +113,7 @@ def _find_pointing_nowhere(
             or any(user.lively for user in observed.users(volume.name))
         ):
             continue
-        words = workspace.engine.archives.why_not_mounted(volume.name, MOUNT_SECONDS)
+        words = workspace.engine.archives.explain_no_mount(volume.name, MOUNT_SECONDS)
         why = explain_no_loss(volume, words) if words is not None else None
         if why is not None and workspace.engine.archives.keeps_nothing_itself(volume):
             found[volume.name] = replace(verdict, tier=Tier.DISPOSABLE, why=why, looks=())

@@ -69,7 +69,7 @@ class EngineVolume:
         try:
             helper = self.read_only_helper("cat", MOUNT, path)
         except NoOwnImage:
-            return self.engine.archives.file_out(self.name, path, limit)
+            return self.engine.archives.read_file(self.name, path, limit)
         data = b""
         try:
             with self.engine.helpers.stream(helper) as opened, ending_after(SECONDS, opened):
@@ -112,7 +112,7 @@ class EngineVolume:
         try:
             return bool(self.look([path]))
         except NoOwnImage:
-            return bool(self.engine.archives.paths_there(self.name, [path]))
+            return bool(self.engine.archives.list_existing(self.name, [path]))
 
     def find(self, names: Collection[str], *, depth: int) -> list[str]:
         """Return the paths of entries with one of these names, the shortest paths first.
@@ -130,7 +130,7 @@ class EngineVolume:
                 "",
                 *(f"{name}/" for name in (self.engine.archives.list_root(self.name) or ())[:200]),
             ]
-            return self.engine.archives.paths_there(
+            return self.engine.archives.list_existing(
                 self.name, [folder + name for folder in folders for name in names]
             )
         found: list[str] = []

@@ -135,7 +135,7 @@ def dump(
         made = dumping.dumped()
         artifacts = [artifact for artifact, _ in made]
         databases = [statistics for _, statistics in made]
-        globals_made = dumping.globals_of(roles)
+        globals_made = dumping.dump_globals(roles)
         artifacts.insert(0, replace(globals_made, detail={**globals_made.detail, **owned.result()}))
         files, slots, unread = settings_read.result()
         artifacts += server_files.keep(
@@ -260,7 +260,7 @@ class _Databases:
             isinstance(fault, HelperFailed) for fault in (failed, failed.__cause__)
         )
 
-    def globals_of(self, roles: Future[Artifact]) -> Artifact:
+    def dump_globals(self, roles: Future[Artifact]) -> Artifact:
         """Return the dump of the globals, made once more if it ran beside two other dumps.
 
         Raises:

@@ -48,7 +48,7 @@ def put_copies(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]
             volume.engine.helpers.run(volume.changing_helper(*words))
         stale = []
     except NoOwnImage:
-        stale = volume.engine.archives.paths_there(
+        stale = volume.engine.archives.list_existing(
             volume.name, stale
         )  # an empty log or journal counts as none
     except HelperFailed as error:

@@ -426,7 +426,7 @@ def _read_recorded_images(
         if find_stopped_dump(verdict.kind) is not None
     ]
     found = {}
-    for name, backup in catalogue.reader.newest_of(engine.id, names).items():
+    for name, backup in catalogue.reader.find_newest(engine.id, names).items():
         users = next((record.users for record in backup.volumes if record.name == name), ())
         found[name] = tuple(
             dict.fromkeys(user["image_id"] for user in users if user.get("image_id"))

@@ -122,7 +122,7 @@ def _note_backups_of_absent(workspace: "Workspace", omitted: Sequence[Omission])
     Such a volume was deleted by somebody.
     """
     absent = [o.name for o in omitted if o.kind == "volume" or o.reason.startswith(ABSENT)]
-    backup = workspace.catalogue.reader.newest_of(workspace.engine.id, absent)
+    backup = workspace.catalogue.reader.find_newest(workspace.engine.id, absent)
     return [
         (
             replace(o, reason=f"it is not there any more; backup {backup[o.name].id} holds it")

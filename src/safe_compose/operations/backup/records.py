@@ -32,7 +32,7 @@ def note_losses(
 
     The note is also printed. That earlier, verified backup may be the one that somebody will want.
     """
-    earlier = catalogue.reader.newest_of(
+    earlier = catalogue.reader.find_newest(
         engine.id, [r.name for r in records if r.statistics is not None]
     )
     noted = []

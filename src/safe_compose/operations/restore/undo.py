@@ -286,7 +286,7 @@ def _suggest_other_backup(
     Returns:
         The command; None when no verified backup holds it.
     """
-    other = workspace.catalogue.reader.newest_of(backup.engine_id, missing[:1]).get(missing[0])
+    other = workspace.catalogue.reader.find_newest(backup.engine_id, missing[:1]).get(missing[0])
     return (
         f"safe-compose restore {other.id} --volume {shell_quote(missing[0])}"
         if other is not None

@@ -152,17 +152,17 @@ class BackupReader:
                 found += [entry.name for entry in list_backups(folder)]
         return found
 
-    def newest_of(self, engine_id: str, volumes: Collection[str]) -> dict[str, Backup]:
-        """Return the newest verified backup of each of these volumes of an engine.
+    def find_newest(self, engine_id: str, locations: Collection[str]) -> dict[str, Backup]:
+        """Return the newest verified backup of each of these locations of an engine.
 
         Only backups that were made here or were signed count. They are read from their own files. A
-        volume without one is left out.
+        location without one is left out.
         """
         found: dict[str, Backup] = {}
-        if not volumes:
+        if not locations:
             return found
         for line in self.list_summaries():
-            wanted = set(volumes).intersection(line.volumes) - found.keys()
+            wanted = set(locations).intersection(line.volumes) - found.keys()
             if (
                 wanted
                 and line.counts
