@@ -201,7 +201,7 @@ def find_layers(
     Args:
         engine: The engine.
         observed: The state of the engine, with the project.
-        names: These layers instead, whosever they are.
+        names: These layers instead, of any project.
     """
     return [
         (layer, _judge(layer, loss))
