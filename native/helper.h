@@ -108,6 +108,7 @@ struct walk {
 	void (*changed)(struct walk *walk, const char *path, size_t length); /* it changed while it was read */
 	void *context;
 	bool looks; /* the visitor itself looks at what is no folder */
+	const char *only; /* the one name at the root that is visited; NULL: every one */
 };
 /* Visit the root and everything below it, each folder before what it holds. Memory does not grow with the number of entries. */
 void walk_tree(int root, struct walk *walk);

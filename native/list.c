@@ -55,6 +55,10 @@ int list(int count, char **words)
 	struct listing listing = {0};
 	struct walk walk = {.visit = list_entry, .changed = list_changed, .context = &listing};
 
+	if (count == 2 && strncmp(words[0], "--only=", 7) == 0) {
+		walk.only = words[0] + 7;
+		count--, words++;
+	}
 	if (count != 1)
 		return USAGE;
 	output_open(&listing.out, STDOUT_FILENO);
@@ -86,7 +90,11 @@ int newest(int count, char **words)
 		struct walk walk = {.visit = newest_entry, .changed = newest_changed, .context = &found};
 		char line[64];
 
-		walk_tree(open_root(words[i]), &walk);
+		struct stat st;
+		if (stat(words[i], &st) == 0 && S_ISREG(st.st_mode)) /* a single file of the host is mounted there */
+			found = st.st_mtim.tv_sec;
+		else
+			walk_tree(open_root(words[i]), &walk);
 		int length = snprintf(line, sizeof line, "%lld ", (long long)found);
 		struct text text = {0};
 		text_add(&text, line, (size_t)length);

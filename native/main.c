@@ -53,9 +53,9 @@ static const struct {
 	const char *name, *usage;
 	int (*run)(int count, char **words);
 } commands[] = {
-	{"list", "DIR", list},
+	{"list", "[--only=NAME] DIR", list},
 	{"newest", "DIR...", newest},
-	{"pack", "[--live] [--file=PATH] DIR", pack},
+	{"pack", "[--live] [--file=PATH] [--only=NAME] DIR", pack},
 	{"unpack", "[--file=PATH] [--add] [--member NAME]... DIR", unpack},
 	{"exchange", "look|out|back VOLUMES_DIR VOLUME TRASH", exchange},
 	{"cat", "DIR PATH [--file=OUT]", cat},

@@ -501,6 +501,8 @@ int pack(int count, char **words)
 			packing.live = true;
 		else if (strncmp(words[0], "--file=", 7) == 0)
 			file = words[0] + 7;
+		else if (strncmp(words[0], "--only=", 7) == 0)
+			walk.only = words[0] + 7;
 		else
 			return USAGE;
 	}

@@ -88,6 +88,8 @@ static bool read_names(struct level *level, struct walk *walk, const struct text
 	if (got <= 0) {
 		struct stat now;
 		level->ended = true;
+		if (walk->only && level->path == 0) /* what else happens there does not matter */
+			return false;
 		if (fstat(level->fd, &now) != 0 || now.st_mtim.tv_sec != level->st.st_mtim.tv_sec ||
 		    now.st_mtim.tv_nsec != level->st.st_mtim.tv_nsec)
 			walk->changed(walk, path->bytes, level->path);
@@ -207,6 +209,8 @@ void walk_tree(int root, struct walk *walk)
 			depth--;
 			continue;
 		}
+		if (depth == 0 && walk->only && strcmp(name->text, walk->only) != 0)
+			continue;
 		text_cut(&path, level->path);
 		if (level->path)
 			text_add(&path, "/", 1);

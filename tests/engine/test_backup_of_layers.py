@@ -13,6 +13,7 @@ from safe_compose.engine import connect
 from safe_compose.errors import OperationFailed
 from safe_compose.operations.backup import layers
 from testing.engine_proxy import answering, holding
+from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import (
     ComposeProject,
@@ -122,6 +123,32 @@ def test_what_is_there_is_backed_up_and_replaced_only_with_the_phrase(
     assert run(app, "cat /app/uploads/1/a.jpg /app/uploads/2.jpg") == "photo\nmine\n"
     safety = newest(safe_compose, app)
     assert safety["reason"] == "pre-restore" and "app/uploads/2.jpg" in files_of(safety)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_recover_completes_a_restore_that_was_killed_half_way_unless_somebody_wrote_since(
+    app: ComposeProject, safe_compose: SafeCompose, written: bool
+) -> None:
+    run(app, WRITE)
+    before = run(app, SHOW)
+    back_up(safe_compose, app)
+    app.docker("compose", "up", "--detach", "--force-recreate")
+    killed = safe_compose(
+        "restore", "latest", cwd=app.folder,
+        env=failing_syscalls("fsync", ".jsonl", "KILL GROUP", skip=1),
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    # as if it had been killed in the middle of a file
+    run(app, "mkdir -p /app/uploads/1; printf ph > /app/uploads/1/a.jpg")
+    if written:
+        run(app, "touch -d 2037-01-01 /app/uploads/1/a.jpg")
+    done = require_success(safe_compose("recover", cwd=app.folder))
+    if written:
+        assert "holds a part of layer:" in done.stderr and "written to since" in done.stderr
+        assert run(app, "cat /app/uploads/1/a.jpg") == "ph"
+    else:
+        assert f"are back in container {app.name}-app-1" in done.stderr, done.stderr
+        assert run(app, SHOW) == before
 
 
 def test_a_plan_writes_nothing(app: ComposeProject, safe_compose: SafeCompose) -> None:

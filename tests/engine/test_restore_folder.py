@@ -121,6 +121,10 @@ def test_what_is_there_needs_the_phrase_and_stays_under_a_told_name(
     assert re.search(r" until \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", asked.stderr), asked.stderr
     odd = safe_compose("restore", "--finish", "--settings", "--confirm", old.name, cwd=shop.folder)
     assert odd.returncode == 64 and old.is_dir(), odd.stderr
+    uploads.rename(shop.folder / "gone")  # then the old one may be the only copy
+    only = safe_compose("restore", "--finish", "--confirm", old.name, cwd=shop.folder)
+    assert only.returncode == 75 and "may be the only copy" in only.stderr and old.is_dir()
+    (shop.folder / "gone").rename(uploads)
     done = require_success(
         safe_compose("restore", "--finish", "--confirm", old.name, "--json", cwd=shop.folder)
     )
@@ -176,7 +180,7 @@ def test_a_link_or_a_file_in_its_place_and_a_missing_folder_above_are_told(
     uploads.unlink()
     uploads.write_text("a file")
     refused = restore(safe_compose, shop, "--volume", str(uploads))
-    assert refused.returncode == 77 and "is a file or a link now" in refused.stderr, refused.stderr
+    assert refused.returncode == 77 and "is a file now" in refused.stderr, refused.stderr
     assert uploads.read_text() == "a file"
 
 

@@ -500,3 +500,20 @@ def test_a_member_that_is_not_there_is_named(place: Path) -> None:
     assert done.stderr == b"folder/bel is not in the archive\n"
     for name in ("volume", "volume/../x", "/x", ""):
         helper("unpack", "--member", name, place / "out", stdin=b"", code=10)
+
+
+def test_only_one_name_of_a_folder_is_packed_listed_and_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / "volume"
+    (folder / "below").mkdir(parents=True)
+    (folder / "below" / "-a b").write_text("not this")
+    (folder / "-a b").write_text("this")
+    (folder / "other").write_text("secret")
+    packed = helper("pack", "--only=-a b", str(folder))
+    assert packed.returncode == 0, packed.stderr
+    names = [member.path for member in read_members([packed.stdout])]
+    listed = helper("list", "--only=-a b", str(folder))
+    assert names == [m.path for m in read_list([listed.stdout])] == [b"", b"-a b"]
+    assert b"secret" not in packed.stdout
+    os.utime(folder / "other", (1_000_000_000, 1_000_000_000))
+    newest = helper("newest", str(folder / "other"), str(folder))
+    assert newest.stdout.startswith(f"1000000000 {folder}/other\n".encode())

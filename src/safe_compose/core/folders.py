@@ -4,12 +4,14 @@ This module is pure.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from posixpath import basename, normpath, splitext
+from dataclasses import replace
+from posixpath import basename, dirname, normpath, splitext
 from typing import NamedTuple
 
 from safe_compose.core.known_folders import claim_of_folder, is_data
 from safe_compose.core.known_images import Claim, claim_of_content
 from safe_compose.core.observed import PROJECT_LABEL, FolderMount, HostFolder, Observed, Project
+from safe_compose.core.policy import Verdict
 from safe_compose.core.tier import Tier
 
 _OF_THE_MACHINE = (
@@ -70,7 +72,12 @@ _CONFIGURATION = frozenset(
      ".properties", ".rules", ".sql", ".txt", ".md", ".crt", ".pem", ".key", ".template", ".hcl",
      ".acl", ".lock"}
 )  # fmt: skip
-_SQLITE = (".db", ".db3", ".sqlite", ".sqlite3")
+_DATABASE_FILES = frozenset(
+    {".db", ".db3", ".sqlite", ".sqlite3", ".mdb", ".rdb", ".bolt", ".duckdb", ".realm"}
+)
+_WRITTEN = frozenset({"acme.json"})
+"""Names of files that programs write and that are mostly mounted alone: Traefik's certificates
+(doc.traefik.io/traefik/https/acme: "storage")."""
 _CONFIGURED_AT = ("/etc", "/docker-entrypoint-initdb.d", "/usr/local/etc", "/usr/share", "/bin")
 _DATA_WORDS = frozenset({"data", "db", "database", "state", "store", "persist", "persistent"})
 _DATA_AT = ("/var/lib", "/var/opt", "/data", "/srv", "/config")
@@ -120,7 +127,7 @@ class Look(NamedTuple):
     """What was seen in a folder."""
 
     kind: str
-    """`folder`, `file`, `absent` or `unseen`."""
+    """`folder`, `file`, `odd` (a socket, a device), `absent` or `unseen`."""
     names: tuple[str, ...] = ()
     """The names at its root."""
     files: tuple[str, ...] = ()
@@ -131,6 +138,8 @@ class Look(NamedTuple):
     """Whether all of them were counted."""
     tracked: bool | None = None
     """Whether git tracks everything at its root; None where that is unknown."""
+    is_sqlite: bool = False
+    """Whether it is a single file that begins as a SQLite database does."""
 
 
 def list_mounted(observed: Observed) -> tuple[MountedFolder, ...]:
@@ -223,8 +232,10 @@ def explain_by_content(mounted: MountedFolder, look: Look, project: Project) -> 
     """
     if look.kind == "absent":
         return ABSENT
+    if look.kind == "odd":
+        return "a socket, a device or the like"
     if look.kind == "file":
-        return "a single file, of which no backup is made"
+        return _explain_file(mounted, look, project)
     if look.kind == "unseen":  # what is likely to be data then fails in its backup, with the cause
         return None if any(map(is_data, mounted.claims)) else "the engine does not show it"
     if claim_of_content(look.names, orphan=False) is not None or any(
@@ -262,10 +273,41 @@ def _explain_unknown(mounted: MountedFolder, look: Look, project: Project) -> st
     return None
 
 
-def is_database_file(mounted: MountedFolder) -> bool:
-    """Return whether a single file is a SQLite database by its name."""
-    names = (mounted.name, *(m.destination for m in mounted.mounts))
-    return any(splitext(name)[1].lower() in _SQLITE for name in names)
+def _explain_file(mounted: MountedFolder, look: Look, project: Project) -> str | None:
+    """Return why a single file is no data of the project, or None where it is.
+
+    Most files that are mounted alone are configuration, also where a service could write to them.
+    """
+    names = [mounted.name, *(m.destination for m in mounted.mounts)]
+    if look.is_sqlite or _is_database_name(names) or any(basename(n) in _WRITTEN for n in names):
+        return None
+    if look.tracked:
+        return "git has it"
+    if any(map(_is_source, names)):
+        return "it looks like code"
+    at_data = any(_is_data_target(dirname(m.destination)) for m in mounted.writers)
+    if any(map(is_data, mounted.claims)) or at_data:
+        return None
+    if all(map(_is_configuration, names)):
+        return "it looks like configuration"
+    return "it is empty" if not look.size else _explain_unknown(mounted, look, project)
+
+
+def judge_look(verdict: Verdict, look: Look) -> Verdict:
+    """Return the verdict on a single file with what was seen of it; others stay as they are.
+
+    A file that is named like a database and is none that is known is copied at rest only.
+    """
+    if look.kind != "file":
+        return verdict
+    if look.is_sqlite:
+        return replace(verdict, kind="sqlite")
+    named = _is_database_name([*look.names]) and look.size
+    return verdict if named or verdict.kind != "unknown" else replace(verdict, kind="files")
+
+
+def _is_database_name(names: Iterable[str]) -> bool:
+    return any(splitext(name)[1].lower() in _DATABASE_FILES for name in names)
 
 
 def _is_in_project(path: str, project: Project) -> bool:

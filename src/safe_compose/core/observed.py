@@ -96,7 +96,7 @@ class Location:
 
     @property
     def location(self) -> str:
-        """`volume`, `folder` or `layer`."""
+        """`volume`, `folder`, `file` or `layer`."""
         return location_of(self.name)
 
     @property
@@ -118,6 +118,13 @@ class Location:
 @dataclass(frozen=True, slots=True)
 class HostFolder(Location):
     """A folder, or a single file, of the engine's host that containers mount."""
+
+    is_file: bool = False
+
+    @property
+    def location(self) -> str:
+        """`folder` or `file`."""
+        return "file" if self.is_file else "folder"
 
 
 @dataclass(frozen=True, slots=True)

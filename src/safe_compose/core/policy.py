@@ -362,7 +362,7 @@ def _claims(location: Location, uses: Iterable[VolumeUse]) -> list[tuple[VolumeU
     """
     found = (
         (use, claim_of_folder(use.image, use.destination, use.pgdata))
-        if location.location == "folder"
+        if location.location in ("folder", "file")
         else (use, claim_of_image(use) or claim_of_path(use))
         for use in uses
     )

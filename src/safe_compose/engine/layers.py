@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -87,6 +88,21 @@ class Layers:
                 self._url(container_id), params={"path": path}, timeout=_ANSWER_SECONDS
             )
         return str(answer.headers.get("X-Docker-Container-Path-Stat", ""))
+
+    def read_time(self, container_id: str, path: str) -> float | None:
+        """Return when a path in a container was modified, in seconds since the epoch.
+
+        Returns:
+            0 where nothing is; None where it cannot be told.
+        """
+        with inspecting():
+            api = self._docker.connection.api
+            answer = api.head(
+                self._url(container_id), params={"path": path}, timeout=_ANSWER_SECONDS
+            )
+        if answer.status_code == 404:
+            return 0
+        return _parse_time(answer.headers.get("X-Docker-Container-Path-Stat", ""))
 
     def is_folder(self, container_id: str, path: str) -> bool:
         """Return whether a path in a container is a folder, and not a link to one."""
@@ -181,5 +197,14 @@ def _parse_stat(header: str) -> tuple[int, int] | None:
     try:
         stat = json.loads(base64.b64decode(header, validate=True))
         return int(stat["mode"]), int(stat["size"])
+    except (binascii.Error, ValueError, LookupError, TypeError, RecursionError, OverflowError):
+        return None
+
+
+def _parse_time(header: str) -> float | None:
+    """Return the time of a path, as the engine encodes it; None for another header."""
+    try:
+        stat = json.loads(base64.b64decode(header, validate=True))
+        return datetime.fromisoformat(stat["mtime"]).timestamp()
     except (binascii.Error, ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return None

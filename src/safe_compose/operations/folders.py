@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from posixpath import basename
 from typing import NamedTuple
 
 from safe_compose.core import backup_set, folders, policy
@@ -19,9 +20,11 @@ from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_size
 from safe_compose.core.tier import Tier
 from safe_compose.databases.registry import DATABASES
+from safe_compose.databases.sqlite.find import MAGIC
 from safe_compose.engine import Engine, resolve_folders
 from safe_compose.errors import SafeComposeError
 from safe_compose.operations.verdicts import judge
+from safe_compose.settings.load import PROJECT_FILE
 from safe_compose.system import git
 from safe_compose.system.files import find_real_path
 from safe_compose.volumes import archive
@@ -73,14 +76,7 @@ def find_data(
         return FoundFolders((), (), {})
     rules = workspace.rules(observed)
     if names is not None:
-        named = set(names)
-        chosen = [
-            one.folder
-            for one in mounted
-            if one.name in named and not folders.explain_impossible(one)
-        ]
-        verdicts = judge(workspace, chosen, observed, rules)
-        return FoundFolders(tuple(zip(chosen, verdicts, strict=True)), (), {})
+        return _find_named(workspace, observed, mounted, set(names))
     wanted = {one.name for one in mounted if policy.is_wanted(one.folder, observed, rules)}
     shared = workspace.engine.docker.connection.shares_paths
     left, omitted = _select_by_path(mounted, wanted, project)
@@ -97,38 +93,56 @@ def find_data(
         why = None
         if one.name not in wanted:
             look = look._replace(tracked=_is_tracked(one.name) if shared else None)
-            why = _explain_look(one, verdict, look, project, limit)
+            why = folders.explain_by_content(one, look, project)
             if _is_too_large(verdict, look, workspace.settings.max_folder):
                 too_large.add(one.name)
+        verdict = folders.judge_look(verdict, look)
         if why is not None:
-            omitted.append(_omit_after_look(one, verdict, look, why))
+            omitted.append(_omit(one, why))
+        elif one.name not in wanted and _is_too_large(verdict, look, limit):
+            omitted.append(_omit_large(verdict, look, workspace.settings.max_folder))
         elif verdict.tier is Tier.DISPOSABLE:
             omitted.append(backup_set.omit_disposable(verdict))
         else:
-            data.append((one.folder, verdict))
+            data.append((replace(one.folder, is_file=look.kind == "file"), verdict))
     data, nested = _leave_out_nested(data)
     return FoundFolders(tuple(data), (*omitted, *nested), sizes, frozenset(too_large))
 
 
-def _explain_look(
-    mounted: MountedFolder, verdict: Verdict, look: Look, project: Project, limit: float
-) -> str | None:
-    """Return why a folder is not backed up by itself after a look into it, or None."""
-    why = folders.explain_by_content(mounted, look, project)
-    if why is None and _is_too_large(verdict, look, limit):
-        return f"its files take more than max_folder ({format_size(int(limit))})"
-    return why
+def _find_named(
+    workspace: Workspace,
+    observed: Observed,
+    mounted: Iterable[MountedFolder],
+    names: Container[str],
+) -> FoundFolders:
+    """Return the folders and files of these paths, whatever is in them."""
+    chosen: list[HostFolder] = []
+    looks: list[Look] = []
+    for one in mounted:
+        if one.name in names and not folders.explain_impossible(one):
+            look = look_into(workspace.engine, one.name, limit=0, seconds=0)
+            chosen.append(replace(one.folder, is_file=look.kind == "file"))
+            looks.append(look)
+    verdicts = judge(workspace, chosen, observed, workspace.rules(observed))
+    judged = tuple(map(folders.judge_look, verdicts, looks))
+    return FoundFolders(tuple(zip(chosen, judged, strict=True)), (), {})
 
 
 def _is_too_large(verdict: Verdict, look: Look, limit: float) -> bool:
     return look.size > limit and verdict.kind not in DATABASES
 
 
-def _omit_after_look(mounted: MountedFolder, verdict: Verdict, look: Look, why: str) -> Omission:
-    if look.kind != "file" or not folders.is_database_file(mounted):
-        return _omit(mounted, why)
-    step = "let the service mount the folder that it is in"
-    return backup_set.omit_failed(mounted.name, verdict.tier.value, why, step)
+def _omit_large(verdict: Verdict, look: Look, limit: int) -> Omission:
+    """Return the omission of a folder that is only too large: a critical one is lacking."""
+    size = f"{'' if look.counted else 'more than '}{format_size(look.size)}"
+    why = f"its files take {size}, and max_folder is {format_size(limit)}"
+    if verdict.tier is not Tier.CRITICAL:
+        return backup_set.omit_folder(verdict.volume, why, verdict.tier.value)
+    step = (
+        f'name it under [folders] in {PROJECT_FILE}: "critical" takes it, "disposable" leaves'
+        " it out for good"
+    )
+    return backup_set.omit_failed(verdict.volume, verdict.tier.value, why, step)
 
 
 def resolve(engine: Engine, observed: Observed) -> Observed:
@@ -214,8 +228,8 @@ def _leave_out_nested(
 
 
 def _is_tracked(path: str) -> bool | None:
-    """Return whether git has everything in a folder; None where that is unknown."""
-    tree = git.find_work_tree(path) if os.path.isdir(path) else None  # noqa: PTH112
+    """Return whether git has a file, or everything in a folder; None where that is unknown."""
+    tree = git.find_work_tree(path) if os.path.exists(path) else None  # noqa: PTH110
     return git.has_all(path, tree) if tree is not None else None
 
 
@@ -225,10 +239,11 @@ def look_into(engine: Engine, path: str, *, limit: float, seconds: float) -> Loo
     Args:
         engine: The engine.
         path: The folder.
-        limit: The bytes up to which its files are counted.
+        limit: The bytes up to which its files are counted, however long that takes.
         seconds: How long they are counted at most.
     """
     until = time.monotonic() + seconds
+    counted_until = time.monotonic() + min(seconds, _LOOK_SECONDS)
     names: dict[str, None] = {}
     files: list[str] = []
     size = 0
@@ -242,11 +257,27 @@ def look_into(engine: Engine, path: str, *, limit: float, seconds: float) -> Loo
                     size += entry.size
                     if len(files) < _SEEN:
                         files.append(member)
-                if len(files) >= _SEEN and (size > limit or time.monotonic() > until):
+                late = time.monotonic() > (until if size <= limit else counted_until)
+                if len(files) >= _SEEN and late:
                     return Look("folder", tuple(names), tuple(files), size)
     except (SafeComposeError, BadTar) as fault:
         words = str(fault)
         if "source path does not exist" in words:
             return Look("absent")
-        return Look("file" if "Not a directory" in words else "unseen")
+        return look_at_file(engine, path) if "Not a directory" in words else Look("unseen")
     return Look("folder", tuple(names), tuple(files), size, counted=True)
+
+
+def look_at_file(engine: Engine, path: str) -> Look:
+    """Look at what is no folder through the engine."""
+    volume, name = EngineVolume(engine, path, is_file=True), basename(path)
+    try:
+        entry = volume.look([name]).get(name)
+        if entry is None:
+            return Look("absent")
+        if entry.type != "f":
+            return Look("odd")
+        head = volume.read_head(name, len(MAGIC)) if entry.size else b""
+    except (SafeComposeError, BadTar):
+        return Look("unseen")
+    return Look("file", (name,), (name,), entry.size, counted=True, is_sqlite=head == MAGIC)

@@ -41,6 +41,7 @@ from safe_compose.store.steps import (
     Untrashing,
     VolumeRestored,
     VolumeStep,
+    WritingLayer,
 )
 
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
@@ -236,6 +237,14 @@ _STAGING = re.compile(r"\.(?:(?P<name>.*)\.)?safe-compose-(?P<token>[0-9a-f]{6})
 """The name of a folder that is filled (`volumes.single_path`, `volumes.folder_swap`)."""
 
 
+_CONTAINER = re.compile(r"[0-9a-f]{12,64}")
+
+
+def _parse_writing_layer(at: At, f: _Facts) -> Step:
+    container = _match(_CONTAINER, f.text("container"))
+    return WritingLayer(at, f.text("volume"), container, f.text("backup"))
+
+
 def _parse_placing(at: At, f: _Facts) -> Step:
     """Return the step, unless its names are none that we give: what they name may be removed."""
     path, staging, old_path = f.below("path"), f.below("staging"), f.below("aside")
@@ -247,7 +256,9 @@ def _parse_placing(at: At, f: _Facts) -> Step:
         or old_path != f"{path}.before-{named['token']}"
     ):
         raise _BadStep
-    return Placing(at, f.location("volume"), path, staging, old_path, f.flag("existed"))
+    return Placing(
+        at, f.location("volume"), path, staging, old_path, f.flag("existed"), f.flag("is_file")
+    )
 
 
 def _parse_restoring_database(at: At, f: _Facts) -> Step:
@@ -274,6 +285,7 @@ _PARSERS: Mapping[str, Callable[[At, _Facts], Step]] = {
     "restored": lambda at, _: Restored(at),
     "undid": lambda at, f: Undid(at, f.text("run")),
     "placing": _parse_placing,
+    "writing-layer": _parse_writing_layer,
     "beside": _parse_restoring_database,
     "trashing": lambda at, f: Trashing(
         at, f.volume("volume"), f.volume("trash"), f.maybe_text("facts")

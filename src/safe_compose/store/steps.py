@@ -199,6 +199,18 @@ class Placing(Step):
     staging: str
     old_path: str
     existed: bool
+    is_file: bool = False
+    """Whether it is a single file of the host, which is filled within the staging folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class WritingLayer(Step):
+    """A step: files of a backup are about to go into a container's own layer."""
+
+    volume: str
+    """The name of the layer in the backup."""
+    container: str
+    backup: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ What such an archive loses was found by running it, and is recorded with the arc
 """
 
 import json
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -80,7 +81,9 @@ def archive(
     new_folder(folder, subject=volume.name, stage="archive")
     path, by = folder / ARCHIVE_FILE, "helper"
     listing: Artifact | None = None
-    if why := explain_no_program(volume.engine):
+    if (why := explain_no_program(volume.engine)) and volume.is_file:
+        raise OperationFailed(f"{describe_location(volume.name)}: archive: a single file: {why}")
+    if why:
         with (
             naming_fault(volume.name, "archive"),
             volume.engine.archives.stream(volume.name) as chunks,
@@ -101,7 +104,23 @@ def archive(
         source = "archive"
     else:
         source = "helper"
+    if volume.is_file:
+        _require_file(volume, into, listing)
     return _describe(tar, listing, into, {"tar": by, "list": source, "live": live}, lost)
+
+
+def _require_file(volume: EngineVolume, into: Path, listing: Artifact) -> None:
+    """Check that the archive of a single file holds it, and nothing but the folder it lies in.
+
+    Raises:
+        OperationFailed: It does not, as where the file vanished or is a link now.
+    """
+    name = os.fsencode(volume.name).rpartition(b"/")[2]
+    entries = [(entry.path, entry.type) for entry in read_list(unpack(into, listing))]
+    if sorted(entries) != [(b"", "d"), (name, "f")]:
+        raise OperationFailed(
+            f"{describe_location(volume.name)}: archive: it is not there any more as a single file"
+        )
 
 
 def archive_blocks(
@@ -260,14 +279,14 @@ def _pack_by_helper(
 
     `hidden`: see `archive_others`.
     """
-    words = ("pack", *(["--live"] if live else []))
+    words = ("pack", *(["--live"] if live else []), *volume.only)
     piped = (*words, f"--file={PIPE}", MOUNT)
     covers = tuple(f"{MOUNT}/{folder}" for folder in hidden)
     helper = volume.engine.helpers.own(
         *words,
         MOUNT,
         piped=piped,
-        volumes=((volume.name, MOUNT, True),),
+        volumes=((volume.mounted, MOUNT, True),),
         tmpfs=covers,
         capabilities=PACKS,
     )
@@ -298,7 +317,11 @@ def stream_volume(volume: EngineVolume) -> Iterator[bytes]:
     with naming_fault(volume.name, "compare"):
         if has_program(engine):
             helper = engine.helpers.own(
-                "pack", MOUNT, volumes=((volume.name, MOUNT, True),), capabilities=PACKS
+                "pack",
+                *volume.only,
+                MOUNT,
+                volumes=((volume.mounted, MOUNT, True),),
+                capabilities=PACKS,
             )
             with engine.helpers.stream(helper) as made:
                 yield from read_blocks(made.stdout)
@@ -318,7 +341,7 @@ def _listing_meanwhile(
     ten seconds and then ends the stream as if it were complete (run, engine 20.10).
     """
     with (
-        volume.engine.helpers.stream(volume.read_only_helper("list", MOUNT)) as found,
+        volume.engine.helpers.stream(volume.read_only_helper("list", *volume.only, MOUNT)) as found,
         ThreadPoolExecutor(1) as reader,
     ):
         try:
@@ -418,7 +441,9 @@ def read_entries(volume: EngineVolume) -> Generator[Member]:
     if has_program(volume.engine):
         with (
             naming_fault(volume.name, "compare"),
-            volume.engine.helpers.stream(volume.read_only_helper("list", MOUNT)) as found,
+            volume.engine.helpers.stream(
+                volume.read_only_helper("list", *volume.only, MOUNT)
+            ) as found,
         ):
             yield from read_list(read_blocks(found.stdout))
     else:

@@ -34,17 +34,29 @@ class EngineVolume:
 
     engine: Engine
     name: str
+    is_file: bool = False
+    """Whether it is a single file of the host, which is seen in the folder that it lies in."""
+
+    @property
+    def mounted(self) -> str:
+        """What helpers mount: the volume, or the folder; that in which a single file lies."""
+        return str(PurePosixPath(self.name).parent) if self.is_file else self.name
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """The option that makes our helper program see nothing but a single file."""
+        return (f"--only={PurePosixPath(self.name).name}",) if self.is_file else ()
 
     def read_only_helper(self, *argv: str) -> Helper:
         """Describe a helper container that sees the volume and cannot change it."""
         return self.engine.helpers.own(
-            *argv, volumes=((self.name, MOUNT, True),), capabilities=READS
+            *argv, volumes=((self.mounted, MOUNT, True),), capabilities=READS
         )
 
     def changing_helper(self, *argv: str) -> Helper:
         """Describe a helper container that changes the volume."""
         return self.engine.helpers.own(
-            *argv, volumes=((self.name, MOUNT, False),), capabilities=CHANGES
+            *argv, volumes=((self.mounted, MOUNT, False),), capabilities=CHANGES
         )
 
     def unpacking_helper(self, *argv: str, piped: tuple[str, ...] = ()) -> Helper:
@@ -53,7 +65,7 @@ class EngineVolume:
             "unpack",
             *argv,
             piped=piped,
-            volumes=((self.name, MOUNT, False),),
+            volumes=((self.mounted, MOUNT, False),),
             capabilities=UNPACKS,
         )
 
@@ -69,7 +81,7 @@ class EngineVolume:
         try:
             helper = self.read_only_helper("cat", MOUNT, path)
         except NoOwnImage:
-            return self.engine.archives.read_file(self.name, path, limit)
+            return self.engine.archives.read_file(self.mounted, path, limit)
         data = b""
         try:
             with self.engine.helpers.stream(helper) as opened, ending_after(SECONDS, opened):
@@ -81,6 +93,26 @@ class EngineVolume:
                 return None
             raise
         return data if len(data) <= limit else None
+
+    def read_head(self, path: str, size: int) -> bytes:
+        """Return the first bytes of a regular file, at most `size`.
+
+        Raises:
+            OperationFailed: The file cannot be read.
+            NoOwnImage: Our own helper program does not run on this engine.
+        """
+        head = b""
+        try:
+            with (
+                self.engine.helpers.stream(self.read_only_helper("cat", MOUNT, path)) as opened,
+                ending_after(SECONDS, opened),
+            ):
+                head = opened.stdout.read(size)
+                opened.abort()
+        except HelperFailed:
+            if len(head) < size:
+                raise
+        return head
 
     def look(self, paths: Sequence[str]) -> dict[str, Member]:
         """Return the entry at each of the paths; missing ones are left out.
@@ -112,7 +144,7 @@ class EngineVolume:
         try:
             return bool(self.look([path]))
         except NoOwnImage:
-            return bool(self.engine.archives.list_existing(self.name, [path]))
+            return bool(self.engine.archives.list_existing(self.mounted, [path]))
 
     def find(self, names: Collection[str], *, depth: int) -> list[str]:
         """Return the paths of entries with one of these names, the shortest paths first.
@@ -124,14 +156,14 @@ class EngineVolume:
             OperationFailed: The volume cannot be read.
         """
         try:
-            helper = self.read_only_helper("list", MOUNT)
+            helper = self.read_only_helper("list", *self.only, MOUNT)
         except NoOwnImage:
             folders = [
                 "",
                 *(f"{name}/" for name in (self.engine.archives.list_root(self.name) or ())[:200]),
             ]
             return self.engine.archives.list_existing(
-                self.name, [folder + name for folder in folders for name in names]
+                self.mounted, [folder + name for folder in folders for name in names]
             )
         found: list[str] = []
         try:

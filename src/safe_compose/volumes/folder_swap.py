@@ -29,30 +29,41 @@ class FolderState(StrEnum):
     FOLDER = "folder"
     MOUNT = "mount"
     """Something is mounted there, so it cannot be renamed."""
+    FILE = "file"
     OTHER = "other"
-    """A file, or a link."""
+    """A link, a socket or the like."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSwap:
-    """A folder of the host, the new one that is filled next to it, and the name of the old one."""
+    """A folder of the host, the new one that is filled next to it, and the name of the old one.
+
+    A single file is filled within a folder of ours, and leaves that when it is renamed.
+    """
 
     parent: EngineVolume
     """The folder above, in which all three are."""
     name: str
     staging_name: str
     old_name: str
+    is_file: bool = False
 
     @classmethod
-    def of(cls, folder: EngineVolume, token: str) -> "FolderSwap":
-        """Return the swap for a folder; `token` makes the names of a run unique."""
+    def of(cls, folder: EngineVolume, token: str, *, is_file: bool = False) -> "FolderSwap":
+        """Return the swap for a folder or file; `token` makes the names of a run unique."""
         path = PurePosixPath(folder.name)
         return cls(
             EngineVolume(folder.engine, str(path.parent)),
             path.name,
             f".{path.name[:100]}.safe-compose-{token}",
             f"{path.name}.before-{token}",
+            is_file,
         )
+
+    @property
+    def filled_name(self) -> str:
+        """The name of the new folder or file until it is renamed, relative to the parent."""
+        return f"{self.staging_name}/{self.name}" if self.is_file else self.staging_name
 
     @property
     def staging(self) -> str:
@@ -80,24 +91,45 @@ class FolderSwap:
         """
         if existed:
             self._rename(self.name, self.old_name)
-        self._rename(self.staging_name, self.name)
+        self._rename(self.filled_name, self.name)
+        if self.is_file:
+            self.remove_staging()
         sync(self.parent)
 
     def revert(self, *, existed: bool) -> None:
         """Make everything as it was before `make_staging`, wherever the swap was left.
 
-        Only its own process calls this, while nothing runs on the folder.
+        This is for its own process, and for one that knows that nothing has run on it since.
 
         Raises:
             OperationFailed: It could not be done.
         """
-        names = (self.name, self.staging_name, self.old_name)
-        current, staged, old = map(self._has, names)
+        current, staged, old = self.find_names()
         if current and not staged and (old or not existed):
-            self._rename(self.name, self.staging_name)
+            if self.is_file and not self._has(self.staging_name):
+                self.make_staging()
+            self._rename(self.name, self.filled_name)
         if existed and old:
             self._rename(self.old_name, self.name)
+        self.remove_staging()
+
+    def remove_staging(self) -> None:
+        """Remove the folder that is filled.
+
+        Raises:
+            OperationFailed: It could not be removed.
+        """
         remove(self.parent, self.staging_name)
+
+    def find_names(self) -> tuple[bool, bool, bool]:
+        """Return whether something is at the path, and whether the new and old content are there.
+
+        Raises:
+            OperationFailed: Nobody can look there.
+        """
+        names = (self.name, self.filled_name, self.old_name)
+        current, staged, old = map(self._has, names)
+        return current, staged, old
 
     def remove_old(self) -> None:
         """Remove the folder that was there before.
@@ -153,7 +185,7 @@ def inspect_folder(folder: EngineVolume) -> FolderState:
         raise OperationFailed(f"folder {path}: look: {words}") from error
     except (BadTar, StopIteration) as error:
         raise OperationFailed(f"folder {path}: look: it cannot be told what it is") from error
-    return FolderState.FOLDER if kind == "d" else FolderState.OTHER
+    return {"d": FolderState.FOLDER, "f": FolderState.FILE}.get(kind, FolderState.OTHER)
 
 
 def require_program(folder: EngineVolume) -> None:

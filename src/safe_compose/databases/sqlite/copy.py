@@ -224,7 +224,7 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
             else:
                 _receive(
                     source.volume.engine,
-                    _helper(image, source.volume.name, _argv(method, path)),
+                    _helper(image, source.volume.mounted, _argv(method, path)),
                     copy,
                 )
         except NoOwnImage:
@@ -272,7 +272,7 @@ def _copy_by_helper(source: _CopySource, path: bytes, copy: Path) -> None:
     source.volume.engine.images.own_image()
     with making_scratch_volume(source.volume.engine) as place:
         # `/tmp` is a path within the container.
-        mounts = ((source.volume.name, MOUNT, False), (place.name, "/tmp", False))
+        mounts = ((source.volume.mounted, MOUNT, False), (place.name, "/tmp", False))
         words = (MOUNT, os.fsdecode(path), "--seconds", str(WAIT_SECONDS))
         helper = source.volume.engine.helpers.own(
             "sqlite-copy", *words, volumes=mounts, capabilities=_CAPABILITIES
@@ -397,7 +397,7 @@ def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
         try:
             return _receive(
                 source.volume.engine,
-                _helper(image, source.volume.name, ("cat", f"{MOUNT}/{name}"), read_only=True),
+                _helper(image, source.volume.mounted, ("cat", f"{MOUNT}/{name}"), read_only=True),
                 target,
             )
         except HelperFailed as error:

@@ -16,6 +16,7 @@ from safe_compose.databases.protocol import CopyRefused, Database, Dump, ServerU
 from safe_compose.databases.registry import DATABASES, find_physical_copy
 from safe_compose.databases.servers import find_servers
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
+from safe_compose.operations import file_logs
 from safe_compose.operations.backup.cold_archive import archive_at_rest, tell_losses
 from safe_compose.operations.backup.records import remove_half, tell_labels_left_out
 from safe_compose.operations.backup.restarts import are_restarting, has_started_since
@@ -157,10 +158,38 @@ def copy_running(copy: VolumeCopy) -> VolumeRecord:
         _require_not_paused(copy, lively)
         raise _refuse_in_use(copy, lively)
     if lively:
+        _require_no_hidden_log(copy, lively)
         return _archive_running(copy)
     record = archive_at_rest(copy)
     _require_nobody_ran(copy)
+    _require_no_hidden_log(copy, ())
     return record
+
+
+def _require_no_hidden_log(copy: VolumeCopy, lively: Sequence[Container]) -> None:
+    """Check that no part of a SQLite file that is mounted alone is in a container's layer.
+
+    Raises:
+        OperationFailed: Commits may be in a log there, which no copy of the file has.
+    """
+    volume = copy.on_engine
+    if not volume.is_file or copy.verdict.kind != "sqlite":
+        return
+    mount_step = "let the service mount the folder that it is in"
+    if lively and file_logs.has_write_ahead_log(volume):
+        names = ", ".join(c.name for c in lively)
+        raise OperationFailed(
+            f"{copy.title}: {names} keeps the write-ahead log of this SQLite database in its own"
+            " layer, since only the file is mounted: a copy of the file would lack commits",
+            next_step=f"{mount_step}; or stop it for the backup: docker stop"
+            f" {join_for_shell(c.name for c in lively)}",
+        )
+    if not lively and (log := file_logs.find_log(copy.engine, copy.users, copy.name)) is not None:
+        raise OperationFailed(
+            f"{copy.title}: container {log.container.name} was not stopped cleanly: commits may be"
+            f" in {log.path} in its own layer, and a copy of the file alone would lack them",
+            next_step=f"start it and stop it again, then repeat the command; then {mount_step}",
+        )
 
 
 def _refuse_in_use(copy: VolumeCopy, lively: Sequence[Container]) -> OperationFailed:

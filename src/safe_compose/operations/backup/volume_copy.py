@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, VolumeRecord
-from safe_compose.core.observed import Container, Location, describe_location
+from safe_compose.core.observed import Container, HostFolder, Location, describe_location
 from safe_compose.core.policy import Verdict
 from safe_compose.engine import Engine
 from safe_compose.operations.backup.records import make_record
@@ -39,7 +39,8 @@ class VolumeCopy:
     @property
     def on_engine(self) -> EngineVolume:
         """The volume, to be read on its engine."""
-        return EngineVolume(self.engine, self.volume.name)
+        is_file = isinstance(self.volume, HostFolder) and self.volume.is_file
+        return EngineVolume(self.engine, self.volume.name, is_file)
 
     @property
     def size(self) -> int | None:

@@ -4,7 +4,6 @@ The containers that it stopped are started again.
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from safe_compose.core.observed import FOLDER, describe_location
 from safe_compose.databases.engine_container import EngineContainer
@@ -12,7 +11,9 @@ from safe_compose.databases.registry import find_restored_alone
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.operations.recover import trash_moves
+from safe_compose.operations.recover.folder_swaps import Settled, is_swap, settle_swaps
 from safe_compose.operations.recover.killed_run import KilledRun
+from safe_compose.operations.recover.layers import complete_layers
 from safe_compose.operations.recover.refill import refill
 from safe_compose.operations.recover.rollback import list_half_restored, roll_back_volumes
 from safe_compose.operations.stopped_containers import ContainerState, start_again
@@ -80,7 +81,7 @@ def _recover_run(killed: KilledRun) -> list[str]:
         words, complete = roll_back_volumes(killed.reread())
         actions += words
     # before anything starts on them: docker makes an empty folder where one is missing
-    folders = _settle_paths(killed, folders=True)
+    folders = settle_swaps(killed)
     actions += [settled.words for settled in folders]
     complete = complete and all(settled.settled for settled in folders)
     left = _list_left_stopped(killed)
@@ -127,7 +128,7 @@ def _close(killed: KilledRun, half: Sequence[str], left: Sequence[ContainerState
     run, lines = killed.record, []
     if run.undid is not None:
         lines.append("all of it was put back; its services may not run: docker compose up -d")
-    settled = [*_settle_paths(killed, folders=False)]
+    settled = [*_settle_paths(killed), *complete_layers(killed)]
     settled += [swap] if (swap := _settle_swap(killed)) else []
     lines += [result.words for result in settled]
     if not all(result.settled for result in settled):
@@ -140,15 +141,7 @@ def _close(killed: KilledRun, half: Sequence[str], left: Sequence[ContainerState
     return lines
 
 
-class _Settled(NamedTuple):
-    """A result of settling the restore of one path or database."""
-
-    words: str
-    settled: bool
-    """Whether nothing has to be tried again."""
-
-
-def _settle_swap(killed: KilledRun) -> _Settled | None:
+def _settle_swap(killed: KilledRun) -> Settled | None:
     """Complete or undo the interrupted restore of one database.
 
     Returns:
@@ -159,7 +152,7 @@ def _settle_swap(killed: KilledRun) -> _Settled | None:
         return None
     container, new = engine.docker.container(step.container), step.new_database
     if container is None:
-        return _Settled(
+        return Settled(
             f"database {new} may be left in {describe_location(step.volume)}: its server has gone",
             True,
         )
@@ -167,42 +160,21 @@ def _settle_swap(killed: KilledRun) -> _Settled | None:
         settle, database = find_restored_alone()
         _, words = settle(database.server(EngineContainer(engine, container)), step.facts())
     except OperationFailed as fault:
-        return _Settled(
+        return Settled(
             f"left for now: database {new} of {container.name} ({fault.message}); once it runs:"
             " safe-compose recover",
             False,
         )
-    return _Settled(words, True)
+    return Settled(words, True)
 
 
-def _settle_paths(killed: KilledRun, *, folders: bool) -> list[_Settled]:
-    """Complete or undo the interrupted restores of single paths, and describe the results.
-
-    Args:
-        killed: The run that was cut off.
-        folders: Settle those of whole folders of the host, which containers may mount; else those
-            of paths within volumes.
-    """
-    return [
-        _settle_path(killed.engine, step)
-        for step in killed.record.every(Placing)
-        if step.volume.startswith(FOLDER) is folders
-    ]
+def _settle_paths(killed: KilledRun) -> list[Settled]:
+    """Complete or undo the interrupted restores of single paths, and describe the results."""
+    steps = killed.record.every(Placing)
+    return [_settle_path(killed.engine, step) for step in steps if not is_swap(step)]
 
 
-def _is_taken(piece: single_path.SinglePath, step: Placing) -> bool:
-    """Return whether something else is in the place of a folder whose swap was cut off.
-
-    docker makes an empty folder for a container that starts where one is missing. A new folder that
-    is still under the name that it was filled under was not swapped in.
-    """
-    is_swap = step.staging.startswith(f".{step.path[:100]}.")  # of one path, it outlives the rename
-    if not is_swap or not piece.volume.is_there(piece.staging):
-        return False
-    return piece.exists() and (not step.existed or piece.volume.is_there(piece.old_path))
-
-
-def _settle_path(engine: Engine, step: Placing) -> _Settled:
+def _settle_path(engine: Engine, step: Placing) -> Settled:
     """Complete or undo the interrupted restore of one file or folder, and describe the result."""
     piece = single_path.SinglePath(
         EngineVolume(engine, step.volume), step.path, step.staging, step.old_path
@@ -210,30 +182,22 @@ def _settle_path(engine: Engine, step: Placing) -> _Settled:
     where = describe_location(step.volume)
     gone = not step.volume.startswith(FOLDER) and engine.docker.volume(step.volume) is None
     if gone:  # docker would recreate it for an inspection
-        return _Settled(
+        return Settled(
             f"{describe_location(step.volume)} is gone, and with it what was restored of"
             f" {piece.path}",
             True,
         )
     try:
-        if _is_taken(piece, step):
-            return _Settled(
-                f"left for now: {where}: something else made {piece.path} meanwhile; what was"
-                f" restored is in {piece.staging}"
-                + (f", what was there before in {piece.old_path}" if step.existed else "")
-                + f": move {piece.path} away, then: safe-compose recover",
-                False,
-            )
         done = piece.settle(existed=step.existed)
     except (OperationFailed, StateChanged) as fault:
         left = f"{piece.staging} may be left, and what was {piece.path} may be {piece.old_path}"
-        return _Settled(
+        return Settled(
             f"left for now: {where}: {left}: {fault.message}; once it can be read:"
             " safe-compose recover",
             False,
         )
     kept = f"; the one before it is {piece.old_path}" if done and step.existed else ""
-    return _Settled(
+    return Settled(
         f"{piece.path} of {where} {'was restored' if done else 'is as it was'}{kept}",
         True,
     )

@@ -15,7 +15,7 @@ from safe_compose.core.quantities import format_size
 from safe_compose.core.tier import Tier
 from safe_compose.errors import SafeComposeError, StateChanged
 from safe_compose.grammar.parser import parse
-from safe_compose.operations import trash
+from safe_compose.operations import file_logs, trash
 from safe_compose.operations.backup.before_deletion import ColdBackup, DeletionBackup
 from safe_compose.operations.backup.request import BackupRequest
 from safe_compose.operations.compose_stop import find_hooked_services
@@ -191,6 +191,8 @@ class RestoreRun:
                     )
         for target in self.plan.targets:
             self._require_still_empty(target)
+            if target.swap is not None and target.swap.is_file:
+                file_logs.require_no_log(engine, observed.users(target.into), target.into)
         if self._cold_backup is not None:
             self._cold_backup.require_unwritten("nothing was restored")
         for target in self.plan.targets:
@@ -290,6 +292,7 @@ class RestoreRun:
             staging=swap.staging_name,
             aside=swap.old_name,
             existed=target.current is not None,
+            is_file=swap.is_file,
         )
         self._swaps.append(target)
         swap.make_staging()
@@ -320,7 +323,8 @@ class RestoreRun:
             swap.remove_old()
         size = format_size(sum(a.bytes for a in target.record.artifacts))
         terminal.say(
-            f"safe-compose: folder {target.into} is back, from its {target.source} ({size}){kept}"
+            f"safe-compose: {target.record.location} {target.into} is back, from its"
+            f" {target.source} ({size}){kept}"
         )
 
     def _is_empty_outside(self, target: RestoreTarget) -> bool:

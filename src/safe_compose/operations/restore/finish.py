@@ -47,7 +47,8 @@ def finish(workspace: Workspace, names: Collection[str], answer: GivenAnswer) ->
         answer: What the flags answer.
 
     Raises:
-        StateChanged: A container uses one of the old folders; nothing was removed.
+        StateChanged: A container uses one of the old folders, or the restored folder is not there
+            any more; nothing was removed.
         Refused: It was not confirmed; nothing was removed.
         OperationFailed: One of them could not be removed.
     """
@@ -65,6 +66,7 @@ def finish(workspace: Workspace, names: Collection[str], answer: GivenAnswer) ->
                 f"container {users[0].name} uses {old.path}; nothing was removed",
                 next_step=f"docker inspect {shell_quote(users[0].name)} shows its mounts",
             )
+        _require_restored(workspace, old)
     phrase = (
         PurePosixPath(found[0].path).name if len(found) == 1 else f"remove {len(found)} folders"
     )
@@ -82,6 +84,7 @@ def finish(workspace: Workspace, names: Collection[str], answer: GivenAnswer) ->
         removed: list[OldFolder] = []
         try:
             for old in found:
+                _require_restored(workspace, old)
                 path = PurePosixPath(old.path)
                 parent = EngineVolume(workspace.engine, str(path.parent))
                 run.step("removing-old-folder", folder=old.path)
@@ -92,6 +95,26 @@ def finish(workspace: Workspace, names: Collection[str], answer: GivenAnswer) ->
         finally:
             run.step("ended", outcome=f"{count(len(removed), 'old folder')} removed")
     return {"removed": [old.shape() for old in removed], "found": [old.shape() for old in found]}
+
+
+def _require_restored(workspace: Workspace, old: OldFolder) -> None:
+    """Check that the restored content is still in place: the old one may be the only copy.
+
+    Raises:
+        StateChanged: It is gone, or an empty folder is in its place, as docker makes one.
+    """
+    engine = workspace.engine
+    now = _inspect(workspace, old.folder)
+    lost = "is not there any more" if now in (None, FolderState.MISSING) else ""
+    if now is FolderState.FOLDER and engine.archives.list_root(old.folder) == []:
+        lost = "is empty"
+    if lost and engine.archives.list_root(old.path) != []:
+        raise StateChanged(
+            f"the restored folder {old.folder} {lost}: {old.path} may be the only copy, and was not"
+            " removed",
+            next_step=f"put it back: mv {shell_quote(old.path)} {shell_quote(old.folder)}; or"
+            " restore it again: safe-compose restore",
+        )
 
 
 def _list_old(workspace: Workspace) -> list[OldFolder]:
@@ -124,8 +147,11 @@ def _is_ours(step: Placing) -> bool:
 
 
 def _is_there(workspace: Workspace, path: str) -> bool:
+    return _inspect(workspace, path) in (FolderState.FOLDER, FolderState.FILE)
+
+
+def _inspect(workspace: Workspace, path: str) -> FolderState | None:
     try:
-        folder = EngineVolume(workspace.engine, path)
-        return folder_swap.inspect_folder(folder) is FolderState.FOLDER
+        return folder_swap.inspect_folder(EngineVolume(workspace.engine, path))
     except StateChanged:
-        return False  # the folder above is gone, and with it this one
+        return None  # the folder above is gone, and with it this one

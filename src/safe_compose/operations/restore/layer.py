@@ -14,19 +14,19 @@ from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.observed import LAYER, ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL, Container
 from safe_compose.core.quantities import count, format_stamp
 from safe_compose.core.text import shell_quote
-from safe_compose.errors import OperationFailed, StateChanged
-from safe_compose.fastpath.layer_data import find_data
+from safe_compose.errors import StateChanged
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.backup import manual, verify
 from safe_compose.operations.backup.omissions import report_incomplete
 from safe_compose.operations.layer_changes import inspect_layers
+from safe_compose.operations.layer_files import require_free, write_files
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore import undo
 from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
 from safe_compose.operations.transaction import begin, locking
 from safe_compose.ui import terminal
-from safe_compose.volumes.layer_archive import LayerFiles, list_files, stream_back, stream_files
-from safe_compose.volumes.tar import Member, read_members
+from safe_compose.volumes.layer_archive import list_files
+from safe_compose.volumes.tar import Member
 from safe_compose.workspace import Workspace
 
 LOCK_SECONDS = 60.0
@@ -158,7 +158,7 @@ def _plan(
         return None
     with verify.marking_damage(workspace.catalogue, backup):
         entries = tuple(list_files(Path(backup.path), record.artifacts))
-    _require_free(container, entries, "nothing was restored")
+    require_free(container, entries, "nothing was restored")
     return LayerRestorePlan(
         backup, record, container, entries, _is_data_there(workspace, container, entries)
     )
@@ -188,38 +188,6 @@ def _is_utf8(path: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _require_free(container: Container, entries: Sequence[Member], nothing: str) -> None:
-    """Check that nothing writes to what is replaced, and that no mount hides it.
-
-    Args:
-        container: The container.
-        entries: What is written.
-        nothing: What was not done, for the message.
-
-    Raises:
-        StateChanged: A running program may have a database open, or a mount is in the way.
-    """
-    paths = [_to_path(entry) for entry in entries if entry.type != "d"]
-    data = find_data(paths)
-    if container.lively and (data.sqlite or data.databases):
-        raise StateChanged(
-            f"container {container.name} runs, and may have a database open that would be replaced;"
-            f" {nothing}",
-            next_step=(
-                f"docker stop {shell_quote(container.name)}, then repeat the command, then docker"
-                f" start {shell_quote(container.name)}"
-            ),
-        )
-    for mount in container.mounts:
-        below = f"{mount.destination.rstrip('/')}/"
-        if any(f"{path}/".startswith(below) or below.startswith(f"{path}/") for path in paths):
-            raise StateChanged(
-                f"container {container.name} has something mounted at {mount.destination} now:"
-                f" files of its layer would go there; {nothing}",
-                next_step="look at them in a volume of their own: --into scratch",
-            )
 
 
 def _find_container(workspace: Workspace, record: VolumeRecord) -> Container | None:
@@ -284,7 +252,7 @@ def _carry_out(workspace: Workspace, plan: LayerRestorePlan) -> None:
     """
     if plan.replaces:
         _back_up_current(workspace, plan)
-    engine, identity, folder = workspace.engine, plan.container.id, Path(plan.backup.path)
+    folder = Path(plan.backup.path)
     name = plan.record.name
     project = plan.record.labels.get(PROJECT_LABEL, plan.backup.project)
     command = ("restore", plan.backup.id, "--volume", name)
@@ -293,10 +261,15 @@ def _carry_out(workspace: Workspace, plan: LayerRestorePlan) -> None:
         run = begin(workspace, command, project=project, run_id=workspace.journal.new_id())
         outcome = f"{name} was not restored completely: repeat the command"
         try:
-            there = _find_folders(workspace, plan)
+            run.step(
+                "writing-layer",
+                volume=name,
+                container=plan.container.id,
+                backup=plan.backup.id,
+            )
+            artifacts = plan.record.artifacts
             with terminal.showing_progress(f"restore {name}"):
-                engine.layers.write(identity, stream_back(folder, plan.record.artifacts, there))
-            _compare(workspace, plan)
+                write_files(workspace.engine, plan.container, folder, artifacts, plan.entries)
             outcome = f"{name} restored"
         finally:
             with terminal.reporting_only():
@@ -321,23 +294,12 @@ def _require_unchanged(workspace: Workspace, plan: LayerRestorePlan) -> None:
         raise StateChanged(
             f"container {name} is not there any more; {nothing}", next_step="repeat the command"
         )
-    _require_free(now, plan.entries, nothing)
+    require_free(now, plan.entries, nothing)
     if not plan.replaces and _is_data_there(workspace, now, plan.entries):
         raise StateChanged(
             f"container {name} has got data under the names that would be written; {nothing}",
             next_step="repeat the command",
         )
-
-
-def _find_folders(workspace: Workspace, plan: LayerRestorePlan) -> set[bytes]:
-    """Return the folders of the archive that the container has: they stay as they are."""
-    layers, found = workspace.engine.layers, {b""}
-    folders = sorted((entry for entry in plan.entries if entry.type == "d"), key=lambda e: e.path)
-    for entry in folders:
-        above = entry.path.rpartition(b"/")[0]
-        if above in found and layers.is_folder(plan.container.id, _to_path(entry)):
-            found.add(entry.path)
-    return found
 
 
 def _back_up_current(workspace: Workspace, plan: LayerRestorePlan) -> None:
@@ -358,35 +320,3 @@ def _back_up_current(workspace: Workspace, plan: LayerRestorePlan) -> None:
     if (fault := report_incomplete(safety)) is not None:
         raise fault
     terminal.say(f"safe-compose: what is there now is in backup {safety.id}")
-
-
-def _compare(workspace: Workspace, plan: LayerRestorePlan) -> None:
-    """Check that the container holds each file of the archive with its size, owner and mode.
-
-    Raises:
-        OperationFailed: One is missing or differs.
-    """
-    wanted = {entry.path: entry for entry in plan.files}
-    paths = {_to_path(entry) for entry in plan.files}
-    found: dict[bytes, Member] = {}
-    folders = {path.rpartition("/")[0] or path for path in paths}
-    roots = sorted(paths if len(paths) <= MOST_SINGLE else folders)
-    tops = tuple(r for r in roots if not any(r != q and r.startswith(f"{q}/") for q in roots))
-    files = LayerFiles(tops, paths)
-    for member in read_members(stream_files(workspace.engine, plan.container.id, files)):
-        if member.type != "d":
-            found[member.path] = member
-    for path, entry in wanted.items():
-        now = found.get(path)
-        if now is not None and now.type == "h":
-            now = found.get(now.link)
-        if now is None or now[1:5] != entry[1:5]:
-            raise OperationFailed(
-                f"{path.decode('utf-8', 'replace')!r} in container {plan.container.name} is not"
-                " what the archive holds",
-                next_step="repeat the command",
-            )
-
-
-def _to_path(entry: Member) -> str:
-    return "/" + entry.path.decode("utf-8", "surrogateescape")

@@ -156,6 +156,10 @@ def _make_plan(
         VerificationFailed: The backup is damaged.
     """
     engine, path = workspace.engine, str(words)
+    if record.location == "file":
+        raise UsageError(
+            f"{record.name} is a single file; nothing was restored", next_step="leave --path out"
+        )
     count = _read(workspace, backup, record, path)
     if not _is_there(engine, record):
         raise StateChanged(

@@ -299,26 +299,23 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
     """Inspect the place of a folder of the host and return what a restore makes of it.
 
     Raises:
-        Refused: Something else than a folder is there.
+        Refused: Something else than such a folder or file is there.
         StateChanged: The folder above is not there.
         OperationFailed: Nobody can look there.
     """
     engine, users = plan.engine, plan.observed.users(into)
-    folder = EngineVolume(engine, into)
+    folder, is_file = EngineVolume(engine, into), record.location == "file"
     state = inspect_folder(folder)
-    if state is FolderState.OTHER:
-        raise Refused(
-            f"{into} is a file or a link now, and no folder is put in its place; nothing was"
-            " restored",
-            next_step="move it away first, or restore into a volume for a look: --into scratch",
-        )
+    _require_fitting(engine, into, state, is_file=is_file)
     other = None
     if (upgraded := find_upgraded_record(record.data_kind)) is not None:
         other = upgraded(folder, record, users, plan.declared)
     there = state is not FolderState.MISSING
     token = engine.helpers.run_id[-6:]
     has_content = there and (
-        engine.archives.list_root(into) != [] or may_hold_in_memory(users, into)
+        state is FolderState.FILE
+        or engine.archives.list_root(into) != []
+        or may_hold_in_memory(users, into)
     )
     # Whoever wrote an unsigned backup chose the path, and everything on the host is in reach.
     known = plan.backup.unsigned_from is None and plan.relocation is None
@@ -327,9 +324,11 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
     return RestoreTarget(
         other or record,
         into,
-        HostFolder(into, labels={PROJECT_LABEL: owner} if owner else {}) if there else None,
+        HostFolder(into, labels={PROJECT_LABEL: owner} if owner else {}, is_file=is_file)
+        if there
+        else None,
         has_content,
-        reach=None if mounted else "a folder of the engine's host",
+        reach=None if mounted else f"a {record.location} of the engine's host",
         other_project=owner
         if owner not in ("", plan.backup.project) and plan.relocation is None
         else "",
@@ -337,7 +336,33 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
         archived=any(
             find_archive(whole) is not None for whole in plan.backup.volumes if whole.name == into
         ),
-        swap=None if state is FolderState.MOUNT else FolderSwap.of(folder, token),
+        swap=None if state is FolderState.MOUNT else FolderSwap.of(folder, token, is_file=is_file),
+    )
+
+
+def _require_fitting(engine: Engine, into: str, state: FolderState, *, is_file: bool) -> None:
+    """Check that what is at a path can be replaced.
+
+    For a file that is missing docker makes an empty folder, which may be replaced.
+
+    Raises:
+        Refused: Something else is there.
+    """
+    if state in (FolderState.MISSING, FolderState.FILE if is_file else FolderState.FOLDER):
+        return
+    if state is FolderState.MOUNT and not is_file:
+        return
+    if state is FolderState.FOLDER and engine.archives.list_root(into) == []:
+        return
+    what = {
+        FolderState.FILE: "a file",
+        FolderState.FOLDER: "a folder with content",
+        FolderState.MOUNT: "a mount point",
+    }.get(state, "a link or the like")
+    raise Refused(
+        f"{into} is {what} now, and no {'file' if is_file else 'folder'} is put in its place;"
+        " nothing was restored",
+        next_step="move it away first, or restore into a volume for a look: --into scratch",
     )
 
 

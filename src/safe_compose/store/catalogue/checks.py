@@ -194,9 +194,9 @@ def _faults_of_volume(record: VolumeRecord) -> Iterator[str]:
 
 
 def _is_location(record: VolumeRecord) -> bool:
-    """Return whether the name of a record is that of a volume, folder or layer, as it says."""
+    """Return whether the name of a record is that of its kind of location, as it says."""
     name = record.name
-    if record.location == "folder":
+    if record.location in ("folder", "file"):
         plain = name == f"{FOLDER}{PurePosixPath(name[1:])}"  # without `//`, `.` and a last slash
         return name.startswith(FOLDER) and name != FOLDER and _is_below(name[1:]) and plain
     if record.location == "layer":

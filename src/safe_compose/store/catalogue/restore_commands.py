@@ -32,7 +32,7 @@ def create_location(record: VolumeRecord) -> str:
     They fail where one of that name exists.
     """
     made = f"MADE={shell_quote(record.name)}"
-    if record.location == "folder":
+    if record.location in ("folder", "file"):
         # not `mkdir -p` alone, which leaves an existing folder alone and succeeds
         return f'mkdir -p "${{VOLUME%/*}}/" && mkdir "$VOLUME" && {made}'
     absent = '! docker volume inspect "$VOLUME" >/dev/null 2>&1'
@@ -62,7 +62,9 @@ def _make_create_command(record: VolumeRecord) -> str:
 def set_variables(record: VolumeRecord) -> str:
     """Return the assignments of the variables that the other commands use."""
     image = next((u["image"] for u in record.users if u.get("image")), "debian:12")
-    return f"MADE= VOLUME={shell_quote(record.name)} IMAGE={shell_quote(image)}"
+    # a single file comes out within a new folder, beside its place
+    name = f"{record.name}.restored" if record.location == "file" else record.name
+    return f"MADE= VOLUME={shell_quote(name)} IMAGE={shell_quote(image)}"
 
 
 def run_on_volume(before: str, commands: Iterable[Sequence[str]]) -> list[str]:

@@ -65,7 +65,7 @@ def _introduce_commands(backup: Backup) -> Iterator[str]:
     )
     yield from format_block("sha256sum -c SHA256SUMS")
     yield "A dump that is cut short loads without an error, so never leave that check out."
-    folders = any(r.location == "folder" for r in backup.volumes)
+    folders = any(r.location in ("folder", "file") for r in backup.volumes)
     what = "volume or folder" if folders else "volume"
     yield f"Each section below makes a new {what} and fills it. It does nothing when one of that"
     yield "name exists: then look at that one first, or change the name in `VOLUME`."
@@ -149,6 +149,11 @@ def _from_archive(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
         '  -v "$VOLUME":/volume \\',
         f'  --entrypoint tar "$IMAGE" {TAR_OPTIONS}{after}',
     )
+    if record.location == "file":
+        yield (
+            "It is in that new folder then. Move it to its own place while no container runs that"
+            " mounts it."
+        )
 
 
 def _into_container(record: VolumeRecord, archive: Artifact) -> Iterator[str]:
