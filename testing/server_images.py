@@ -28,12 +28,19 @@ _OLD_AUTHENTICATION = (b":=scram-sha-256}", b":=md5}")
 """Before 14 the official image asks for md5 where POSTGRES_HOST_AUTH_METHOD is not set."""
 
 
-def _postgres(major: int, release: Release, npm: NpmPackage | None = None) -> Recipe:
+def _postgres(
+    major: int,
+    release: Release,
+    npm: NpmPackage | None = None,
+    *,
+    name: str = "postgres",
+    extensions: tuple[str, ...] = (),
+) -> Recipe:
     """As the official images are: from 18 on the volume is the folder above that of the version
     (docker-library/postgres).
 
     With `npm` the server is that package's, and Debian's is left out but for its client programs,
-    which are of the release's version.
+    which are of the release's version. `extensions` are packages besides.
     """
     pgdata = "/var/lib/postgresql/data" if major < 18 else f"/var/lib/postgresql/{major}/docker"
     volume = "/var/lib/postgresql/data" if major < 18 else "/var/lib/postgresql"
@@ -45,8 +52,8 @@ def _postgres(major: int, release: Release, npm: NpmPackage | None = None) -> Re
     if npm is not None:
         sample = npm.appended[0]
     return Recipe(
-        name=f"postgres:{major}",
-        packages=(*packages, f"postgresql-client-{clients}", "libnss-wrapper", *BASE),
+        name=name if ":" in name else f"{name}:{major}",
+        packages=(*packages, *extensions, f"postgresql-client-{clients}", "libnss-wrapper", *BASE),
         entries={
             **debian_frame(("postgres", 999, "/var/lib/postgresql", "/bin/bash")),
             "usr/local/bin/docker-entrypoint.sh": script(
@@ -92,6 +99,33 @@ def _npm_postgres(version: str) -> NpmPackage:
 
 
 POSTGRES = _postgres(15, BOOKWORM)
+_LINEAR_ALGEBRA = {
+    f"usr/lib/{machine}-linux-gnu/lib{name}.so.3": ImageFile(link=f"{name}/lib{name}.so.3")
+    for machine in ("x86_64", "aarch64")
+    for name in ("blas", "lapack")
+}
+_EXTENSIONS = "usr/share/postgresql/17/extension"
+_ALTERNATIVES = {
+    **_LINEAR_ALGEBRA,
+    **{
+        f"{_EXTENSIONS}/{name}.control": ImageFile(link=f"{name}-3.control")
+        for name in ("postgis", "postgis_raster", "postgis_tiger_geocoder", "postgis_topology")
+    },
+}
+"""Links that the maintainer scripts of PostGIS and of what it needs make."""
+
+
+def _postgis() -> Recipe:
+    needless = tuple(name for name in TRIXIE.needless if name not in ("libsqlite3-0", "openssl"))
+    release = replace(TRIXIE, needless=needless)
+    packages = ("postgresql-17-postgis-3", "postgresql-17-postgis-3-scripts")
+    made = _postgres(17, release, name="postgis/postgis:17-3.5", extensions=packages)
+    return replace(made, entries={**made.entries, **_ALTERNATIVES})
+
+
+_PGVECTOR = _postgres(
+    18, FORKY, name="pgvector/pgvector:pg18", extensions=("postgresql-18-pgvector",)
+)
 
 
 def _key_value(
@@ -219,6 +253,8 @@ REAL_SERVERS = (
     _postgres(16, TRIXIE, _npm_postgres("16.14.0-beta.17")),
     _postgres(17, TRIXIE),
     _postgres(18, FORKY),
+    _postgis(),
+    _PGVECTOR,
     _key_value("redis:8", "redis", {"REDIS_VERSION": "8.0.2"}, ["redis-server"], TRIXIE),
     _key_value("valkey/valkey:9.1", "valkey", {"VALKEY_VERSION": "9.1.2"}, ["valkey-server"], SID),
     _mariadb("11.8", _WITH_PLUGINS, _HEALTH, "mariadb-server"),

@@ -1,14 +1,16 @@
-"""Other versions and brands of database servers than the usual ones, as their official images set
-them up.
+"""What goes wrong with one version or brand of database server alone, as its official image sets
+it up.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from testing.database_servers import SERVERS
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import (
     ComposeProject,
@@ -171,139 +173,7 @@ def test_an_append_only_file_is_whole_where_its_own_server_loads_it(
     assert "is damaged" in " ".join(manifest(newest)[f"{cache.name}_data"]["notes"])
 
 
-# -- one life for every server ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Server:
-    """A database server as people set it up after its image's documentation."""
-
-    image: str
-    environment: str
-    folder: str
-    health: str
-    client: tuple[str, ...]
-    """The client in the server's container, as its superuser; statements come on stdin."""
-    login: tuple[str, ...]
-    """The client of another container, which prints who it is; `PASSWORD` stands for a password."""
-    who: str
-
-    def compose(self) -> str:
-        return f"""
-services:
-  db:
-    image: {self.image}
-    environment: {{{self.environment}}}
-    volumes: ["data:{self.folder}"]
-    healthcheck: {{test: {self.health}, interval: 1s, retries: 120}}
-volumes: {{data: }}
-"""
-
-    def ask(self, project: ComposeProject, sql: str) -> str:
-        return project.exec("db", *self.client, input=sql).strip()
-
-    def log_in(self, project: ComposeProject, password: str) -> str:
-        words = (
-            "run",
-            "--rm",
-            "--network",
-            f"{project.name}_default",
-            "-e",
-            f"PASSWORD={password}",
-        )
-        argv = ("-c", 'export PGPASSWORD=$PASSWORD MYSQL_PWD=$PASSWORD; exec "$@"', "sh")
-        done = docker(*words, "--entrypoint", "sh", self.image, *argv, *self.login, check=False)
-        return (done.stderr if done.returncode else done.stdout).strip()
-
-
-def a_postgres(version: int) -> Server:
-    folder = "/var/lib/postgresql/data" if version < 18 else "/var/lib/postgresql"
-    return Server(
-        f"postgres:{version}",
-        "POSTGRES_USER: shop, POSTGRES_PASSWORD: '${PASSWORD}', POSTGRES_DB: shop",
-        folder,
-        "[CMD, pg_isready, -q, -h, 127.0.0.1, -U, shop]",
-        ("psql", "-XqtA", "-v", "ON_ERROR_STOP=1", "-U", "shop", "-d", "shop", "-f", "-"),
-        ("psql", "-h", "db", "-U", "shop", "-d", "shop", "-XtAc", "SELECT current_user"),
-        "shop",
-    )
-
-
-def a_mysql(image: str, brand: str, program: str, health: str) -> Server:
-    root = ("sh", "-c", f"MYSQL_PWD=${brand}_ROOT_PASSWORD exec {program} -uroot -N shop")
-    login = (program, "-h", "db", "-u", "root", "-N", "--loose-skip-ssl-verify-server-cert")
-    return Server(
-        image,
-        f"{brand}_ROOT_PASSWORD: '${{PASSWORD}}', {brand}_DATABASE: shop, {brand}_USER: app,"
-        f" {brand}_PASSWORD: app-password",
-        "/var/lib/mysql",
-        health,
-        root,
-        (*login, "-e", "SELECT SUBSTRING_INDEX(USER(), '@', 1)"),
-        "root",
-    )
-
-
-SERVERS = {
-    **{f"postgres {version}": a_postgres(version) for version in (13, 14, 16, 18)},
-    "mysql 9.7": a_mysql(
-        "mysql:9.7", "MYSQL", "mysql", "[CMD, mysqladmin, ping, -h, 127.0.0.1, --silent]"
-    ),
-    "mariadb 11.8": a_mysql(
-        "mariadb:11.8",
-        "MARIADB",
-        "mariadb",
-        "[CMD, healthcheck.sh, --connect, --innodb_initialized]",
-    ),
-}
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", SERVERS)
-def test_a_server_is_backed_up_tried_rotated_deleted_and_undone(
-    server_image: Callable[[str], str],
-    compose_project: ProjectFactory,
-    safe_compose: SafeCompose,
-    name: str,
-) -> None:
-    server = SERVERS[name]
-    server_image(server.image)
-    shop = compose_project(server.compose(), files={".env": f"PASSWORD={SECRET}\n"})
-    shop.up()
-    server.ask(shop, "CREATE TABLE t (id int, what varchar(99));")
-    server.ask(shop, "INSERT INTO t VALUES (1, 'grün'), (2, ''), (3, NULL);")
-    look = "SELECT COUNT(*), SUM(id), MAX(what) FROM t;"
-    before = server.ask(shop, look)
-    run = partial(safe_compose, cwd=shop.folder)
-
-    kept = json.loads(require_success(run("backup", "--json")).stdout)["backup"]
-    assert kept["verified"]["level"] == "L3"
-    assert '"L4"' in require_success(run("verify", "--trial", kept["id"], "--json")).stdout
-
-    planned = require_success(run("rotate-password", "db", "--generate", "--dry-run"))
-    assert ".env: PASSWORD" in planned.stdout
-    changed = require_success(run("rotate-password", "db", "--stdin", "--yes", input=OTHER))
-    assert (shop.folder / ".env").read_text() == f"PASSWORD={OTHER}\n"
-    assert server.log_in(shop, OTHER) == server.who != server.log_in(shop, SECRET)
-    (shop.folder / ".env").write_text(f"PASSWORD={SECRET}\n")
-    synced = require_success(run("rotate-password", "--sync", "db", "--yes"))
-    assert server.log_in(shop, SECRET) == server.who != server.log_in(shop, OTHER)
-    assert server.ask(shop, look) == before
-
-    gone = require_success(run(*JOB, "compose", "down", "-v"))
-    assert shop.volumes() == []
-    shop.up()
-    back = require_success(run("undo", "--confirm", shop.name))
-    assert server.ask(shop, look) == before and server.log_in(shop, SECRET) == server.who
-    said = "".join(done.stdout + done.stderr for done in (planned, changed, synced, gone, back))
-    assert SECRET not in said and OTHER not in said
-
-    # from the dump alone, into a fresh data folder
-    shop.docker("compose", "down")
-    shop.docker("volume", "rm", f"{shop.name}_data")
-    require_success(run("restore", kept["id"]))
-    shop.up()
-    assert server.ask(shop, look) == before and server.log_in(shop, SECRET) == server.who
+# -- what one brand or version alone does ----------------------------------------------------------
 
 
 @pytest.mark.thorough
@@ -319,9 +189,14 @@ def test_an_account_that_needs_a_plugin_comes_back_with_it_and_what_latest_passe
     run = partial(safe_compose, cwd=shop.folder)
     kept = json.loads(require_success(run("backup", "--json")).stdout)["backup"]
     assert '"L4"' in require_success(run("verify", "--trial", kept["id"], "--json")).stdout
+    later = json.loads(require_success(run("backup", "--json")).stdout)["backup"]
+    for dump in Path(later["path"]).rglob("*.sql.gz"):
+        dump.write_bytes(dump.read_bytes()[:-9])
+    assert run("verify", later["id"]).returncode == 65
     shop.docker("compose", "down")
     shop.docker("volume", "rm", f"{shop.name}_data")
-    require_success(run("restore", kept["id"]))
+    back = require_success(run("restore", "latest"))
+    assert f"{later['id']}, which is newer, was passed over ({shop.name}_data/" in back.stderr
     shop.up()
     eve = replace(server, login=tuple("eve" if w == "root" else w for w in server.login))
     assert eve.log_in(shop, "eve-password") == "eve"
