@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from safe_compose.system.signals import (
     Terminated,
     handle,
     raise_first,
+    raise_swallowed,
     resend_dropped_signals,
 )
 
@@ -63,6 +65,22 @@ def test_a_signal_whose_exception_is_dropped_raises_it_again(
         threading.Event().wait(LONG)
     signal.raise_signal(signal.SIGINT)  # an impatient second one interrupts no cleaning up
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGHUP, Terminated)]
+)
+def test_a_signal_that_a_library_swallowed_ends_the_command_before_the_question(
+    number: signal.Signals, raised: type[BaseException]
+) -> None:
+    raise_first(partial(handle, ENDING))
+    raise_swallowed()  # none came
+    with suppress(BaseException):
+        signal.raise_signal(number)
+    with pytest.raises(raised):
+        raise_swallowed()
+    raise_first(partial(handle, ENDING))
+    raise_swallowed()
 
 
 def test_a_ctrl_c_before_that_is_not_lost_either() -> None:

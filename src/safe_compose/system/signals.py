@@ -53,15 +53,37 @@ def raise_first(set_handler: Callable[[Handler], object]) -> None:
 
     def unwind(number: int, _frame: FrameType | None) -> None:
         set_handler(lambda *_: None)
+        _Dropped.raised = number
         _Dropped.set_again = lambda: set_handler(unwind)
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        raise _make_exception(number)
 
+    _Dropped.raised = None
     set_handler(unwind)
+
+
+def raise_swallowed() -> None:
+    """Raise once more what `raise_first` raised, where a library swallowed it.
+
+    Some ignore every exception that comes while they are imported. Called before a question and
+    before anything is stopped: nothing that unwinds comes there.
+
+    Raises:
+        KeyboardInterrupt: The signal was SIGINT.
+        Terminated: It was another one.
+    """
+    if _Dropped.raised is not None:
+        raise _make_exception(_Dropped.raised)
+
+
+def _make_exception(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
 class _Dropped:
     """The way in which a signal whose exception was dropped can raise one again."""
 
+    raised: int | None = None
+    """The first signal, once it raised an exception."""
     set_again: Callable[[], object] = staticmethod(lambda: None)
     is_handled = False
     """Whether the hook for dropped exceptions runs, which would drop the next one as well."""

@@ -17,6 +17,7 @@ from safe_compose.operations import approval
 from safe_compose.operations.guard.look import list_names
 from safe_compose.settings import load
 from safe_compose.store import settings_approval
+from safe_compose.system.signals import raise_swallowed
 from safe_compose.ui import confirmation
 from safe_compose.ui import terminal as ui_terminal
 from safe_compose.ui.confirmation_lines import Circumstances, Screen, make_question
@@ -71,6 +72,7 @@ def confirm(workspace: Workspace, made: Plan, case: approval.RefusalContext) -> 
         with approval.offering_approval(workspace, made, case):
             made = _take_flags(made)
     made, screen = _show_confirmation(workspace, made, terminal)
+    raise_swallowed()
     return Confirmed(
         workspace, _ask(made, screen, terminal) if terminal is not None else made, granted
     )
