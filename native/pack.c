@@ -33,6 +33,7 @@ struct packing {
 	struct linked *linked;
 	size_t linked_count, linked_room;
 	unsigned long sockets;
+	struct text mounted; /* the path of something that is mounted; empty: nothing is */
 	struct text records, name, attribute_names, value, acl; /* kept for their memory */
 	struct piece *pieces;
 	size_t pieces_count, pieces_room;
@@ -403,6 +404,8 @@ static void pack_mount(struct packing *packing, const struct entry *entry)
 	if (!packing->live)
 		_exit(FAILED);
 	packing->changes.count++;
+	if (!packing->mounted.length)
+		text_add(&packing->mounted, entry->path, entry->length);
 }
 
 static void pack_other(struct walk *walk, struct member *member, const struct entry *entry)
@@ -523,5 +526,7 @@ int pack(int count, char **words)
 	if (packing.sockets)
 		say("%lu sockets were left out; they hold nothing", packing.sockets);
 	changes_tell(&packing.changes);
+	if (packing.mounted.length) /* the last words, which nothing pushes out of a message */
+		say("%s: something is mounted here, which is not packed", shown(packing.mounted.bytes, packing.mounted.length));
 	return packing.changes.count ? CHANGED : DONE;
 }

@@ -65,6 +65,9 @@ DATABASE = Look("folder", ("PG_VERSION", "base"), ("PG_VERSION",), 10, counted=T
         ("/home/me/shop/things", "/things", "shop-web", FILES),
         ("/srv/shop", "/data", "shop-web", FILES),
         ("/srv/next", "/var/www/html", "nextcloud:29", CODE),
+        ("/home/me/shop/new\nline", "/things", "shop-web", Look("unseen")),
+        ("/home/me/shop/notes", "/app/notes", "shop-web", Look("file", ("notes",), size=1)),
+        ("/home/me/shop/s.json", "/data/s.json", "shop-web", Look("file", ("s.json",), size=1)),
     ],
 )
 def test_data_is_backed_up(path: str, destination: str, image: str, look: Look) -> None:

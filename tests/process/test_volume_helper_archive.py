@@ -517,3 +517,15 @@ def test_only_one_name_of_a_folder_is_packed_listed_and_looked_at(tmp_path: Path
     os.utime(folder / "other", (1_000_000_000, 1_000_000_000))
     newest = helper("newest", str(folder / "other"), str(folder))
     assert newest.stdout.startswith(f"1000000000 {folder}/other\n".encode())
+
+
+def test_a_mount_that_is_left_out_of_a_live_archive_is_named_last(tmp_path: Path) -> None:
+    folder = tmp_path / "volume"
+    inner = folder / "a disk"
+    inner.mkdir(parents=True)
+    with mounting(tmp_path / "disk", inner):
+        (inner / "secret").write_text("secret")
+        done = helper("pack", "--live", str(folder), code=3)
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.endswith("a disk: something is mounted here, which is not packed"), last
+    assert b"secret" not in done.stdout

@@ -237,7 +237,9 @@ def explain_by_content(mounted: MountedFolder, look: Look, project: Project) -> 
     if look.kind == "file":
         return _explain_file(mounted, look, project)
     if look.kind == "unseen":  # what is likely to be data then fails in its backup, with the cause
-        return None if any(map(is_data, mounted.claims)) else "the engine does not show it"
+        near = _is_in_project(mounted.name, project)
+        likely = near or any(map(is_data, mounted.claims))
+        return None if likely else "the engine does not show it"
     if claim_of_content(look.names, orphan=False) is not None or any(
         claim.tier is Tier.CRITICAL and claim.kind not in ("files", "unknown")
         for claim in mounted.claims

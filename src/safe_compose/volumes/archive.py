@@ -53,6 +53,8 @@ _ENGINE_LOSES = (
     "extended attributes (capabilities of programs are kept), ACLs, fractions of a second in times,"
     " holes in sparse files, sockets"
 )
+_MOUNTED = ": something is mounted here, which is not packed"
+"""Our helper program's words about a mount that it left out (native/pack.c)."""
 _INDEPENDENT = ("helper", "find")
 """Sources of a list that are independent of its archive: our helper program; GNU find in backups of
 earlier releases.
@@ -303,6 +305,9 @@ def _pack_by_helper(
                 raise OperationFailed(
                     f"{describe_location(volume.name)}: archive: {error}"
                 ) from error
+            if _MOUNTED in (cause := str(error)):
+                where = cause.rpartition(_MOUNTED)[0].rpartition(" / ")[2]
+                return tar, [f"what is mounted at {where} in it, or further mounts"]
             return tar, ["files that changed while they were read may be inconsistent"]
     return tar, []
 
