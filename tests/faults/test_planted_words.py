@@ -181,7 +181,6 @@ PAST_THE_BORDER = {
     ("audit/agent_hook.py", "sys.stderr.write"): "why a request cannot be read: sentences of ours",
     ("cli/completion.py", "sys.stdout.buffer"): "lines that a shell reads, printable ones alone",
     ("cli/overview.py", "sys.stdout.write"): "the list of our verbs, and versions, with no import",
-    ("ui/confirmation.py", "Console"): "the type of the console that `ui/terminal` hands over",
     ("ui/report_layout.py", "sys.stdout"): "only its encoding",
     ("databases/sqlite/judge.py", "sys.stdout.write"): "the answer of a child of ours, read by us",
     (
