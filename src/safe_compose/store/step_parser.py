@@ -47,6 +47,7 @@ from safe_compose.store.steps import (
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 """Volume names that docker accepts, and those of a single character, which old engines accepted."""
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_CONTAINER_ID = re.compile(r"[0-9a-f]{12,64}")
 
 
 def parse(shape: Mapping[str, Any]) -> Step:
@@ -237,11 +238,8 @@ _STAGING = re.compile(r"\.(?:(?P<name>.*)\.)?safe-compose-(?P<token>[0-9a-f]{6})
 """The name of a folder that is filled (`volumes.single_path`, `volumes.folder_swap`)."""
 
 
-_CONTAINER = re.compile(r"[0-9a-f]{12,64}")
-
-
 def _parse_writing_layer(at: At, f: _Facts) -> Step:
-    container = _match(_CONTAINER, f.text("container"))
+    container = _match(_CONTAINER_ID, f.text("container"))
     return WritingLayer(at, f.text("volume"), container, f.text("backup"))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from safe_compose.core.observed import FOLDER
 from safe_compose.frozen import dataclass
 
 
@@ -201,6 +202,12 @@ class Placing(Step):
     existed: bool
     is_file: bool = False
     """Whether it is a single file of the host, which is filled within the staging folder."""
+
+    @property
+    def is_swap(self) -> bool:
+        """Whether a whole folder or file of the host is exchanged, and not a path within one."""
+        named = self.staging.startswith(f".{self.path[:100]}.")  # of one path, it has another name
+        return self.volume.startswith(FOLDER) and "/" not in self.path and named
 
 
 @dataclass(frozen=True, slots=True)

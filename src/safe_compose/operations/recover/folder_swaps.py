@@ -30,15 +30,9 @@ class Settled(NamedTuple):
     """Whether nothing has to be tried again."""
 
 
-def is_swap(step: Placing) -> bool:
-    """Return whether a step is about a whole folder or file of the host."""
-    named = step.staging.startswith(f".{step.path[:100]}.")  # of one path, it has another name
-    return step.volume.startswith(FOLDER) and named
-
-
 def settle_swaps(killed: KilledRun) -> list[Settled]:
     """Complete or roll back the swaps of a run, the last first, and describe the results."""
-    swaps = [step for step in killed.record.every(Placing) if is_swap(step)]
+    swaps = [step for step in killed.record.every(Placing) if step.is_swap]
     return [_settle(killed, step) for step in reversed(swaps)]
 
 

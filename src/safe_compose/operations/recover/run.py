@@ -11,7 +11,7 @@ from safe_compose.databases.registry import find_restored_alone
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.operations.recover import trash_moves
-from safe_compose.operations.recover.folder_swaps import Settled, is_swap, settle_swaps
+from safe_compose.operations.recover.folder_swaps import Settled, settle_swaps
 from safe_compose.operations.recover.killed_run import KilledRun
 from safe_compose.operations.recover.layers import complete_layers
 from safe_compose.operations.recover.refill import refill
@@ -171,7 +171,7 @@ def _settle_swap(killed: KilledRun) -> Settled | None:
 def _settle_paths(killed: KilledRun) -> list[Settled]:
     """Complete or undo the interrupted restores of single paths, and describe the results."""
     steps = killed.record.every(Placing)
-    return [_settle_path(killed.engine, step) for step in steps if not is_swap(step)]
+    return [_settle_path(killed.engine, step) for step in steps if not step.is_swap]
 
 
 def _settle_path(engine: Engine, step: Placing) -> Settled:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from safe_compose.core.observed import FOLDER
 from safe_compose.core.quantities import count, format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import StateChanged
@@ -132,18 +131,13 @@ def _list_of_run(run: RunRecord) -> Iterator[OldFolder]:
     if not run.every(Restored):
         return
     for step in run.every(Placing):
-        if step.volume.startswith(FOLDER) and step.existed and _is_ours(step):
+        if step.is_swap and step.existed:
             yield OldFolder(
                 str(PurePosixPath(step.volume, step.path)),
                 str(PurePosixPath(step.volume, step.old_path)),
                 run.project or "volumes",
                 run.started,
             )
-
-
-def _is_ours(step: Placing) -> bool:
-    """Return whether a step names its old folder as a swap does; others may write a journal."""
-    return step.old_path.startswith(f"{step.path}.before-") and "/" not in step.old_path
 
 
 def _is_there(workspace: Workspace, path: str) -> bool:
