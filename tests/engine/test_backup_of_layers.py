@@ -204,6 +204,12 @@ def test_a_sqlite_database_is_read_at_one_moment_and_opened(
     require_success(safe_compose("restore", str(kept["id"]), cwd=app.folder))
     docker("cp", f"{app.name}-app-1:/srv/app.db", str(tmp_path / "back.db"))
     assert (tmp_path / "back.db").read_bytes() == place.read_bytes()
+    # the log of a program that was killed is not left beside another database than its own
+    (tmp_path / "log").write_text("a log")
+    docker("cp", str(tmp_path / "log"), f"{app.name}-app-1:/srv/app.db-wal")
+    phrase = ("--confirm", f"{app.name}-app-1")
+    told = safe_compose("restore", str(kept["id"]), *phrase, cwd=app.folder)
+    assert told.returncode == 75 and "has /srv/app.db-wal, a log of" in told.stderr, told.stderr
 
 
 DATABASE = """

@@ -1,17 +1,19 @@
 """The files of an archive, written into a container's own layer and read back."""
 
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import Container
-from safe_compose.core.text import shell_quote
+from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.fastpath.layer_data import find_data
 from safe_compose.volumes.layer_archive import LayerFiles, stream_back, stream_files
 from safe_compose.volumes.tar import Member, read_members
 
+_LOGS, _SECONDS = ("-wal", "-journal"), 10.0
 MOST_ASKED = 5000
 """Most files whose times are asked for, one by one."""
 MOST_SINGLE = 64
@@ -47,6 +49,35 @@ def require_free(container: Container, entries: Sequence[Member], nothing: str) 
                 f"container {container.name} has something mounted at {mount.destination} now:"
                 f" files of its layer would go there; {nothing}",
                 next_step="look at them in a volume of their own: --into scratch",
+            )
+
+
+def require_no_log(
+    engine: Engine, container: Container, entries: Sequence[Member], nothing: str
+) -> None:
+    """Check that the container has no log of a SQLite database that is replaced.
+
+    SQLite would apply that log to the restored file.
+
+    Args:
+        engine: The engine.
+        container: The container.
+        entries: What is written; a log among it replaces the one that is there.
+        nothing: What was not done, for the message.
+
+    Raises:
+        StateChanged: There is such a log, or nobody can tell.
+    """
+    paths = {to_path(entry) for entry in entries if entry.type != "d"}
+    logs = (f"{path}{end}" for path in find_data(sorted(paths)).sqlite for end in _LOGS)
+    for log in logs:
+        until = time.monotonic() + _SECONDS
+        if log not in paths and engine.layers.holds_file(container.id, log, until) is not False:
+            raise StateChanged(
+                f"container {container.name} has {make_visible(log)}, a log of the database that is"
+                f" there now; {nothing}",
+                next_step="start it and stop it, so that its program closes the database; then"
+                " repeat the command",
             )
 
 

@@ -12,7 +12,13 @@ from safe_compose.core.quantities import count
 from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.errors import SafeComposeError, StateChanged
 from safe_compose.operations.backup import verify
-from safe_compose.operations.layer_files import find_written, require_free, to_path, write_files
+from safe_compose.operations.layer_files import (
+    find_written,
+    require_free,
+    require_no_log,
+    to_path,
+    write_files,
+)
 from safe_compose.operations.recover.folder_swaps import Settled
 from safe_compose.operations.recover.killed_run import KilledRun
 from safe_compose.store.steps import WritingLayer
@@ -40,6 +46,7 @@ def _complete(killed: KilledRun, step: WritingLayer) -> Settled:
         backup, record = _find_record(killed, step, container)
         entries = tuple(list_files(Path(backup.path), record.artifacts))
         require_free(container, entries, "it was not completed")
+        require_no_log(killed.engine, container, entries, "it was not completed")
         _require_unwritten(killed, container, entries)
         with killed.locking(killed.record.projects):
             write_files(killed.engine, container, Path(backup.path), record.artifacts, entries)

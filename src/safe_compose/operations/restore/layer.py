@@ -19,7 +19,7 @@ from safe_compose.grammar.parser import parse
 from safe_compose.operations.backup import manual, verify
 from safe_compose.operations.backup.omissions import report_incomplete
 from safe_compose.operations.layer_changes import inspect_layers
-from safe_compose.operations.layer_files import require_free, write_files
+from safe_compose.operations.layer_files import require_free, require_no_log, write_files
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore import undo
 from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
@@ -295,6 +295,7 @@ def _require_unchanged(workspace: Workspace, plan: LayerRestorePlan) -> None:
             f"container {name} is not there any more; {nothing}", next_step="repeat the command"
         )
     require_free(now, plan.entries, nothing)
+    require_no_log(workspace.engine, now, plan.entries, nothing)
     if not plan.replaces and _is_data_there(workspace, now, plan.entries):
         raise StateChanged(
             f"container {name} has got data under the names that would be written; {nothing}",
