@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from safe_compose.core.folders import (
-    Look,
+    FolderContent,
     explain_by_content,
     explain_by_path,
     explain_impossible,
@@ -28,7 +28,9 @@ BOX = 'image: "busybox:latest", init: true, command: [sleep, "100000"]'
 # -- what counts, without an engine ----------------------------------------------------------------
 
 
-def decide(path: str, destination: str, image: str, look: Look, *, read_only: bool = False) -> str:
+def decide(
+    path: str, destination: str, image: str, look: FolderContent, *, read_only: bool = False
+) -> str:
     """Why a folder of a project in /home/me/shop is not backed up; empty where it is."""
     project = Project(
         "shop",
@@ -50,10 +52,12 @@ def decide(path: str, destination: str, image: str, look: Look, *, read_only: bo
     )
 
 
-FILES = Look("folder", ("a.jpg", "b"), ("a.jpg", "b/c.pdf"), 10, counted=True)
-CODE = Look("folder", ("src", "lib"), ("src/main.py", "src/view.py"), 10, counted=True)
-APP = Look("folder", ("package.json", "img"), ("package.json", "img/a.jpg"), 10, counted=True)
-DATABASE = Look("folder", ("PG_VERSION", "base"), ("PG_VERSION",), 10, counted=True)
+FILES = FolderContent("folder", ("a.jpg", "b"), ("a.jpg", "b/c.pdf"), 10, counted=True)
+CODE = FolderContent("folder", ("src", "lib"), ("src/main.py", "src/view.py"), 10, counted=True)
+APP = FolderContent(
+    "folder", ("package.json", "img"), ("package.json", "img/a.jpg"), 10, counted=True
+)
+DATABASE = FolderContent("folder", ("PG_VERSION", "base"), ("PG_VERSION",), 10, counted=True)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +69,22 @@ DATABASE = Look("folder", ("PG_VERSION", "base"), ("PG_VERSION",), 10, counted=T
         ("/home/me/shop/things", "/things", "shop-web", FILES),
         ("/srv/shop", "/data", "shop-web", FILES),
         ("/srv/next", "/var/www/html", "nextcloud:29", CODE),
-        ("/home/me/shop/new\nline", "/things", "shop-web", Look("unseen")),
-        ("/home/me/shop/notes", "/app/notes", "shop-web", Look("file", ("notes",), size=1)),
-        ("/home/me/shop/s.json", "/data/s.json", "shop-web", Look("file", ("s.json",), size=1)),
+        ("/home/me/shop/new\nline", "/things", "shop-web", FolderContent("unseen")),
+        (
+            "/home/me/shop/notes",
+            "/app/notes",
+            "shop-web",
+            FolderContent("file", ("notes",), size=1),
+        ),
+        (
+            "/home/me/shop/s.json",
+            "/data/s.json",
+            "shop-web",
+            FolderContent("file", ("s.json",), size=1),
+        ),
     ],
 )
-def test_data_is_backed_up(path: str, destination: str, image: str, look: Look) -> None:
+def test_data_is_backed_up(path: str, destination: str, image: str, look: FolderContent) -> None:
     assert decide(path, destination, image, look) == ""
 
 
@@ -86,8 +100,13 @@ def test_data_is_backed_up(path: str, destination: str, image: str, look: Look) 
         ("/home/me/shop/node_modules", "/app/node_modules", "node", FILES),
         ("/home/me/shop/conf", "/etc/nginx/conf.d", "nginx", FILES),
         ("/home/me/shop/init", "/docker-entrypoint-initdb.d", "postgres", FILES),
-        ("/home/me/shop/uploads", "/uploads", "x", Look("folder", ("a",), ("a",), tracked=True)),
-        ("/home/me/shop/nginx.conf", "/nginx.conf", "nginx", Look("file")),
+        (
+            "/home/me/shop/uploads",
+            "/uploads",
+            "x",
+            FolderContent("folder", ("a",), ("a",), tracked=True),
+        ),
+        ("/home/me/shop/nginx.conf", "/nginx.conf", "nginx", FolderContent("file")),
         ("/home/me/pictures", "/pics-of-me", "x", FILES),
         ("/var/run/docker.sock", "/var/run/docker.sock", "x", FILES),
         ("/etc", "/host/etc", "x", FILES),
@@ -96,11 +115,11 @@ def test_data_is_backed_up(path: str, destination: str, image: str, look: Look) 
         ("C:\\data", "/data", "x", FILES),
         ("/host_mnt/c/data", "/data", "x", FILES),
         ("/home/me/shop/../data", "/data", "x", FILES),
-        ("/home/me/shop/gone", "/data", "x", Look("absent")),
+        ("/home/me/shop/gone", "/data", "x", FolderContent("absent")),
     ],
 )
 def test_code_configuration_and_the_machine_are_not(
-    path: str, destination: str, image: str, look: Look
+    path: str, destination: str, image: str, look: FolderContent
 ) -> None:
     assert decide(path, destination, image, look) != ""
 

@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from safe_compose.core.folders import (
-    Look,
+    FolderContent,
     MountedFolder,
     explain_by_content,
     explain_by_path,
@@ -42,14 +42,14 @@ def read_mounts(services: dict[str, Any], folder: Path, home: Path) -> Iterator[
                 yield FolderMount(path, service, target, mode == "ro", image)
 
 
-def look_into(path: str) -> Look:
+def look_into(path: str) -> FolderContent:
     """What is in a folder."""
     root = Path(path)
     if not root.is_dir():
-        return Look("file" if root.exists() else "absent")
+        return FolderContent("file" if root.exists() else "absent")
     names = tuple(sorted(child.name for child in root.iterdir()))
     files = tuple(str(file.relative_to(root)) for file in sorted(root.rglob("*")) if file.is_file())
-    return Look("folder", names, files, len(files), counted=True)
+    return FolderContent("folder", names, files, len(files), counted=True)
 
 
 def explain(mounted: MountedFolder, project: Project) -> str | None:

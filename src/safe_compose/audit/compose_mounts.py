@@ -96,11 +96,11 @@ def _holds_data(mount: ServiceMount) -> bool:
     return folders.explain_by_content(mounted, _look_into(mount.source), project) is None
 
 
-def _look_into(path: str) -> folders.Look:
+def _look_into(path: str) -> folders.FolderContent:
     """Return the names of some files in a folder; those of a file are its own."""
     if Path(path).is_file():
         name = Path(path).name
-        return folders.Look("folder", (name,), (name,))
+        return folders.FolderContent("folder", (name,), (name,))
     names: tuple[str, ...] = ()
     files: list[str] = []
     waiting = [path]
@@ -112,7 +112,7 @@ def _look_into(path: str) -> folders.Look:
                 waiting.append(entry.path)
             else:
                 files.append(posixpath.relpath(entry.path, path))
-    return folders.Look("folder", names, tuple(files))
+    return folders.FolderContent("folder", names, tuple(files))
 
 
 def _take_all(waiting: list[str]) -> Iterator[str]:

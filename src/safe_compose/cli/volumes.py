@@ -146,7 +146,7 @@ def _choose_volumes(
     if names := folders.resolve_names(workspace.engine, names):
         volumes = [v for v in observed.volumes if v.name in names]
         paths = [name for name in names if location_of(name) == "folder"]
-        data = folders.find_data(workspace, observed, paths).data if paths else ()
+        data = folders.find_folders(workspace, observed, paths).data if paths else ()
         found = {v.name for v in volumes} | {folder.name for folder, _ in data}
         if missing := sorted(set(names) - found):
             raise UsageError(
@@ -163,7 +163,7 @@ def _choose_volumes(
         return _Chosen(observed.volumes)
     volumes_here = backup_set.select_volumes(observed).volumes
     of_layers = layers.find_locations(workspace.engine, observed)
-    others = folders.find_data(workspace, observed).data
+    others = folders.find_folders(workspace, observed).data
     return _Chosen(
         volumes_here,
         (*others, *((location, verdict) for location, verdict, _ in of_layers)),

@@ -123,8 +123,8 @@ class MountedFolder(NamedTuple):
         return [m for m in self.mounts if not m.read_only]
 
 
-class Look(NamedTuple):
-    """What was seen in a folder."""
+class FolderContent(NamedTuple):
+    """The content of a folder or a single file, as far as it was read."""
 
     kind: str
     """`folder`, `file`, `odd` (a socket, a device), `absent` or `unseen`."""
@@ -225,7 +225,7 @@ def _holds_project(path: str, project: Project) -> bool:
     return any(_is_within(file, (path,)) for file in files)
 
 
-def explain_by_content(mounted: MountedFolder, look: Look, project: Project) -> str | None:
+def explain_by_content(mounted: MountedFolder, look: FolderContent, project: Project) -> str | None:
     """Return why a folder is no data of the project by what is in it, or None where it is.
 
     In doubt, what lies where images keep their data counts as data.
@@ -264,7 +264,7 @@ def explain_by_content(mounted: MountedFolder, look: Look, project: Project) -> 
     return _explain_unknown(mounted, look, project)
 
 
-def _explain_unknown(mounted: MountedFolder, look: Look, project: Project) -> str | None:
+def _explain_unknown(mounted: MountedFolder, look: FolderContent, project: Project) -> str | None:
     """Return why a folder of which nobody knows anything is not taken, or None."""
     if all(_is_within(m.destination, _CONFIGURED_AT) for m in mounted.mounts) or (
         look.files and all(_is_configuration(file) for file in look.files)
@@ -275,7 +275,7 @@ def _explain_unknown(mounted: MountedFolder, look: Look, project: Project) -> st
     return None
 
 
-def _explain_file(mounted: MountedFolder, look: Look, project: Project) -> str | None:
+def _explain_file(mounted: MountedFolder, look: FolderContent, project: Project) -> str | None:
     """Return why a single file is no data of the project, or None where it is.
 
     Most files that are mounted alone are configuration, also where a service could write to them.
@@ -295,7 +295,7 @@ def _explain_file(mounted: MountedFolder, look: Look, project: Project) -> str |
     return "it is empty" if not look.size else _explain_unknown(mounted, look, project)
 
 
-def judge_look(verdict: Verdict, look: Look) -> Verdict:
+def judge_look(verdict: Verdict, look: FolderContent) -> Verdict:
     """Return the verdict on a single file with what was seen of it; others stay as they are.
 
     A file that is named like a database and is none that is known is copied at rest only.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from safe_compose.core import backup_set, folders, policy
 from safe_compose.core.backup import Omission
-from safe_compose.core.folders import Look, MountedFolder
+from safe_compose.core.folders import FolderContent, MountedFolder
 from safe_compose.core.known_images import PLAIN_KINDS
 from safe_compose.core.observed import HostFolder, Observed, Project
 from safe_compose.core.policy import Verdict
@@ -53,7 +53,7 @@ class FoundFolders(NamedTuple):
     """Those with data that a backup leaves out by itself, because of `backup.max_folder`."""
 
 
-def find_data(
+def find_folders(
     workspace: Workspace,
     observed: Observed,
     names: Iterable[str] | None = None,
@@ -83,9 +83,9 @@ def find_data(
     verdicts = judge(workspace, [one.folder for one in left], observed, rules)
     limit = workspace.settings.max_folder if for_backup else math.inf
     seconds = math.inf if for_backup else _LOOK_SECONDS
-    look_into_one = partial(look_into, workspace.engine, limit=limit, seconds=seconds)
+    read_one = partial(read_content, workspace.engine, limit=limit, seconds=seconds)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as pool:
-        looks = list(pool.map(look_into_one, [one.name for one in left]))
+        looks = list(pool.map(read_one, [one.name for one in left]))
     data, sizes, too_large = [], {}, set()
     for one, verdict, look in zip(left, verdicts, looks, strict=True):
         if look.counted:
@@ -117,10 +117,10 @@ def _find_named(
 ) -> FoundFolders:
     """Return the folders and files of these paths, whatever is in them."""
     chosen: list[HostFolder] = []
-    looks: list[Look] = []
+    looks: list[FolderContent] = []
     for one in mounted:
         if one.name in names and not folders.explain_impossible(one):
-            look = look_into(workspace.engine, one.name, limit=0, seconds=0)
+            look = read_content(workspace.engine, one.name, limit=0, seconds=0)
             chosen.append(replace(one.folder, is_file=look.kind == "file"))
             looks.append(look)
     verdicts = judge(workspace, chosen, observed, workspace.rules(observed))
@@ -128,11 +128,11 @@ def _find_named(
     return FoundFolders(tuple(zip(chosen, judged, strict=True)), (), {})
 
 
-def _is_too_large(verdict: Verdict, look: Look, limit: float) -> bool:
+def _is_too_large(verdict: Verdict, look: FolderContent, limit: float) -> bool:
     return look.size > limit and verdict.kind not in DATABASES
 
 
-def _omit_large(verdict: Verdict, look: Look, limit: int) -> Omission:
+def _omit_large(verdict: Verdict, look: FolderContent, limit: int) -> Omission:
     """Return the omission of a folder that is only too large: a critical one is lacking."""
     size = f"{'' if look.counted else 'more than '}{format_size(look.size)}"
     why = f"its files take {size}, and max_folder is {format_size(limit)}"
@@ -233,8 +233,8 @@ def _is_tracked(path: str) -> bool | None:
     return git.has_all(path, tree) if tree is not None else None
 
 
-def look_into(engine: Engine, path: str, *, limit: float, seconds: float) -> Look:
-    """Look into a folder of the host through the engine.
+def read_content(engine: Engine, path: str, *, limit: float, seconds: float) -> FolderContent:
+    """Return the content of a folder of the host, as the engine shows it.
 
     Args:
         engine: The engine.
@@ -259,25 +259,31 @@ def look_into(engine: Engine, path: str, *, limit: float, seconds: float) -> Loo
                         files.append(member)
                 late = time.monotonic() > (until if size <= limit else counted_until)
                 if len(files) >= _SEEN and late:
-                    return Look("folder", tuple(names), tuple(files), size)
+                    return FolderContent("folder", tuple(names), tuple(files), size)
     except (SafeComposeError, BadTar) as fault:
         words = str(fault)
         if "source path does not exist" in words:
-            return Look("absent")
-        return look_at_file(engine, path) if "Not a directory" in words else Look("unseen")
-    return Look("folder", tuple(names), tuple(files), size, counted=True)
+            return FolderContent("absent")
+        return (
+            _read_file_content(engine, path)
+            if "Not a directory" in words
+            else FolderContent("unseen")
+        )
+    return FolderContent("folder", tuple(names), tuple(files), size, counted=True)
 
 
-def look_at_file(engine: Engine, path: str) -> Look:
-    """Look at what is no folder through the engine."""
+def _read_file_content(engine: Engine, path: str) -> FolderContent:
+    """Return the content of a single file of the host, as the engine shows it."""
     volume, name = EngineVolume(engine, path, is_file=True), basename(path)
     try:
         entry = volume.look([name]).get(name)
         if entry is None:
-            return Look("absent")
+            return FolderContent("absent")
         if entry.type != "f":
-            return Look("odd")
+            return FolderContent("odd")
         head = volume.read_head(name, len(MAGIC)) if entry.size else b""
     except (SafeComposeError, BadTar):
-        return Look("unseen")
-    return Look("file", (name,), (name,), entry.size, counted=True, is_sqlite=head == MAGIC)
+        return FolderContent("unseen")
+    return FolderContent(
+        "file", (name,), (name,), entry.size, counted=True, is_sqlite=head == MAGIC
+    )

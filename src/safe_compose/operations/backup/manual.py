@@ -59,7 +59,7 @@ def _choose_volumes(workspace: "Workspace", observed: Observed, names: Sequence[
     """
     found = backup_set.select_volumes(observed)
     paths = [n for n in names if location_of(n) == "folder"] if names else None
-    host = folders.find_data(workspace, observed, paths, for_backup=True)
+    host = folders.find_folders(workspace, observed, paths, for_backup=True)
     of_layers = layers.find_layers(workspace.engine, observed, names)
     if names:
         found = backup_set.BackupSet(tuple(v for v in observed.volumes if v.name in names), ())

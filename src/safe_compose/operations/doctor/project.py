@@ -107,7 +107,7 @@ def _examine_volumes(
     ]
     locks = deletion_lock.read_states(workspace, observed)
     there = backup_set.select_volumes(observed).volumes
-    of_host = folders.find_data(workspace, observed)
+    of_host = folders.find_folders(workspace, observed)
     verdicts = [
         *judge(workspace, there, observed, workspace.rules(observed)),
         *(verdict for _, verdict in of_host.data),

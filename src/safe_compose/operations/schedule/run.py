@@ -139,7 +139,7 @@ def list_omissions(workspace: Workspace, invocation: Invocation) -> tuple[Omissi
     """
     observed = backup_set.add_idle_mounts(workspace.engine.commands.look(invocation))
     found = backup_set.select_volumes(observed)
-    host = folders.find_data(workspace, observed, for_backup=True)
+    host = folders.find_folders(workspace, observed, for_backup=True)
     if not (found.volumes or found.omitted or host.data) and not layers.find_layers(
         workspace.engine, observed
     ):

@@ -118,7 +118,7 @@ def inspect(workspace: Workspace, invocation: Invocation) -> SetupFindings:
     data = {v.volume for v in verdicts if v.kind == "postgres"}
     services = {m.service for m in project.mounts if m.volume in data}
     folder = Path(project.working_dir)
-    host = folders.find_data(workspace, observed).data
+    host = folders.find_folders(workspace, observed).data
     rows += [_propose_folder(one.name, verdict, folder) for one, verdict in host]
     shared = workspace.engine.docker.connection.shares_paths
     return SetupFindings(
