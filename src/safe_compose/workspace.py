@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,6 @@ from safe_compose.engine import Engine, read_declared_mounts
 from safe_compose.engine import begin as begin_engine
 from safe_compose.errors import SafeComposeError
 from safe_compose.fastpath import launch
-from safe_compose.frozen import dataclass
 from safe_compose.grammar.parser import Invocation
 from safe_compose.system.process import make_id, read_clock
 

@@ -4,10 +4,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from safe_compose.core.quantities import count
-from safe_compose.frozen import dataclass
 
 WORKPLACE, OWNER = ".workplace-", "owner.json"
 """Prefix of a temporary folder next to the backups in which something is inspected, and the file in

@@ -5,9 +5,7 @@ It never holds credentials.
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-
-from safe_compose.frozen import dataclass
+from dataclasses import dataclass, replace
 
 _URL = re.compile(r"(?P<kind>s3|sftp|file)://(?P<place>[^/?#]*)(?P<path>/[^?#\0\n]*)?")
 _HOST = re.compile(

@@ -5,6 +5,7 @@ This module is pure.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from safe_compose.core.compose_down import is_one_off, is_orphan, is_removed_by_down
 from safe_compose.core.observed import CONFIG_HASH_LABEL, Container, Observed, Project
@@ -13,7 +14,6 @@ from safe_compose.core.quantities import count
 from safe_compose.core.text import make_visible
 from safe_compose.core.threat import match_containers
 from safe_compose.fastpath.layer_data import RECREATE, LayerData, find_folder
-from safe_compose.frozen import dataclass
 from safe_compose.grammar.parser import Invocation
 
 MOST_NAMES = 3

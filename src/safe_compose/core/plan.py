@@ -4,7 +4,7 @@ It is shown on the confirmation screen and by `--explain`.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from safe_compose.core.quantities import count, format_seconds, format_size
 from safe_compose.core.text import shell_quote_always
 from safe_compose.core.threat import Threat
 from safe_compose.core.tier import Tier
-from safe_compose.frozen import dataclass
 from safe_compose.grammar.own_flags import OwnFlags
 from safe_compose.grammar.parser import Invocation
 from safe_compose.grammar.tables import RECREATE

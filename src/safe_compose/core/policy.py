@@ -4,7 +4,7 @@ Explicit rules come first, then images and mount paths, then content.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from posixpath import normpath
 from typing import Any
@@ -30,7 +30,6 @@ from safe_compose.core.observed import (
     Observed,
 )
 from safe_compose.core.tier import Tier
-from safe_compose.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ command itself is certain to stop or remove (design, promise 10).
 """
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from safe_compose.core.compose_down import is_one_off, is_orphan, is_removed_by_down
 from safe_compose.core.observed import (
@@ -23,7 +23,6 @@ from safe_compose.core.observed import (
     looks_anonymous,
 )
 from safe_compose.core.prune import list_prunable, passes_filters, read_filters
-from safe_compose.frozen import dataclass
 from safe_compose.grammar.parser import Invocation
 from safe_compose.grammar.tables import LOCK
 

@@ -10,11 +10,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import IO
 
 from safe_compose.engine.named_pipe import AT, Ending, NeverOpened, Pipe, never_end
 from safe_compose.errors import OperationFailed
-from safe_compose.frozen import dataclass
 from safe_compose.system import children
 
 TAIL = 8192

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ from safe_compose.compose.probe import PROBE_TIMEOUT
 from safe_compose.core.text import join_for_shell
 from safe_compose.engine.ssh_session import SshSession, make_host_words, parse_address
 from safe_compose.errors import EngineUnavailable
-from safe_compose.frozen import dataclass
 from safe_compose.system import children
 from safe_compose.system.own_container import find_own_containers
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +16,6 @@ from safe_compose.engine.mount_keepers import Mounted
 from safe_compose.engine.own_images import OwnImages
 from safe_compose.engine.volume_archives import Archives
 from safe_compose.errors import DockerNotFound
-from safe_compose.frozen import dataclass
 
 
 @dataclass(frozen=True, eq=False)

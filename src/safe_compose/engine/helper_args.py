@@ -6,12 +6,11 @@ import io
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from safe_compose.core.observed import FOLDER, HELPER_LABEL, PROCESS_LABEL
 from safe_compose.engine.named_pipe import AT, Ending, Pipe, never_end
-from safe_compose.frozen import dataclass
 from safe_compose.system.process import Process
 
 DEFAULT_CAPABILITIES = ("default",)

@@ -12,12 +12,12 @@ import re
 import tarfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from safe_compose.errors import OperationFailed
-from safe_compose.frozen import dataclass
 
 PROGRAM = "/safe-compose-helper"
 """The program's path in the image."""

@@ -1,13 +1,12 @@
 """The engine's answers as `Observed` values: frozen, without secrets, independent of docker-py."""
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from posixpath import normpath
 from typing import Any
 
 from safe_compose.core.observed import LOCK_LABEL, PROJECT_LABEL, Container, Mount, Project, Volume
 from safe_compose.engine import helper_image
-from safe_compose.frozen import dataclass
 from safe_compose.grammar.parser import Invocation
 from safe_compose.system.files import find_real_path
 

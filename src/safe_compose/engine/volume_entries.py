@@ -7,6 +7,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from re import Pattern
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ from safe_compose.core.observed import describe_location
 from safe_compose.engine import client_stream
 from safe_compose.engine.errors import changing, inspecting, read_message
 from safe_compose.errors import OperationFailed
-from safe_compose.frozen import dataclass
 
 STAT = "X-Docker-Container-Path-Stat"
 """The response header that describes the entry at a path."""

@@ -4,6 +4,7 @@ Docker's exit code says neither.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,6 @@ from safe_compose.core.quantities import format_stamp
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError
-from safe_compose.frozen import dataclass
 from safe_compose.store.journal import Journal
 from safe_compose.volumes import survivors
 from safe_compose.volumes.engine_volume import EngineVolume

@@ -80,13 +80,12 @@ import os
 import pwd
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_compose.core.destination import Destination, keep_signed
 from safe_compose.errors import ConfigError
-from safe_compose.frozen import dataclass
 from safe_compose.settings.caller import Caller, find_invoker
 from safe_compose.settings.foreign_settings import (
     ForeignSetting,

@@ -19,12 +19,11 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from safe_compose.errors import UsageError
-from safe_compose.frozen import dataclass
 from safe_compose.system import files
 from safe_compose.system.files import PRIVATE, make_folders, read_own, reporting, sync_folder
 from safe_compose.system.process import Process

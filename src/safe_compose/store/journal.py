@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_compose.core.redaction import redact
 from safe_compose.errors import OperationFailed
-from safe_compose.frozen import dataclass
 from safe_compose.system.files import (
     PRIVATE,
     Access,

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safe_compose.frozen import dataclass
 from safe_compose.store.step_parser import parse
 from safe_compose.store.steps import (
     BackedUp,

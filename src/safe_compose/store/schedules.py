@@ -7,14 +7,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from safe_compose.core.backup import slug
 from safe_compose.core.quantities import format_seconds, format_stamp
-from safe_compose.frozen import dataclass
 from safe_compose.system import files
 from safe_compose.system.files import PRIVATE, Access, make_folders, reporting
 from safe_compose.system.process import Process, read_clock, stamp

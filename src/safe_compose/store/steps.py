@@ -6,11 +6,11 @@ to a team's store.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from safe_compose.core.observed import FOLDER
-from safe_compose.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

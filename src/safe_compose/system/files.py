@@ -10,11 +10,11 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from dataclasses import replace as replace_in
 from pathlib import Path
 
 from safe_compose.errors import OperationFailed
-from safe_compose.frozen import dataclass
 
 _CAUSES = {
     errno.ENOSPC: "no space is left on that file system",

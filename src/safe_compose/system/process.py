@@ -5,10 +5,10 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safe_compose.frozen import dataclass
 from safe_compose.system.children import read_stat
 
 

@@ -6,9 +6,8 @@ import os
 import pwd
 import stat
 from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
-
-from safe_compose.frozen import dataclass
 
 _MOST_LINKS = 40
 """Most symbolic links in one path, as many as Linux follows (path_resolution(7))."""

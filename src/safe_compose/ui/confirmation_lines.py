@@ -7,6 +7,7 @@ the question comes. All that it leaves out is among the details.
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,7 +15,6 @@ from safe_compose.core.plan import TRASH_DAYS, Doomed, Plan, estimate_effort
 from safe_compose.core.quantities import count, format_seconds, format_size
 from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.core.tier import Tier
-from safe_compose.frozen import dataclass
 from safe_compose.ui.lines import Line, Span, fill, fill_words, fold_question, make_span
 from safe_compose.ui.volume_lines import LOSS, NOTICE, SIDE, describe_volumes
 

@@ -9,11 +9,11 @@
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from safe_compose.frozen import dataclass
 from safe_compose.store.catalogue.draft import Draft, IncomingCopy
 from safe_compose.store.catalogue.folder import FreeSpace, StoreFolder, measure_free_space
 from safe_compose.store.catalogue.protections import ProtectionRegistry

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,6 @@ from safe_compose.core.backup import slug
 from safe_compose.core.redaction import redact
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import OperationFailed
-from safe_compose.frozen import dataclass
 from safe_compose.store import locks
 from safe_compose.system.files import (
     PRIVATE,
