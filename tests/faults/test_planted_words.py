@@ -258,6 +258,7 @@ SAFE_VALUES = {
     "'o-w' if shared else 'go-w'",
     "who.lower()",
     "client",
+    "_MOUNT_FOLDER",
     "backup_id",
     "_suggest_undo(workspace)",
     "advise(losses)",

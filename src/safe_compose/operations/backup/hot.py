@@ -31,6 +31,7 @@ RECREATION_SECONDS = 60.0
 """How long a server that was recreated during its dump may take until it answers."""
 RESTARTS = 8
 """How often an archive is tried between two starts of a container that ends at every start."""
+_MOUNT_FOLDER = "let the service mount the folder that it is in"
 
 
 def copy_as_used_now(copy: VolumeCopy) -> VolumeRecord:
@@ -175,20 +176,19 @@ def _require_no_hidden_log(copy: VolumeCopy, lively: Sequence[Container]) -> Non
     volume = copy.on_engine
     if not volume.is_file or copy.verdict.kind != "sqlite":
         return
-    mount_step = "let the service mount the folder that it is in"
     if lively and file_logs.has_write_ahead_log(volume):
         names = ", ".join(c.name for c in lively)
         raise OperationFailed(
             f"{copy.title}: {names} keeps the write-ahead log of this SQLite database in its own"
             " layer, since only the file is mounted: a copy of the file would lack commits",
-            next_step=f"{mount_step}; or stop it for the backup: docker stop"
+            next_step=f"{_MOUNT_FOLDER}; or stop it for the backup: docker stop"
             f" {join_for_shell(c.name for c in lively)}",
         )
     if not lively and (log := file_logs.find_log(copy.engine, copy.users, copy.name)) is not None:
         raise OperationFailed(
             f"{copy.title}: container {log.container.name} was not stopped cleanly: commits may be"
             f" in {log.path} in its own layer, and a copy of the file alone would lack them",
-            next_step=f"start it and stop it again, then repeat the command; then {mount_step}",
+            next_step=f"start it and stop it again, then repeat the command; then {_MOUNT_FOLDER}",
         )
 
 
