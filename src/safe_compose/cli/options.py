@@ -70,7 +70,7 @@ VolumeName = Annotated[
     list[str] | None,
     typer.Option(
         "--volume",
-        help="Only this volume, or folder of the host by its path; may be repeated.",
+        help="Only this volume, or folder by its path; repeatable.",
         callback=_make_all_absolute,
     ),
 ]
@@ -79,7 +79,7 @@ HoldsVolume = Annotated[
     list[str] | None,
     typer.Option(
         "--volume",
-        help="Only what holds this volume, or folder by its path; may be repeated.",
+        help="Only what holds this volume or folder; repeatable.",
         callback=_make_all_absolute,
     ),
 ]
@@ -92,7 +92,10 @@ Yes = Annotated[
 Confirm = Annotated[
     str | None,
     typer.Option(
-        "--confirm", envvar="SAFE_COMPOSE_CONFIRM", help="The phrase that would have been typed."
+        "--confirm",
+        envvar="SAFE_COMPOSE_CONFIRM",
+        show_envvar=False,
+        help="The phrase that would have been typed.",
     ),
 ]
 
@@ -101,6 +104,7 @@ NonInteractive = Annotated[
     typer.Option(
         "--non-interactive",
         envvar="SAFE_COMPOSE_NON_INTERACTIVE",
+        show_envvar=False,
         help="Never ask: refuse instead.",
     ),
 ]
@@ -122,7 +126,8 @@ IdentityFile = Annotated[
     typer.Option(
         "--identity",
         envvar="SAFE_COMPOSE_IDENTITY",
-        help="The file of the key that opens encrypted backups.",
+        show_envvar=False,
+        help="The key file that opens encrypted backups.",
     ),
 ]
 

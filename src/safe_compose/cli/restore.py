@@ -47,34 +47,27 @@ from safe_compose.workspace import Workspace, open_workspace
 
 BackupOrFile = Annotated[
     str | None,
-    typer.Argument(
-        help=("A backup's id, its short id, latest; or a dump: ./FILE.sql, .sql.gz, .dump.")
-    ),
+    typer.Argument(help=("A backup's id, its short id or latest; or a dump file (./FILE.sql).")),
 ]
 
 DatabaseName = Annotated[
     str | None,
     typer.Option(
         "--database",
-        help="Only this database, restored next to the current one and swapped in.",
+        help="Only this database, loaded aside and swapped in.",
     ),
 ]
 
 InnerPath = Annotated[
     str | None,
-    typer.Option(
-        "--path", help="Only this file or folder of a volume, while what uses it goes on."
-    ),
+    typer.Option("--path", help="Only this file or folder of a volume; nothing is stopped."),
 ]
 
 Into = Annotated[
     str | None,
     typer.Option(
         "--into",
-        help=(
-            "Instead of its own place: this volume, this folder (for a folder), this project"
-            " (several volumes, or a dump), or `scratch`, a new volume to look into."
-        ),
+        help=("Another volume, folder or project; `scratch`: a new volume."),
     ),
 ]
 
@@ -82,7 +75,7 @@ WithSettings = Annotated[
     bool,
     typer.Option(
         "--settings",
-        help="Also the settings files that a dumped server kept next to its databases.",
+        help="Also the settings files of a dumped server.",
     ),
 ]
 
@@ -90,16 +83,13 @@ Finish = Annotated[
     bool,
     typer.Option(
         "--finish",
-        help=(
-            "Remove the folders that earlier restores of any project on this engine replaced and"
-            " kept under other names; goes with --volume alone."
-        ),
+        help=("Remove the folders that earlier restores replaced and kept."),
     ),
 ]
 
 Source = Annotated[
     str | None,
-    typer.Option("--from", help="Fetch it from this off-site destination first: NAME or URL."),
+    typer.Option("--from", help="Fetch it from this off-site place first: NAME or URL."),
 ]
 
 
@@ -393,17 +383,19 @@ def _tell_statistics(done: dict[str, Any]) -> None:
     for line in done.get("plan", ()):
         terminal.tell(line)
     statistics = done.get("statistics", ())
-    if any(row["before"] is not None or row["now"] != row["backup"] for row in statistics):
-        columns = [
-            Column("volume", 1),
-            Column("database"),
-            *(Column(moment) for moment in ("before", "backup", "now")),
-        ]
-        tables.print_table(columns, [_format_counts(row) for row in statistics])
+    moments = [
+        moment
+        for moment in ("before", "backup", "now")
+        if any(row[moment] is not None for row in statistics)
+    ]
+    # What nobody counted afterwards is no difference.
+    if any(row["before"] or row["now"] not in (None, row["backup"]) for row in statistics):
+        columns = [Column("volume", 1), Column("database"), *(Column(m) for m in moments)]
+        tables.print_table(columns, [_format_counts(row, moments) for row in statistics])
 
 
-def _format_counts(row: dict[str, Any]) -> list[Cell]:
-    counts = [row[moment] for moment in ("before", "backup", "now")]
+def _format_counts(row: dict[str, Any], moments: list[str]) -> list[Cell]:
+    counts = [row[moment] for moment in moments]
     return [
         Cell(row["volume"]),
         Cell(row["database"]),
