@@ -61,6 +61,8 @@ EVERY: dict[str, dict[str, Any]] = {
      "aside": "a/b.before-0a1b2c", "existed": False},
     "beside": {"container": "0" * 64, "volume": "gone_data", "database": "shop",
      "beside": "shop_new", "aside": None, "roles": []},
+    "writing-layer": {"volume": "layer:gone-1", "container": "0" * 64,
+     "backup": "20261129T000000Z-aaaaaa"},
     "trashing": {"volume": "gone_data", "trash": "gone_trash", "facts": "0"},
     "trashed": {"volume": "gone_data", "trash": "gone_trash", "empty": "2026-01-01T00:00:00Z"},
     "untrashing": {"volume": "gone_data", "trash": "gone_trash"},
