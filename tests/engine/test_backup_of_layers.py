@@ -224,6 +224,7 @@ services:
 """
 
 
+@pytest.mark.thorough
 def test_a_database_is_dumped_by_its_server_and_restored_to_a_volume(
     compose_project: ProjectFactory, safe_compose: SafeCompose
 ) -> None:
@@ -299,6 +300,7 @@ def look_at(container: str) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.thorough
 def test_a_layer_whose_files_are_not_all_listed_is_lacking_and_the_rest_is_kept(
     compose_project: ProjectFactory, safe_compose: SafeCompose
 ) -> None:
