@@ -4,6 +4,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,13 @@ def test_what_is_there_needs_the_phrase_and_stays_under_a_told_name(
     uploads.rename(shop.folder / "gone")  # then the old one may be the only copy
     only = safe_compose("restore", "--finish", "--confirm", old.name, cwd=shop.folder)
     assert only.returncode == 75 and "may be the only copy" in only.stderr and old.is_dir()
+    uploads.mkdir()  # as docker does
+    only = safe_compose("restore", "--finish", "--confirm", old.name, cwd=shop.folder)
+    assert only.returncode == 75 and "is empty" in only.stderr and old.is_dir()
+    [step] = re.findall(r"put it back: (.*?); or", " ".join(only.stderr.split()))
+    subprocess.run(["sh", "-c", step], check=True)
+    assert describe(uploads) == now
+    uploads.rename(old)
     (shop.folder / "gone").rename(uploads)
     done = require_success(
         safe_compose("restore", "--finish", "--confirm", old.name, "--json", cwd=shop.folder)

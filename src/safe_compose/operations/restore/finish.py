@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from safe_compose.core.quantities import count, format_stamp
-from safe_compose.core.text import shell_quote
+from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.errors import StateChanged
 from safe_compose.operations.restore.execute import LOCK_SECONDS
 from safe_compose.operations.restore.request import GivenAnswer
@@ -111,9 +111,16 @@ def _require_restored(workspace: Workspace, old: OldFolder) -> None:
         raise StateChanged(
             f"the restored folder {old.folder} {lost}: {old.path} may be the only copy, and was not"
             " removed",
-            next_step=f"put it back: mv {shell_quote(old.path)} {shell_quote(old.folder)}; or"
-            " restore it again: safe-compose restore",
+            next_step=_suggest_moving_back(old, is_empty=lost == "is empty"),
         )
+
+
+def _suggest_moving_back(old: OldFolder, *, is_empty: bool) -> str:
+    """Return the next step where the old folder may be the only copy."""
+    words = join_for_shell(["mv", old.path, old.folder])
+    if is_empty:  # mv would put it into that folder
+        words = f"{join_for_shell(['rmdir', old.folder])} && {words}"
+    return f"put it back: {words}; or restore it again: safe-compose restore"
 
 
 def _list_old(workspace: Workspace) -> list[OldFolder]:
