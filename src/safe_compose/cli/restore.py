@@ -383,19 +383,17 @@ def _tell_statistics(done: dict[str, Any]) -> None:
     for line in done.get("plan", ()):
         terminal.tell(line)
     statistics = done.get("statistics", ())
-    moments = [
-        moment
-        for moment in ("before", "backup", "now")
-        if any(row[moment] is not None for row in statistics)
-    ]
-    # What nobody counted afterwards is no difference.
-    if any(row["before"] or row["now"] not in (None, row["backup"]) for row in statistics):
-        columns = [Column("volume", 1), Column("database"), *(Column(m) for m in moments)]
-        tables.print_table(columns, [_format_counts(row, moments) for row in statistics])
+    if any(row["before"] is not None or row["now"] != row["backup"] for row in statistics):
+        columns = [
+            Column("volume", 1),
+            Column("database"),
+            *(Column(moment) for moment in ("before", "backup", "now")),
+        ]
+        tables.print_table(columns, [_format_counts(row) for row in statistics])
 
 
-def _format_counts(row: dict[str, Any], moments: list[str]) -> list[Cell]:
-    counts = [row[moment] for moment in moments]
+def _format_counts(row: dict[str, Any]) -> list[Cell]:
+    counts = [row[moment] for moment in ("before", "backup", "now")]
     return [
         Cell(row["volume"]),
         Cell(row["database"]),
