@@ -10,12 +10,10 @@ nothing can send docker elsewhere. An unusual answer counts as none, and then do
 
 import os
 
-from safe_compose.record import NamedTuple
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 SOCKET = "/var/run/docker.sock"
 """`DefaultHost` of docker/cli (opts/hosts.go) where there is no DOCKER_HOST, no context and no
@@ -24,30 +22,10 @@ LONGEST = 5.0
 """Seconds for each step; docker queries a slower engine."""
 _AT_ONCE = 32
 """Most questions that wait for an answer at the same time."""
-_TOLD = (b"200", b"404", b"")
-"""The statuses of an answer that says all; none belongs to no question."""
 _LOCKS = (
     "/containers/json?all=1&filters=%7B%22label%22%3A%5B%22io.github.safe-compose.lock%22%5D%7D"
 )
 """The path that lists the containers with the label of our deletion locks."""
-
-
-class Answer(NamedTuple):
-    """The answer to one question; an empty status where there was none."""
-
-    status: bytes = b""
-    body: bytes = b""
-
-    @property
-    def found(self) -> bytes:
-        """What the engine has; empty where it gave another answer."""
-        return self.body if self.status == b"200" else b""
-
-    def is_absent(self, words: bytes) -> bool:
-        """Return whether the engine says in these words that it has no such thing."""
-        message = self.body.strip().lower()
-        is_message = message.startswith(b'{"message":"') and message.endswith(b'"}')
-        return self.status == b"404" and is_message and words in message
 
 
 class InspectedContainer:
@@ -75,18 +53,12 @@ def look(
         None for each unusual answer, and for the locks where they were not asked for.
     """
     paths = [_LOCKS] if locks else []
-    answers = Queries(SOCKET).ask_all([*paths, *map(find_path, names)])
+    answers = Queries(SOCKET).get_all([*paths, *map(find_path, names)])
+    bodies = [body if whole else b"" for body, whole in answers]
     return (
-        _read_listing(answers[0].found) if locks else None,
-        [_read_container(answer) for answer in answers[len(paths) :]],
+        _read_listing(bodies[0]) if locks else None,
+        [_read_container(body) for body in bodies[len(paths) :]],
     )
-
-
-def are_no_volumes(names: "Sequence[str]") -> bool:
-    """Return whether the engine says of each name that it has no volume of it."""
-    paths = [f"/volumes/{name}" if find_path(name) else None for name in names]
-    answers = Queries(SOCKET).ask_all(paths)
-    return all(answer.is_absent(b"no such volume") for answer in answers)
 
 
 def find_path(name: str) -> str | None:
@@ -96,16 +68,13 @@ def find_path(name: str) -> str | None:
     return f"/containers/{name}/json" if good else None
 
 
-def _read_container(answer: Answer) -> InspectedContainer | None:
-    """Return the container that an answer describes; nothing is lost with one that is not there.
+def _read_container(body: bytes) -> InspectedContainer | None:
+    """Return the container that an answer describes.
 
     The answer is searched, not parsed: importing json would double the cost. Within its strings
     each quote is escaped, so a word in quotes with a colon is a key, and one followed by `false` is
     no label.
     """
-    body = answer.found
-    if answer.is_absent(b"no such container"):
-        return InspectedContainer(removes_itself=False, volumes=False)
     removes, stays = b'"AutoRemove":true' in body, b'"AutoRemove":false' in body
     if removes == stays or b'"Mounts":[' not in body or not body.rstrip().endswith(b"}"):
         return None
@@ -160,22 +129,15 @@ class Queries:
         The body is empty unless the status is 200. Only 404 says that there is nothing; no path
         asks nothing.
         """
-        return [
-            (answer.found, whole and answer.status in _TOLD)
-            for answer, whole in self._exchange(paths)
-        ]
-
-    def ask_all(self, paths: "Sequence[str | None]") -> list[Answer]:
-        """Return the answer for each path; those that break off are empty."""
-        return [answer if whole else Answer() for answer, whole in self._exchange(paths)]
-
-    def _exchange(self, paths: "Sequence[str | None]") -> "Iterator[tuple[Answer, bool]]":
-        """Yield the answer for each path, and whether the engine said all it has."""
+        found: list[tuple[bytes, bool]] = []
         for first in range(0, len(paths), _AT_ONCE):
             some = paths[first : first + _AT_ONCE]
             asked = [None if path is None else self._ask(path) for path in some]
-            for path, connection in zip(some, asked, strict=True):
-                yield (Answer(), path is None) if connection is None else self._read(connection)
+            found += [
+                (b"", path is None) if connection is None else self._read(connection)
+                for path, connection in zip(some, asked, strict=True)
+            ]
+        return found
 
     def _wait(self) -> float:
         """Return how many seconds the next step may take.
@@ -211,7 +173,7 @@ class Queries:
             return None
         return connection
 
-    def _read(self, connection: "socket") -> tuple[Answer, bool]:
+    def _read(self, connection: "socket") -> tuple[bytes, bool]:
         pieces, size, whole = [], 0, False
         try:
             while not self._largest or size < self._largest:
@@ -227,5 +189,5 @@ class Queries:
         finally:
             connection.close()
         head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
-        status = b"".join(head.split(b" ", 2)[1:2])
-        return Answer(status, body), whole and bool(status)
+        status = head.split(b" ", 2)[1:2]
+        return (body, whole) if status == [b"200"] else (b"", whole and status == [b"404"])

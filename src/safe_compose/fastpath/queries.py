@@ -41,8 +41,6 @@ def is_harmless_removal(invocation: "Invocation") -> bool:
         return False
     if invocation.verb in (("plugin", "rm"), ("plugin", "remove")):
         return drives_no_volumes(invocation)
-    if invocation.kind == "volume_rm":
-        return _names_no_volumes(invocation)
     if invocation.kind not in ("autoremove_anon", "container_rm_anon"):
         return False
     path = launch.find_docker(invocation.program)
@@ -61,17 +59,6 @@ def is_harmless_removal(invocation: "Invocation") -> bool:
     return not any(
         one is None or (one.volumes and (removes or one.removes_itself)) for one in found
     )
-
-
-def _names_no_volumes(invocation: "Invocation") -> bool:
-    """Return whether the engine has none of the volumes that the command names."""
-    from safe_compose.fastpath import inspect
-
-    if invocation.doubt is not None or not invocation.operands or invocation.docker_globals:
-        return False
-    path = launch.find_docker(invocation.program)
-    asks_directly = launch.is_native(path) and inspect.is_dockers_choice()
-    return asks_directly and inspect.are_no_volumes(invocation.operands)
 
 
 def _leaves_nothing_running(path: str, invocation: "Invocation") -> bool:
