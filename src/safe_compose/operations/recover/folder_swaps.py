@@ -17,7 +17,7 @@ from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.folder_swap import FolderSwap
 
 _LOOK = parse(["volume", "ls"])
-_AFTERWARDS = timedelta(seconds=15)
+AFTERWARDS = timedelta(seconds=15)
 """How long after the last line of its journal a run may have written."""
 _SEARCH_SECONDS = 120.0
 
@@ -92,6 +92,6 @@ def _find_obstacle(killed: KilledRun, swap: FolderSwap) -> str | None:
         if now is not None and now.lively:
             return f"container {now.name} runs on it"
     youngest = last_write.find_last_writes(engine, [path], timeout=_SEARCH_SECONDS).get(path)
-    if youngest is None or youngest > last + _AFTERWARDS:
+    if youngest is None or youngest > last + AFTERWARDS:
         return "something may have been written to it"
     return None

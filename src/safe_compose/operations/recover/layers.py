@@ -19,14 +19,11 @@ from safe_compose.operations.layer_files import (
     to_path,
     write_files,
 )
-from safe_compose.operations.recover.folder_swaps import Settled
+from safe_compose.operations.recover.folder_swaps import AFTERWARDS, Settled
 from safe_compose.operations.recover.killed_run import KilledRun
 from safe_compose.store.steps import WritingLayer
 from safe_compose.volumes.layer_archive import list_files
 from safe_compose.volumes.tar import Member
-
-AFTERWARDS = 15.0
-"""Seconds after the last line of its journal in which a run may still have written."""
 
 
 def complete_layers(killed: KilledRun) -> list[Settled]:
@@ -70,7 +67,7 @@ def _require_unwritten(killed: KilledRun, container: Container, entries: Sequenc
     paths = {to_path(entry) for entry in entries if entry.type != "d"}
     if last is None:
         raise StateChanged("its journal does not tell when the run died")
-    after = last.timestamp() + AFTERWARDS
+    after = (last + AFTERWARDS).timestamp()
     if (path := find_written(killed.engine, container, paths, after)) is not None:
         raise StateChanged(f"{make_visible(path)} was written to since")
 
