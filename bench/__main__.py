@@ -14,6 +14,7 @@ import confirmation
 import folders
 import guarded
 import launcher
+import remote
 import store
 import table
 import trash
@@ -30,6 +31,7 @@ PARTS = (
     "copies",
     "folders",
     "guarded",
+    "remote",
     "trash",
 )
 
@@ -103,6 +105,7 @@ def main() -> None:
             asked.long_rounds,
         ),
         "guarded": ("delete and undo, end to end", guarded.rows, asked.long_rounds),
+        "remote": ("delete and undo over ssh, end to end", remote.rows, asked.long_rounds),
         "trash": (
             "delete and undo by renaming",
             partial(trash.rows, gigabytes=asked.trash),
