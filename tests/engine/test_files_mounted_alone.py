@@ -102,6 +102,7 @@ def test_files_that_a_service_writes_are_taken_and_come_back(
     assert not old.exists() and count_rows(database) == 1
 
 
+@pytest.mark.thorough
 def test_a_write_ahead_log_in_the_layer_makes_a_backup_partial_until_the_service_stops(
     shop: ComposeProject, safe_compose: SafeCompose
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_person_types_the_name_and_undo_brings_rows_files_and_services_back(
     assert helpers(sealed_environment) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.matrix
 def test_a_deploy_job_gets_a_backup_and_undo_works_after_up_made_a_fresh_database(
     shop: ComposeProject, safe_compose: SafeCompose

@@ -895,6 +895,7 @@ def test_a_server_with_locks_for_one_dump_is_dumped_one_after_the_other(
     assert _leftovers(engine) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 @pytest.mark.parametrize("ended", ["first", "later"])
 def test_a_dump_that_lost_its_counts_is_made_once_more(
