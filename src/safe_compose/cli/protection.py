@@ -20,7 +20,7 @@ from safe_compose.cli.options import (
     make_down,
     print_json,
 )
-from safe_compose.core.observed import VOLUME_LABEL, Observed, location_of
+from safe_compose.core.observed import VOLUME_LABEL, Observed, kind_of_location
 from safe_compose.core.quantities import format_stamp
 from safe_compose.core.text import join_for_shell
 from safe_compose.core.tier import Tier
@@ -139,7 +139,7 @@ def _refuse_folders(names: Sequence[str]) -> None:
     Raises:
         UsageError: One of the names is a folder's.
     """
-    if paths := [name for name in names if location_of(name) == "folder"]:
+    if paths := [name for name in names if kind_of_location(name) == "folder"]:
         raise UsageError(
             f"docker deletes no folder, so it cannot be locked: {', '.join(paths)}; nothing was"
             " changed",
@@ -178,12 +178,12 @@ def _list_folders(seen: Observed) -> set[str]:
 
 
 def _follow(name: str) -> str:
-    return find_real_path(name) if location_of(name) == "folder" else name
+    return find_real_path(name) if kind_of_location(name) == "folder" else name
 
 
 def _explain_missing(missing: Sequence[str], seen: Observed, existing: Set[str]) -> UsageError:
     """Return the error about names of nothing, with those that may be meant."""
-    if paths := [name for name in missing if location_of(name) == "folder"]:
+    if paths := [name for name in missing if kind_of_location(name) == "folder"]:
         return UsageError(
             f"no service here and no container mounts {', '.join(paths)}; nothing was changed",
             next_step=(

@@ -22,7 +22,7 @@ from safe_compose.core.observed import (
     Observed,
     Volume,
     describe_location,
-    location_of,
+    kind_of_location,
 )
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.core.tier import Tier
@@ -113,7 +113,7 @@ def _list_users(observed: Observed, chosen: "_Chosen", name: str) -> list[str]:
 def _to_json(one: _ShownVolume, newest: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": one.location.name,
-        "location": one.location.location,
+        "location": one.location.kind,
         "project": one.location.project,
         "tier": one.verdict.tier.value,
         "why": one.verdict.why,
@@ -145,7 +145,7 @@ def _choose_volumes(
     """
     if names := folders.resolve_names(workspace.engine, names):
         volumes = [v for v in observed.volumes if v.name in names]
-        paths = [name for name in names if location_of(name) == "folder"]
+        paths = [name for name in names if kind_of_location(name) == "folder"]
         data = folders.find_folders(workspace, observed, paths).data if paths else ()
         found = {v.name for v in volumes} | {folder.name for folder, _ in data}
         if missing := sorted(set(names) - found):

@@ -20,7 +20,7 @@ from safe_compose.core.observed import (
     Project,
     Volume,
     describe_location,
-    location_of,
+    kind_of_location,
 )
 from safe_compose.core.policy import Verdict
 from safe_compose.core.redaction import hide_secrets
@@ -118,7 +118,7 @@ def omit_folder(path: str, reason: str, tier: str = "") -> Omission:
 
 def omit_disposable(verdict: Verdict) -> Omission:
     """Return the omission of a disposable location."""
-    kind = location_of(verdict.volume)
+    kind = kind_of_location(verdict.volume)
     return _omission(verdict.volume, kind, f"disposable: {verdict.why}", Tier.DISPOSABLE.value)
 
 
@@ -150,7 +150,7 @@ def omit_closed(record: VolumeRecord) -> list[Omission]:
 def omit_failed(name: str, tier: str, reason: str, next_step: str | None) -> Omission:
     """Return the omission of a location that belongs in a backup and could not be backed up."""
     return replace(
-        _omission(name, location_of(name), hide_secrets(reason), tier),
+        _omission(name, kind_of_location(name), hide_secrets(reason), tier),
         lacking=True,
         next_step=hide_secrets(next_step or "")[:_LONGEST],
     )

@@ -66,7 +66,7 @@ FOLDER, LAYER = "/", "layer:"
 volume/local, `volumeNameRegex`)."""
 
 
-def location_of(name: str) -> str:
+def kind_of_location(name: str) -> str:
     """Return what a location is by its name: `volume`, `folder` or `layer`."""
     if name.startswith(FOLDER):
         return "folder"
@@ -77,7 +77,7 @@ def describe_location(name: str) -> str:
     """Return a location as messages name it: `volume shop_pgdata`, `folder /srv/shop/uploads`."""
     if name.startswith(LAYER):
         return f"the layer of container {name.removeprefix(LAYER)}"
-    return f"{location_of(name)} {name}"
+    return f"{kind_of_location(name)} {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,9 @@ class Location:
     """The labels of a volume; of another location the label of its project, where it has one."""
 
     @property
-    def location(self) -> str:
+    def kind(self) -> str:
         """`volume`, `folder`, `file` or `layer`."""
-        return location_of(self.name)
+        return kind_of_location(self.name)
 
     @property
     def project(self) -> str | None:
@@ -120,7 +120,7 @@ class HostFolder(Location):
     is_file: bool = False
 
     @property
-    def location(self) -> str:
+    def kind(self) -> str:
         """`folder` or `file`."""
         return "file" if self.is_file else "folder"
 

@@ -239,7 +239,7 @@ def _matches(rule: Rule, location: Location, observed: Observed) -> bool:
         matching = [o for o in owners if o is not None and fnmatchcase(o, rule.pattern)]
         raises = rule.floor or rule.only_raises or rule.tier is Tier.CRITICAL
         return bool(matching) if raises else len(matching) == len(owners) > 0
-    if location.location != "volume":
+    if location.kind != "volume":
         # the names of volumes have patterns of their own: "*" under [volumes] means no folder
         kind = LAYER if location.name.startswith(LAYER) else FOLDER
         return rule.pattern.startswith(kind) and fnmatchcase(location.name, rule.pattern)
@@ -361,7 +361,7 @@ def _claims(location: Location, uses: Iterable[VolumeUse]) -> list[tuple[VolumeU
     """
     found = (
         (use, claim_of_folder(use.image, use.destination, use.pgdata))
-        if location.location in ("folder", "file")
+        if location.kind in ("folder", "file")
         else (use, claim_of_image(use) or claim_of_path(use))
         for use in uses
     )

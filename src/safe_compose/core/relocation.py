@@ -13,7 +13,7 @@ from safe_compose.core.observed import (
     SCRATCH_LABEL,
     VOLUME_LABEL,
     DeclaredMount,
-    location_of,
+    kind_of_location,
 )
 from safe_compose.errors import UsageError
 
@@ -144,7 +144,7 @@ def _relocate(
             options={},
             labels=labels[r.name],
             anonymous=False,
-            location=location_of(new_names[r.name]),
+            location=kind_of_location(new_names[r.name]),
         )
         for r in records
     )

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from safe_compose.core.observed import describe_location, location_of
+from safe_compose.core.observed import describe_location, kind_of_location
 from safe_compose.core.owners import (
     FILES,
     FOLDERS,
@@ -122,7 +122,7 @@ def make_mounted_folders(volume: EngineVolume, place: DataLocation, image: Image
         make_subpath(volume, place.subpath)
     if place.owners is not None and image is not None and not image.runs_as_root:
         make_folders(volume, place.owners, place.inside)
-    elif place.inside != "." and location_of(volume.name) == "folder":
+    elif place.inside != "." and kind_of_location(volume.name) == "folder":
         _make_folders_of_root(volume, str(PurePosixPath(place.inside).parent), 0o711)
 
 

@@ -6,7 +6,7 @@ Image and mounts identify them if these leave no doubt; otherwise the servers ar
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from safe_compose.core.observed import ONEOFF_LABEL, Container, Observed, location_of
+from safe_compose.core.observed import ONEOFF_LABEL, Container, Observed, kind_of_location
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Database
 from safe_compose.databases.registry import DATABASES
@@ -85,7 +85,7 @@ def _is_oneoff(serving: RunningServer) -> bool:
 
 
 def _has_several(container: Container, location: str) -> bool:
-    kinds = ("volume",) if location_of(location) == "volume" else ("volume", "bind")
+    kinds = ("volume",) if kind_of_location(location) == "volume" else ("volume", "bind")
     return sum(1 for m in container.mounts if m.type in kinds and not m.read_only) > 1
 
 

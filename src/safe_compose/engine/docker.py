@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from safe_compose.compose.first_query import DaemonQuery
-from safe_compose.core.observed import Container, Volume, location_of
+from safe_compose.core.observed import Container, Volume, kind_of_location
 from safe_compose.core.text import join_for_shell
 from safe_compose.engine import full_disk, values
 from safe_compose.engine.connect import MISREAD, READ_TIMEOUT, Connection, Opening
@@ -157,7 +157,7 @@ class Daemon:
         Raises:
             EngineUnavailable: The daemon does not answer.
         """
-        if location_of(name) != "volume":
+        if kind_of_location(name) != "volume":
             return None  # a path would be another address of the daemon's
         with inspecting():
             body = self.connection.reader.get(f"/volumes/{quote(name, safe='')}")
@@ -356,7 +356,7 @@ class Daemon:
 
     def users(self, location: str) -> tuple[Container, ...]:
         """Return every container that has a location now, except our lock, fully inspected."""
-        named = location_of(location) == "volume"  # the engine finds no container by a folder
+        named = kind_of_location(location) == "volume"  # the engine finds no container by a folder
         filters = {"filters": json.dumps({"volume": [location]})} if named else {}
         with inspecting():
             bodies = self.connection.reader.get("/containers/json", all="1", **filters)

@@ -21,7 +21,7 @@ from safe_compose.core.backup import (
     ServerStatistics,
     slug,
 )
-from safe_compose.core.observed import location_of
+from safe_compose.core.observed import kind_of_location
 from safe_compose.core.owners import FILES
 from safe_compose.core.quantities import count
 from safe_compose.databases import owners, server_files
@@ -179,7 +179,7 @@ def find_owners(server: PostgresServer) -> dict[str, str]:
 
     The result is empty if they are unknown.
     """
-    elsewhere = server.in_folder and location_of(server.volume) == "volume"
+    elsewhere = server.in_folder and kind_of_location(server.volume) == "volume"
     volume = None if elsewhere else EngineVolume(server.engine, server.volume)
     return owners.record(
         server.at,

@@ -149,7 +149,7 @@ class FoundLayer:
             users=(describe_user(container, Mount("layer", None, "", "/")),),
             artifacts=artifacts,
             notes=tuple(notes) if container.lively else (),
-            location=self.layer.location,
+            location=self.layer.kind,
         )
 
     def _require_rest(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from safe_compose.core import backup_set
 from safe_compose.core.backup import Backup, Omission
 from safe_compose.core.folders import ABSENT
-from safe_compose.core.observed import Layer, Location, Observed, location_of
+from safe_compose.core.observed import Layer, Location, Observed, kind_of_location
 from safe_compose.core.policy import Verdict
 from safe_compose.errors import OperationFailed, SafeComposeError, StateChanged, VerificationFailed
 from safe_compose.grammar.parser import Invocation
@@ -58,7 +58,7 @@ def _choose_volumes(workspace: "Workspace", observed: Observed, names: Sequence[
         OperationFailed: There is no such volume, no project, or nothing that needs a backup.
     """
     found = backup_set.select_volumes(observed)
-    paths = [n for n in names if location_of(n) == "folder"] if names else None
+    paths = [n for n in names if kind_of_location(n) == "folder"] if names else None
     host = folders.find_folders(workspace, observed, paths, for_backup=True)
     of_layers = layers.find_layers(workspace.engine, observed, names)
     if names:
@@ -108,7 +108,7 @@ def _require_found(names: Iterable[str], found: Iterable[str]) -> None:
         OperationFailed: One was not.
     """
     if missing := sorted(set(names) - set(found)):
-        kind = location_of(missing[0])
+        kind = kind_of_location(missing[0])
         none = {"folder": "no service of this project mounts", "layer": "no data is in"}
         raise OperationFailed(
             f"{none.get(kind, 'no such volume:')} {', '.join(missing)}; no backup was made",

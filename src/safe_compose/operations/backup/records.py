@@ -93,7 +93,7 @@ def make_record(
             if mount.location == location.name
         ),
         artifacts=artifacts,
-        location=location.location,
+        location=location.kind,
     )
 
 

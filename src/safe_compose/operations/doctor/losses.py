@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from safe_compose.core.backup import BackupSummary, OffsiteCopy
-from safe_compose.core.observed import describe_location, location_of
+from safe_compose.core.observed import describe_location, kind_of_location
 from safe_compose.core.quantities import format_age, format_seconds
 
 _REMOTE = re.compile(r"(?:s3|sftp)://(?:[^@/]*@)?(?P<host>\[[^\]]*\]|[^:/]*)", re.ASCII)
@@ -76,7 +76,7 @@ def describe_copies(name: str, backups: Sequence[BackupSummary]) -> dict[str, An
     copies = [c for b in mine for c in b.offsite]
     return {
         "name": name,
-        "location": location_of(name),
+        "location": kind_of_location(name),
         "here": mine[0].created if mine else None,
         "elsewhere": sent.created if sent is not None else None,
         "at": next((c.name for c in sent.offsite if _is_elsewhere(c)), None) if sent else None,

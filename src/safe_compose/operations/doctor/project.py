@@ -9,7 +9,7 @@ from typing import Any
 from safe_compose.compose.files import Files
 from safe_compose.core import backup_set, predecessors
 from safe_compose.core.backup import BackupSummary
-from safe_compose.core.observed import Observed, describe_location, location_of
+from safe_compose.core.observed import Observed, describe_location, kind_of_location
 from safe_compose.core.policy import Rule, Verdict
 from safe_compose.core.quantities import format_size, format_stamp
 from safe_compose.core.text import shell_quote
@@ -124,7 +124,7 @@ def _examine_volumes(
         found.append(
             {
                 "name": verdict.volume,
-                "location": location_of(verdict.volume),
+                "location": kind_of_location(verdict.volume),
                 "tier": verdict.tier.value,
                 "kind": verdict.kind,
                 "backup": (

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from safe_compose.core import refused_words
-from safe_compose.core.observed import location_of
+from safe_compose.core.observed import kind_of_location
 from safe_compose.core.plan import Plan
 from safe_compose.errors import EngineUnavailable, Refused
 from safe_compose.fastpath import impostors, launch
@@ -163,7 +163,7 @@ def _carry_out(workspace: Workspace, made: Plan, case: operations_approval.Refus
 
 def _tell_staying(made: Plan) -> None:
     """Say to a person, where no screen does, which folders of the host `down -v` leaves."""
-    paths = [name for name, _ in made.threat.spared if location_of(name) == "folder"]
+    paths = [name for name, _ in made.threat.spared if kind_of_location(name) == "folder"]
     if paths and os.isatty(2):
         ui_terminal.say(f"safe-compose: folders of the host stay: {', '.join(paths)}")
 

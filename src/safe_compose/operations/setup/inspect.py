@@ -13,7 +13,7 @@ from safe_compose.core.observed import (
     VOLUME_LABEL,
     Project,
     Volume,
-    location_of,
+    kind_of_location,
 )
 from safe_compose.core.tier import Tier
 from safe_compose.errors import UsageError
@@ -45,7 +45,7 @@ class SetupVolume:
     @property
     def location(self) -> str:
         """`volume` or `folder`."""
-        return location_of(self.volume)
+        return kind_of_location(self.volume)
 
 
 @dataclass(frozen=True, slots=True)
