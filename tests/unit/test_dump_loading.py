@@ -21,3 +21,4 @@ def test_a_server_that_has_only_libc_is_not_told_of_it(
     loading = Loading(begins=b"", ends=b"", major=major)
     sent = loading.send(DumpPiece(PieceKind.STATEMENT, raw, 1, code=raw), raw)
     assert sent == MADE % (NAME, loaded)
+    assert loading.adapt_creation(raw) == sent

@@ -137,8 +137,8 @@ class Loading:
         if (setting := _SETTING.fullmatch(piece.raw)) is not None:
             unknown = 0 < self.major < _SINCE.get(setting[1], 0)
             return b"-- not known here: " + script if unknown else script
-        if 0 < self.major < _PROVIDER_SINCE and (made := _LIBC.match(script)) is not None:
-            return made[1] + script[made.end() :]
+        if (created := self.adapt_creation(script)) != script:
+            return created
         if (refresh := _REFRESH.fullmatch(piece.raw)) is not None:
             self.refreshed.append(refresh[1].decode("utf-8", "backslashreplace"))
             self._refreshes.append(script)
@@ -156,6 +156,15 @@ class Loading:
         if self.path and piece.raw == _NO_PATH:
             return b"SELECT pg_catalog.set_config('search_path', " + self.path + b", false);"
         return self.tolerate(script) if _MAY_FAIL.match(piece.code) else script
+
+    def adapt_creation(self, statement: bytes) -> bytes:
+        """Return a CREATE DATABASE without the locale provider for a server too old for it.
+
+        Every other statement, and every one for a newer server, is unchanged.
+        """
+        if 0 < self.major < _PROVIDER_SINCE and (made := _LIBC.match(statement)) is not None:
+            return made[1] + statement[made.end() :]
+        return statement
 
     def last(self) -> Iterator[bytes]:
         """Yield the script for psql after the last piece."""

@@ -215,7 +215,8 @@ def _load_once(
         found.dump,
         found.new,
     )
-    creation, exists = rename_in_statement(dump.creation, new.encode("ascii")), found.target.exists
+    creation = how.adapt_creation(rename_in_statement(dump.creation, new.encode("ascii")))
+    exists = found.target.exists
     loader = None
     if dump.needs_superuser is None:
         loader = contained_load.make_place(
