@@ -313,6 +313,56 @@ def test_a_projects_settings_hold_for_its_own_volumes_beside_an_external_one(
     )
 
 
+IN_PROFILES = """
+services:
+  app: {BOX, volumes: ["uploads:/uploads"]}
+  db:
+    image: postgres:15
+    profiles: [data]
+    environment: {POSTGRES_PASSWORD: canary-profile}
+    volumes: ["data:/var/lib/postgresql/data"]
+    healthcheck: {test: [CMD, pg_isready, -q, -h, 127.0.0.1, -U, postgres], interval: 1s, retries: 60}
+  archive:
+    image: postgres:15
+    profiles: [archive]
+    environment: {POSTGRES_PASSWORD: canary-profile}
+    volumes: ["old:/var/lib/postgresql/data", "./old-files:/import"]
+volumes: {uploads: , data: , old: }
+""".replace("BOX", BOX)
+"""Nobody names a profile when a backup is made: one database runs all the same, one does not."""
+
+
+@pytest.mark.thorough
+@pytest.mark.engine
+def test_a_database_of_a_profile_is_backed_up_where_it_runs_and_named_where_it_was_never_started(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    project = compose_project(IN_PROFILES)
+    data, old = f"{project.name}_data", f"{project.name}_old"
+    project.docker(*("compose", "--profile", "data", "up", "--detach", "--wait", "--pull", "never"))
+    project.psql("CREATE TABLE t AS SELECT 1 AS n", user="postgres", database="postgres")
+    dry = ("schedule", "install", "--dry-run", "--dir", str(tmp_path / "units"))
+    shown = require_success(safe_compose(*dry, cwd=project.folder))
+    assert f"not in this backup: volume {old}: not created yet (service archive)" in shown.stderr
+    assert data not in shown.stderr
+    run = require_success(
+        safe_compose("schedule", "run", f"--project={project.name}", "--json", cwd=project.folder)
+    )
+    assert json.loads(run.stdout)["run"]["faults"] == []
+    made = backed_up(safe_compose, cwd=project.folder)
+    assert data in made["volumes"] and made["lacking"] == []
+    manifest = json.loads((Path(made["path"]) / "manifest.json").read_text())
+    [record] = [v for v in manifest["volumes"] if v["name"] == data]
+    assert record["method"] == "dump"
+    [database] = record["statistics"]["databases"]
+    assert [t["rows"] for t in database["tables"]] == [1]
+    # stopped, it is archived, and nobody has to name its profile for that either
+    project.docker("compose", "--profile", "data", "stop", "db")
+    made = backed_up(safe_compose, cwd=project.folder)
+    manifest = json.loads((Path(made["path"]) / "manifest.json").read_text())
+    assert data in {v["name"] for v in manifest["volumes"]} and made["lacking"] == []
+
+
 def _nameless(name: str) -> str:
     shown = json.loads(docker("inspect", name).stdout)[0]["Mounts"]
     found: str = next(m["Name"] for m in shown if m["Destination"] == "/nameless")

@@ -132,7 +132,10 @@ def make_job(workspace: Workspace, invocation: Invocation, at: Sequence[str]) ->
 
 
 def list_omissions(workspace: Workspace, invocation: Invocation) -> tuple[Omission, ...]:
-    """Return what no scheduled run would back up: some folders and files of the host.
+    """Return what a scheduled run would not back up as things are now.
+
+    These are some folders and files of the host, and volumes that do not exist, such as those of a
+    profile that was never started.
 
     Raises:
         OperationFailed: The project keeps no data, so every run would fail.
@@ -149,7 +152,7 @@ def list_omissions(workspace: Workspace, invocation: Invocation) -> tuple[Omissi
             " a run would back up nothing; nothing was written",
             next_step="safe-compose volumes",
         )
-    return host.omitted
+    return (*found.omitted, *host.omitted)
 
 
 def install(workspace: Workspace, plan: systemd.Job, units: dict[str, str], into: Path) -> None:
