@@ -186,6 +186,7 @@ def _build(
             "schemaVersion": 2,
         }
     )
+    layer_blob = _blob(layer_digest)
     tag = layer_digest.removeprefix("sha256:")[:12]
     reference = f"{repository}:{tag}"
     entry = {
@@ -199,10 +200,11 @@ def _build(
         "size": len(manifest),
     }
     files = {
-        **{_blob(content): content for content in (layer, config, manifest)},
+        layer_blob: layer,  # hashed once: the confirmation screen waits for it
+        **{_blob(_digest(content)): content for content in (config, manifest)},
         "index.json": _json({"manifests": [entry], "mediaType": _INDEX_TYPE, "schemaVersion": 2}),
         "manifest.json": _json(
-            [{"Config": _blob(config), "Layers": [_blob(layer)], "RepoTags": [reference]}]
+            [{"Config": _blob(_digest(config)), "Layers": [layer_blob], "RepoTags": [reference]}]
         ),
         "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
     }
@@ -239,5 +241,5 @@ def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _blob(content: bytes) -> str:
-    return f"blobs/sha256/{hashlib.sha256(content).hexdigest()}"
+def _blob(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
