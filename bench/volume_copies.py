@@ -19,7 +19,9 @@ from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import Location
 from safe_compose.databases import postgres
 from safe_compose.databases.engine_container import EngineContainer
-from safe_compose.engine import PIPE, Engine, Helper, connect
+from safe_compose.engine import Engine, connect
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.volumes import archive, extraction, gzip_stream
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.helper_program import feed

@@ -67,7 +67,7 @@ class Workspace:
     @property
     def run_id(self) -> str:
         """The id of this run, which its helper containers carry as a label."""
-        return self.engine.helpers.run_id
+        return self.engine.run_id
 
     @property
     def protections(self) -> "ProtectionStores":
@@ -433,7 +433,7 @@ def open_workspace(
         begin_store = (
             None if invocation.own.explain else Catalogue.at(own.store, own.access).folder.ensure
         )
-        engine.helpers.mark_key = cache(partial(mark_key, own.store, own.access, begin_store))
+        engine.mark_key = cache(partial(mark_key, own.store, own.access, begin_store))
     except BaseException:
         engine.close()
         raise

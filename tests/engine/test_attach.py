@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safe_compose.engine import Engine, Helper, HelperFailed, attach, connect
+from safe_compose.engine import Engine, attach, connect
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.gzip_stream import read_blocks
 from testing.engine_proxy import cutting
@@ -139,9 +141,7 @@ def test_a_connection_that_is_cut_is_never_the_end_of_the_output(
 ) -> None:
     with (
         cutting(3_000_000) as host,
-        connect(
-            real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.helpers.run_id
-        ) as cut,
+        connect(real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.run_id) as cut,
     ):
         cut.helpers.pipes_work = False
         helper = _much(engine, "head", "-c", "64000000", "/dev/zero")

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from safe_compose.core.observed import HELPER_LABEL
-from safe_compose.engine import Engine, Helper, HelperFailed, connect
-from safe_compose.engine.connect import Bridge
+from safe_compose.engine import Engine, connect
+from safe_compose.engine.bridge import Bridge
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import DockerNotFound, EngineUnavailable, OperationFailed, Refused
 from safe_compose.grammar import parser
 from testing.engine_proxy import forwarding_tcp
@@ -373,9 +375,7 @@ def test_a_daemon_that_is_not_a_local_socket_is_reached_through_dockers_own_dial
 ) -> None:
     with (
         forwarding_tcp() as host,
-        connect(
-            real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.helpers.run_id
-        ) as far,
+        connect(real_docker, ("-H", host), environ=dict(os.environ), run_id=engine.run_id) as far,
     ):
         assert (far.id, far.endpoint, far.docker.remote) == (engine.id, host, True)
         assert far.docker.volume(volume) == engine.docker.volume(volume)
@@ -481,10 +481,7 @@ def test_a_block_that_raises_leaves_no_container_and_no_volume(
         assert made.volume_names() == {
             volume
         }  # no anonymous volume was made that could be left behind
-        assert (
-            made.labels == {**made.labels, HELPER_LABEL: engine.helpers.run_id}
-            and made.project is None
-        )
+        assert made.labels == {**made.labels, HELPER_LABEL: engine.run_id} and made.project is None
         raise error
     assert engine.helpers.leftovers() == ()
     docker("volume", "rm", volume)
@@ -685,7 +682,7 @@ def test_the_root_is_reached_through_our_own_image_alone(engine: Engine, volume:
     made = docker(
         *words,
         "--filter",
-        f"label={HELPER_LABEL}={engine.helpers.run_id}",
+        f"label={HELPER_LABEL}={engine.run_id}",
         "--format",
         "{{.Actor.Attributes.image}}",
     )
@@ -727,9 +724,10 @@ def test_a_helper_of_a_killed_run_is_swept(
 ) -> None:
     program = f"""
 import os
-from safe_compose.engine import Helper, connect
-with connect({real_docker!r}, (), environ=dict(os.environ), run_id={engine.helpers.run_id!r}) as engine:
-    engine.helpers.mark_key = lambda: bytes(32)
+from safe_compose.engine import connect
+from safe_compose.engine.helper_args import Helper
+with connect({real_docker!r}, (), environ=dict(os.environ), run_id={engine.run_id!r}) as engine:
+    engine.mark_key = lambda: bytes(32)
     helper = Helper(image={busybox!r}, argv=("sleep", "600"), volumes=(({volume!r}, "/volume", True),))
     with engine.helpers.stream(helper) as stream:
         print(stream.name, flush=True)
@@ -752,7 +750,7 @@ with connect({real_docker!r}, (), environ=dict(os.environ), run_id={engine.helpe
     assert (
         engine.helpers.leftovers() != ()
     )  # it carries our label, and nothing proves that it is ours
-    engine.helpers.mark_key = lambda: bytes(32)
+    engine.mark_key = lambda: bytes(32)
     engine.helpers.sweep()
     assert engine.helpers.leftovers() == ()
 

@@ -441,7 +441,7 @@ def record_of(full: Full, *more: Artifact) -> VolumeRecord:
 
 def leftovers(engine: Engine) -> list[str]:
     listed = docker(
-        "volume", "ls", "-q", "--filter", f"label={HELPER_LABEL}={engine.helpers.run_id}"
+        "volume", "ls", "-q", "--filter", f"label={HELPER_LABEL}={engine.run_id}"
     ).stdout
     return [*engine.helpers.leftovers(), *listed.split()]
 

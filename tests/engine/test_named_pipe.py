@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from safe_compose.core.backup import Artifact
-from safe_compose.engine import PIPE, Engine, Helper, HelperFailed, connect, helper_containers
+from safe_compose.engine import Engine, connect, helper_containers
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive, extraction
 from safe_compose.volumes.engine_volume import EngineVolume

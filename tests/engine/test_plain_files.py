@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_compose.engine import Engine, Helper
+from safe_compose.engine import Engine
+from safe_compose.engine.helper_args import Helper
 from safe_compose.volumes import archive, extraction
 from safe_compose.volumes.engine_volume import EngineVolume
 
@@ -104,7 +105,7 @@ def test_a_hundred_thousand_files_come_back_in_little_memory(
         "-c",
         MEASURED,
         real_docker,
-        f"{engine.helpers.run_id}-x",
+        f"{engine.run_id}-x",
         old,
         new,
         str(tmp_path),

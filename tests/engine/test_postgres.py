@@ -27,7 +27,8 @@ from safe_compose.databases import postgres
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import restricted_load, side_by_side
 from safe_compose.databases.protocol import CopyRefused, ServerUnreachable
-from safe_compose.engine import Engine, HelperFailed
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed, Refused, StateChanged, VerificationFailed
 from safe_compose.volumes import archive, gzip_stream
 from safe_compose.volumes.engine_volume import EngineVolume
@@ -851,7 +852,7 @@ def _leftovers(engine: Engine) -> list[str]:
     """Our containers, and scratch volumes of ours."""
     listed = subprocess.run(
         [engine.docker.client, "volume", "ls", "-q", "--filter",
-         f"label={HELPER_LABEL}={engine.helpers.run_id}"],
+         f"label={HELPER_LABEL}={engine.run_id}"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return [*engine.helpers.leftovers(), *listed.stdout.split()]

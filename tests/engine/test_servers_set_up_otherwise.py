@@ -13,7 +13,7 @@ from safe_compose.databases.postgres.client import naming_client_fault
 from safe_compose.databases.postgres.dump_scanner import PostgresScanner
 from safe_compose.databases.postgres.encodings import decode_answer, encode_text, find_codec
 from safe_compose.databases.protocol import ServerUnreachable
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose

@@ -325,7 +325,7 @@ def test_every_container_of_a_service_with_hooks_is_journaled_and_started_again(
     assert hooks is not None
     journal = Journal(tmp_path / "store", Access())
     run = journal.begin(
-        engine.helpers.run_id,
+        engine.run_id,
         endpoint=engine.endpoint,
         engine_id=engine.id,
     )
@@ -368,7 +368,7 @@ def test_a_slow_service_ends_in_its_own_time_and_a_killed_one_is_named_in_the_ba
     )
     catalogue.folder.ensure()
     run = journal.begin(
-        engine.helpers.run_id,
+        engine.run_id,
         endpoint=engine.endpoint,
         engine_id=engine.id,
     )

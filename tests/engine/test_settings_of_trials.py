@@ -16,7 +16,7 @@ from safe_compose.databases.trials import (
     is_crash_of_data,
     is_server_lost,
 )
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.values import Image
 from safe_compose.errors import VerificationFailed
 from testing.fixtures import ProjectFactory, SafeCompose

@@ -18,7 +18,8 @@ from safe_compose.core.backup import (
 )
 from safe_compose.databases import postgres
 from safe_compose.databases.postgres.helper_server import PostgresLocation
-from safe_compose.engine import Helper, helper_args, values
+from safe_compose.engine import helper_args, values
+from safe_compose.engine.helper_args import Helper
 from safe_compose.store.catalogue.checks import find_fault
 from safe_compose.store.catalogue.restore_md import write_text
 from testing.projects import Completed, ComposeProject, read_in_volume, require_success

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from safe_compose.core.backup import Artifact
-from safe_compose.engine import Engine, Helper
+from safe_compose.engine import Engine
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.volumes import archive, extraction, gzip_stream, single_path
 from safe_compose.volumes.engine_volume import EngineVolume
@@ -379,7 +380,7 @@ def test_without_our_program_the_engine_archives_and_says_what_it_loses(
 ) -> None:
     old, new = make_volume(_content()), make_volume()
     (tmp_path / "made").mkdir()
-    words = (real_docker, f"{engine.helpers.run_id}-x", old, new, str(tmp_path / "made"))
+    words = (real_docker, f"{engine.run_id}-x", old, new, str(tmp_path / "made"))
     found = json.loads(python_without_program(tmp_path / "package", WITHOUT, *words))
     assert (found["detail"]["tar"], found["detail"]["list"]) == ("engine", "archive")
     assert "extended attributes" in found["detail"]["lost"]
@@ -417,7 +418,7 @@ def test_without_our_program_what_does_not_come_back_of_an_archive_of_ours_is_sa
     (tmp_path / "made").mkdir()
     artifacts = _archived(engine, make_volume(_content()), tmp_path / "made")
     told = json.dumps([dataclasses.asdict(artifact) for artifact in artifacts])
-    words = (real_docker, f"{engine.helpers.run_id}-x", make_volume(), str(tmp_path / "made"), told)
+    words = (real_docker, f"{engine.run_id}-x", make_volume(), str(tmp_path / "made"), told)
     said = python_without_program(tmp_path / "package", FILL, *words)
     assert (
         said.startswith("ACLs and holes in sparse files")

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_compose.engine import Engine, NoOwnImage, helper_image
+from safe_compose.engine import Engine, helper_image
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.volumes.tar import Member, read_list
 from testing.helper import PROGRAM, helper
 from testing.projects import ROOT, real_docker, wait_until

@@ -135,7 +135,7 @@ def test_no_answer_of_an_engine_is_more_than_an_error_in_words(odd_engine: str) 
     environ = {**os.environ, "DOCKER_HOST": odd_engine}
     with connect(real_docker(), (), environ=environ, run_id="r") as engine:
         docker, helpers = engine.docker, engine.helpers
-        helpers.mark_key = lambda: b"key"
+        engine.mark_key = lambda: b"key"
         questions: tuple[Callable[[], object], ...] = (
             lambda: docker.sizes(["x"]), helpers.leftovers, helpers.sweep, helpers.sweep_dead,
             lambda: docker.volume("x"), lambda: docker.container("x"), docker.containers,

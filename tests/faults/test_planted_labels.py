@@ -76,16 +76,14 @@ def test_a_mark_fits_one_name_only(
     from safe_compose.engine import connect
 
     with connect(real_docker, (), environ=dict(os.environ), run_id=unique("test")) as engine:
-        engine.helpers.mark_key = lambda: bytes(32)
+        engine.mark_key = lambda: bytes(32)
         mine, theirs = unique("planted"), unique("planted")
         names += [mine, theirs]
         labels = dict(engine.helpers.marks_for(mine))
         engine.docker.create_volume(mine, labels=labels)
         engine.docker.create_volume(theirs, labels=labels)
-        with connect(
-            real_docker, (), environ=dict(os.environ), run_id=engine.helpers.run_id
-        ) as later:
-            later.helpers.mark_key = lambda: bytes(32)
+        with connect(real_docker, (), environ=dict(os.environ), run_id=engine.run_id) as later:
+            later.mark_key = lambda: bytes(32)
             later.helpers.sweep()
     assert not volume_exists(mine) and volume_exists(theirs)
 

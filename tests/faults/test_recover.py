@@ -228,7 +228,7 @@ def test_a_helper_of_a_run_that_died_before_its_journal_goes_and_one_of_a_living
         from safe_compose.engine import connect
         from safe_compose.store.mark_key import mark_key
         with connect(sys.argv[1], (), environ=os.environ, run_id=sys.argv[2]) as engine:
-            engine.helpers.mark_key = lambda: mark_key(Path(sys.argv[4]), PRIVATE, lambda: None)
+            engine.mark_key = lambda: mark_key(Path(sys.argv[4]), PRIVATE, lambda: None)
             with engine.helpers.holding(sys.argv[3]):
                 os.kill(os.getpid(), signal.SIGKILL)
     """

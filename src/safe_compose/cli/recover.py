@@ -18,7 +18,7 @@ def recover_from_crash(identity: IdentityFile = None, as_json: AsJson = False) -
         workspace.engine,
         workspace.catalogue,
         workspace.journal,
-        own_run=workspace.engine.helpers.run_id,
+        own_run=workspace.engine.run_id,
     )
     lines += roll_back.recover(workspace)
     deletion_lock.renew(workspace, workspace.engine.commands.look(parser.parse(["volume", "ls"])))

@@ -144,7 +144,7 @@ def _opening(*, recovering: bool) -> Iterator[Workspace]:
                 workspace.engine,
                 workspace.catalogue,
                 workspace.journal,
-                own_run=workspace.engine.helpers.run_id,
+                own_run=workspace.engine.run_id,
             )
         yield workspace
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from safe_compose.compose import single_use
 from safe_compose.compose.files import Files, label_flag
@@ -12,6 +11,7 @@ from safe_compose.compose.single_use import SingleUseInputs
 from safe_compose.errors import Refused
 from safe_compose.fastpath import launch
 from safe_compose.grammar.parser import Invocation
+from safe_compose.record import NamedTuple
 from safe_compose.system.children import hold_standard_descriptors
 
 _NO_INPUTS = SingleUseInputs()

@@ -14,10 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import Refused
+from safe_compose.record import NamedTuple
+
+TYPE_CHECKING = False  # typing would cost 3 ms before compose is asked
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 SECONDS = 30.0
 """Seconds for a pipe to end; docker would wait for ever."""

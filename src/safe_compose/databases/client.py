@@ -15,7 +15,10 @@ from typing import IO, ClassVar, Self, TypeVar
 
 from safe_compose.core.quantities import count
 from safe_compose.databases.protocol import ServerUnreachable
-from safe_compose.engine import Ending, Engine, Helper, Stream, never_end
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import Stream
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.named_pipe import Ending, never_end
 from safe_compose.errors import OperationFailed
 
 ANSWER_LIMIT = 64 << 20

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from safe_compose.core.text import make_visible
 from safe_compose.databases.sqlite.check import Checker
-from safe_compose.engine import Engine, Entries
+from safe_compose.engine import Engine
 from safe_compose.engine.volume_archives import ROOTS_AT_ONCE
-from safe_compose.engine.volume_entries import VolumeEntry, VolumeListing
+from safe_compose.engine.volume_entries import Entries, VolumeEntry, VolumeListing
 from safe_compose.errors import SafeComposeError
 
 SECONDS, SECONDS_EACH = 3.0, 0.5

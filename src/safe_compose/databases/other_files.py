@@ -7,8 +7,8 @@ from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
 from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.databases.protocol import OwnFiles
-from safe_compose.engine import HelperFailed, NoOwnImage
-from safe_compose.engine.helper_image import READS
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_image import READS, NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive
 from safe_compose.volumes.engine_volume import CHANGED, EngineVolume

@@ -22,7 +22,8 @@ from safe_compose.core.owners import (
 )
 from safe_compose.databases.data_location import DataLocation
 from safe_compose.databases.engine_container import EngineContainer
-from safe_compose.engine import Helper, HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.helper_image import CHANGES
 from safe_compose.engine.values import Image
 from safe_compose.errors import OperationFailed

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from safe_compose.core.backup import Artifact, Evidence
 from safe_compose.databases.engine_container import EngineContainer
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import check, make_damage_fault, make_evidence, pack, unpack

@@ -14,7 +14,8 @@ from safe_compose.core.observed import describe_location
 from safe_compose.core.quantities import count
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.databases.dumps import join_first
-from safe_compose.engine import Engine, HelperFailed
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed, Refused, VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.extraction import extract
@@ -36,7 +37,7 @@ class TrialSkipped(OperationFailed):
 @contextmanager
 def making_scratch_volume(engine: Engine) -> Iterator[EngineVolume]:
     """Make an empty volume of ours for a block, and remove it afterwards."""
-    name = f"safe-compose-trial-{engine.helpers.run_id}-{secrets.token_hex(4)}"
+    name = f"safe-compose-trial-{engine.run_id}-{secrets.token_hex(4)}"
     engine.docker.create_volume(name, labels=engine.helpers.marks_for(name))
     try:
         yield EngineVolume(engine, name)

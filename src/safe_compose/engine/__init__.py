@@ -14,40 +14,25 @@
   `mount_events` tell who mounted it in the meantime
 - `layers`: what containers changed in their own layers
 - `commands`: the effects of a command, asked of all these
-- `engine`: the Engine that other packages use: these parts for one run
+- `engine`: the Engine that other packages use: these parts for one run; those that the confirmation
+  screen does without are in `parts`, imported at their first use
 - `helper_image`: our own image with the program for volumes; `own_images` loads it into a daemon
 - `errors`: errors of all these as errors of this program
 """
 
-from safe_compose.engine.client_stream import HelperFailed, Stream
 from safe_compose.engine.compose_project import (
     read_declared_hooks,
     read_declared_mounts,
 )
 from safe_compose.engine.engine import Engine, begin, connect
-from safe_compose.engine.helper_args import Helper
-from safe_compose.engine.helper_image import NoOwnImage
-from safe_compose.engine.mount_events import MountEvents
-from safe_compose.engine.named_pipe import AT as PIPE
-from safe_compose.engine.named_pipe import Ending, never_end
 from safe_compose.engine.values import Image, StartConfiguration, resolve_folders
-from safe_compose.engine.volume_entries import Entries
 
 __all__ = [
-    "PIPE",
-    "Ending",
     "Engine",
-    "Entries",
-    "Helper",
-    "HelperFailed",
     "Image",
-    "MountEvents",
-    "NoOwnImage",
     "StartConfiguration",
-    "Stream",
     "begin",
     "connect",
-    "never_end",
     "read_declared_hooks",
     "read_declared_mounts",
     "resolve_folders",

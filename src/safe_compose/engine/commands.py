@@ -3,12 +3,11 @@
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safe_compose.compose import single_use
 from safe_compose.compose.files import Files, label_flag
@@ -30,12 +29,15 @@ from safe_compose.core.observed import (
 from safe_compose.core.redaction import hide_secrets
 from safe_compose.engine import values
 from safe_compose.engine.compose_project import Compose, ComposeQuery
-from safe_compose.engine.compose_v1 import ComposeV1Query
+from safe_compose.engine.docker import Daemon
 from safe_compose.engine.errors import inspecting
-from safe_compose.engine.helper_containers import Helpers
 from safe_compose.errors import DockerNotFound, EngineUnavailable
 from safe_compose.grammar.parser import Invocation
 from safe_compose.system.files import find_real_path
+
+if TYPE_CHECKING:
+    from safe_compose.engine.compose_v1 import ComposeV1Query
+    from safe_compose.engine.helper_containers import Helpers
 
 CONFIG_FILES_LABEL = "com.docker.compose.project.config_files"
 
@@ -44,17 +46,23 @@ class Commands:
     """The effects of commands on a daemon, as the daemon and compose report them."""
 
     def __init__(
-        self, helpers: Helpers, *, compose: str | None = None, descriptors: Sequence[int] = ()
+        self,
+        docker: Daemon,
+        get_helpers: "Callable[[], Helpers]",
+        *,
+        compose: str | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
-        """Use the daemon of `helpers`.
+        """Use a daemon.
 
         Args:
-            helpers: The helpers of the run.
+            docker: The daemon.
+            get_helpers: Returns the helpers of the run, which few commands need.
             compose: Path of the standalone docker-compose, for a command of it; see `engine.begin`.
             descriptors: Open descriptors of this process that are files to compose.
         """
-        self.docker = helpers.docker
-        self._helpers = helpers
+        self.docker = docker
+        self._get_helpers = get_helpers
         self._compose = compose
         self._descriptors = tuple(descriptors)
         self._early: tuple[Invocation, ComposeQuery] | None = None
@@ -291,6 +299,8 @@ class Commands:
             EngineUnavailable: It does not reach this engine.
             Refused: It would act and its plan is unknown.
         """
+        from safe_compose.engine.compose_v1 import ComposeV1Query
+
         old = ComposeV1Query(
             self._standalone(),
             invocation,
@@ -305,7 +315,7 @@ class Commands:
             old.drop()
         return project, warnings, project is None and old.may_delete
 
-    def _require_v1_reaches_us(self, old: ComposeV1Query, project: Project) -> None:
+    def _require_v1_reaches_us(self, old: "ComposeV1Query", project: Project) -> None:
         """Require that docker-compose 1.x reaches this engine.
 
         It chooses a daemon by its own rules: DOCKER_HOST in `.env` counts, DOCKER_CONTEXT does not,
@@ -316,7 +326,7 @@ class Commands:
             EngineUnavailable: It does not find the container.
         """
         # 1.x would drop capital letters from a project's name
-        name = f"safe-compose-{secrets.token_hex(8)}"
+        name = f"safe-compose-{os.urandom(8).hex()}"
         found = False
         if project.services:
             labels = {
@@ -325,7 +335,7 @@ class Commands:
                 ONEOFF_LABEL: "False",
                 NUMBER_LABEL: "1",
             }
-            with self._helpers.creating(labels) as container_id:
+            with self._get_helpers().creating(labels) as container_id:
                 found = container_id in old.containers(name)
         if not found:
             raise _refuse_endpoint(self.docker.endpoint)
@@ -343,7 +353,7 @@ class Commands:
         with Path(self._standalone()).open("rb") as file:
             is_script = file.read(2) == b"#!"
         if is_script:
-            name = f"safe-compose-{secrets.token_hex(8)}"
+            name = f"safe-compose-{os.urandom(8).hex()}"
             labels = {
                 PROJECT_LABEL: name,
                 SERVICE_LABEL: "x",
@@ -354,7 +364,7 @@ class Commands:
             compose = Compose(
                 self._compose_program(True), invocation, self.docker.environ, SingleUseInputs()
             )
-            with self._helpers.creating(labels) as container_id:
+            with self._get_helpers().creating(labels) as container_id:
                 asked = compose.start("ps", "--all", "--quiet", globals_=("--project-name", name))
                 if container_id not in asked.answer()[1].decode("ascii", "replace").split():
                     raise _refuse_endpoint(self.docker.endpoint)

@@ -9,7 +9,6 @@ decides; behaviour marked "run" below was tried with 2.26.1 and 2.40.3.
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -287,6 +286,8 @@ class ComposeQuery:
         Raises:
             Refused: There is none, or more than one.
         """
+        import tempfile
+
         found = set()
         flags = [
             word

@@ -1,43 +1,98 @@
 """The engine of one run: a daemon, and the operations of a run on it, by subject."""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from safe_compose.compose.first_query import FirstQuery, is_standalone
 from safe_compose.engine.commands import Commands
-from safe_compose.engine.deletion_locks import Locks
 from safe_compose.engine.docker import Daemon
-from safe_compose.engine.helper_containers import Helpers
-from safe_compose.engine.layers import Layers
-from safe_compose.engine.mount_keepers import Mounted
-from safe_compose.engine.own_images import OwnImages
-from safe_compose.engine.volume_archives import Archives
 from safe_compose.errors import DockerNotFound
 
+if TYPE_CHECKING:
+    from safe_compose.engine.deletion_locks import Locks
+    from safe_compose.engine.helper_containers import Helpers
+    from safe_compose.engine.layers import Layers
+    from safe_compose.engine.mount_keepers import Mounted
+    from safe_compose.engine.own_images import OwnImages
+    from safe_compose.engine.parts import Parts
+    from safe_compose.engine.volume_archives import Archives
 
-@dataclass(frozen=True, eq=False)
+
 class Engine:
     """A daemon for one run.
 
     `close` it before docker is exec'd; as a context manager it closes itself.
     """
 
-    docker: Daemon
-    """The daemon itself: its volumes, containers and images."""
-    images: OwnImages
-    helpers: Helpers
-    """Our own containers on it, and commands in those of others."""
-    archives: Archives
-    """The content of its volumes."""
-    locks: Locks
-    mounts: Mounted
-    commands: Commands
-    """The effects of commands on it."""
-    layers: Layers
-    """What its containers changed in their own layers."""
+    def __init__(
+        self,
+        docker: Daemon,
+        run_id: str,
+        *,
+        compose: str | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """Use a daemon.
+
+        Args:
+            docker: The daemon itself: its volumes, containers and images.
+            run_id: Id of the run, which its helper containers carry as a label.
+            compose: Path of the standalone docker-compose, for a command of it.
+            descriptors: Open descriptors of this process that are files to compose.
+        """
+        self.docker = docker
+        self.run_id = run_id
+        self.commands = Commands(
+            docker, lambda: self.helpers, compose=compose, descriptors=descriptors
+        )
+        """The effects of commands on it."""
+        self.mark_key: Callable[[], bytes | None] = lambda: None
+        """Returns the key with which the user's own store marks what it creates; without it only
+        this process recognizes its objects."""
+        self._parts: Parts | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def helpers(self) -> "Helpers":
+        """Return our own containers on it, and commands in those of others."""
+        return self._get_parts().helpers
+
+    @property
+    def images(self) -> "OwnImages":
+        """Return our own images on it."""
+        return self.helpers.images
+
+    @property
+    def archives(self) -> "Archives":
+        """Return the content of its volumes."""
+        return self._get_parts().archives
+
+    @property
+    def locks(self) -> "Locks":
+        """Return the deletion locks on its volumes."""
+        return self._get_parts().locks
+
+    @property
+    def mounts(self) -> "Mounted":
+        """Return what keeps its volumes mounted."""
+        return self._get_parts().mounts
+
+    @property
+    def layers(self) -> "Layers":
+        """Return what its containers changed in their own layers."""
+        return self._get_parts().layers
+
+    def _get_parts(self) -> "Parts":
+        # Imported here, the confirmation screen is shown sooner. All threads share one of each.
+        from safe_compose.engine.parts import make_parts
+
+        with self._lock:
+            if self._parts is None:
+                self._parts = make_parts(self.docker, self.run_id, lambda: self.mark_key())
+            return self._parts
 
     @property
     def id(self) -> str:
@@ -117,22 +172,11 @@ def begin(
     if is_standalone(docker):
         compose, docker = docker, _find_docker_for(docker, environ)
     daemon = Daemon(docker, docker_globals, environ=environ)
-    helpers = Helpers(daemon, OwnImages(daemon), run_id)
     descriptors = query.inputs.descriptors if query is not None else ()
-    commands = Commands(helpers, compose=compose, descriptors=descriptors)
-    engine = Engine(
-        daemon,
-        helpers.images,
-        helpers,
-        Archives(helpers),
-        Locks(helpers),
-        Mounted(helpers),
-        commands,
-        Layers(daemon),
-    )
+    engine = Engine(daemon, run_id, compose=compose, descriptors=descriptors)
     try:
         if query is not None:
-            commands.ask(query)
+            engine.commands.ask(query)
         daemon.ask(query.daemon if query is not None else None)
     except BaseException:
         engine.close()

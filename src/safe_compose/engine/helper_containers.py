@@ -49,16 +49,20 @@ class Helpers:
     from the daemon's socket.
     """
 
-    def __init__(self, docker: Daemon, images: OwnImages, run_id: str) -> None:
-        """Use a daemon with our images on it."""
+    def __init__(
+        self,
+        docker: Daemon,
+        images: OwnImages,
+        run_id: str,
+        mark_key: Callable[[], bytes | None],
+    ) -> None:
+        """Use a daemon with our images on it; `mark_key` as of `Engine`."""
         self.docker = docker
         self.images = images
         self.run_id = run_id
         self._numbers = itertools.count(1)
         self._made_here: set[str] = set()
-        self.mark_key: Callable[[], bytes | None] = lambda: None
-        """Returns the key with which the user's own store marks what it creates; without it only
-        this process recognizes its objects."""
+        self._mark_key = mark_key
         self.pipes_work: bool | None = None
         """Whether a helper could use a pipe; None: none has tried. With False all bytes go through
         the daemon."""
@@ -356,10 +360,10 @@ class Helpers:
     def marks_for(self, name: str) -> Mapping[str, str]:
         """Return the labels by which `sweep` and `sweep_dead` recognize an object of this name."""
         self._made_here.add(name)
-        return helper_args.make_labels(self.run_id, name, self.mark_key())
+        return helper_args.make_labels(self.run_id, name, self._mark_key())
 
     def _is_ours(self, name: str, labels: Mapping[str, str]) -> bool:
-        return name in self._made_here or helper_args.has_own_label(labels, name, self.mark_key())
+        return name in self._made_here or helper_args.has_own_label(labels, name, self._mark_key())
 
     def sweep_dead(self) -> None:
         """Sweep every run of this store whose process is certainly dead.

@@ -6,7 +6,6 @@ from posixpath import normpath
 from typing import Any
 
 from safe_compose.core.observed import LOCK_LABEL, PROJECT_LABEL, Container, Mount, Project, Volume
-from safe_compose.engine import helper_image
 from safe_compose.grammar.parser import Invocation
 from safe_compose.system.files import find_real_path
 
@@ -166,11 +165,11 @@ def read_container(body: Mapping[str, Any]) -> Container:
 
 
 def _is_ours(labels: object, image_id: object) -> bool:
-    return (
-        isinstance(labels, dict)
-        and LOCK_LABEL in labels
-        and image_id in helper_image.list_known_ids()
-    )
+    if not isinstance(labels, dict) or LOCK_LABEL not in labels:
+        return False
+    from safe_compose.engine.helper_image import list_known_ids
+
+    return image_id in list_known_ids()
 
 
 def read_image(body: Mapping[str, Any]) -> Image:

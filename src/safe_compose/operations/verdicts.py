@@ -43,9 +43,10 @@ def judge(
     free = [v for v in volumes if not policy.is_protected(v, observed, rules)]
     nowhere = _find_pointing_nowhere(workspace, free, verdicts, observed)
     there = [v for v in verdicts if v.volume not in nowhere]
-    contents = workspace.engine.archives.list_roots(
-        [v.volume for v in there if not v.explicit and (v.kind == "unknown" or ROOT in v.looks)]
-    )
+    unclear = [
+        v.volume for v in there if not v.explicit and (v.kind == "unknown" or ROOT in v.looks)
+    ]
+    contents = workspace.engine.archives.list_roots(unclear) if unclear else {}
 
     def decide(location: Location, verdict: Verdict) -> Verdict:
         if location.name in nowhere:

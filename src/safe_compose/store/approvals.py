@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -193,6 +192,8 @@ class Approvals:
         unapproved = [request for request in waiting if request.approved is None]
         for old in unapproved[: max(0, len(waiting) + 1 - MOST)]:
             self._remove(old.code)
+        import secrets
+
         letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
         code = f"{letters[:4]}-{letters[4:]}"
         request = ApprovalRequest(

@@ -7,18 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
 
 from safe_compose.system import children
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
+TYPE_CHECKING = False  # typing would cost 3 ms before compose is asked
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
+    from types import FrameType
+    from typing import NoReturn
 
-Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+    Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 _SOON = 0.005
 """Seconds until a signal whose exception was dropped may be sent again."""
 
@@ -32,7 +33,7 @@ class Terminated(BaseException):
         self.number = number
 
 
-def handle(numbers: Sequence[int], handler: Handler) -> None:
+def handle(numbers: Sequence[int], handler: "Handler") -> None:
     """Handle these signals, except those that our parent process set to be ignored.
 
     Those (`nohup`, a background job) stay ignored for docker as well, which inherits that.
@@ -42,7 +43,7 @@ def handle(numbers: Sequence[int], handler: Handler) -> None:
             signal.signal(number, handler)
 
 
-def raise_first(set_handler: Callable[[Handler], object]) -> None:
+def raise_first(set_handler: "Callable[[Handler], object]") -> None:
     """Let the first SIGINT raise KeyboardInterrupt, and the first SIGTERM or SIGHUP Terminated.
 
     Those that follow change nothing: an impatient second Ctrl-C must not interrupt what unwinds.
@@ -51,7 +52,7 @@ def raise_first(set_handler: Callable[[Handler], object]) -> None:
         set_handler: Sets a handler of all three signals.
     """
 
-    def unwind(number: int, _frame: FrameType | None) -> None:
+    def unwind(number: int, _frame: "FrameType | None") -> None:
         set_handler(lambda *_: None)
         _Dropped.raised = number
         _Dropped.set_again = lambda: set_handler(unwind)
@@ -118,7 +119,7 @@ def _send_later(number: int) -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
-def die_by(number: int) -> NoReturn:
+def die_by(number: int) -> "NoReturn":
     """End by a signal as if it had never been caught, with every remaining child."""
     children.end_left()
     if number != signal.SIGKILL:  # SIGKILL has no other disposition, and setting it is an error

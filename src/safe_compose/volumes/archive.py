@@ -16,8 +16,8 @@ from pathlib import Path
 
 from safe_compose.core.backup import Artifact, Evidence, slug
 from safe_compose.core.observed import describe_location
-from safe_compose.engine import PIPE
 from safe_compose.engine.helper_image import PACKS
+from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.backup_files import new_folder, removing_on_fault, sync_folder
 from safe_compose.volumes.comparison import compare

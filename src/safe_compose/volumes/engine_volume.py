@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from safe_compose.core.observed import describe_location
-from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage, Stream
-from safe_compose.engine.helper_image import CHANGES, READS, UNPACKS
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed, Stream
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.helper_image import CHANGES, READS, UNPACKS, NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.gzip_stream import read_blocks
 from safe_compose.volumes.helper_program import MOUNT

@@ -7,7 +7,9 @@ from pathlib import Path
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
 from safe_compose.core.text import shell_quote
-from safe_compose.engine import PIPE, HelperFailed, NoOwnImage
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_image import NoOwnImage
+from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.volumes.archive import archive_and_list, read_entries, select_storable
 from safe_compose.volumes.comparison import compare

@@ -10,7 +10,8 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 
 from safe_compose.core.text import shell_quote
-from safe_compose.engine import HelperFailed, NoOwnImage
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.extraction import sync

@@ -6,7 +6,9 @@ from typing import IO
 
 from safe_compose.core.observed import describe_location
 from safe_compose.core.redaction import hide_secrets
-from safe_compose.engine import Engine, HelperFailed, NoOwnImage
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged
 
 MOUNT = "/volume"

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from safe_compose.engine import Engine, HelperFailed, NoOwnImage
-from safe_compose.engine.helper_image import READS
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_image import READS, NoOwnImage
 from safe_compose.volumes.engine_volume import ending_after
 
 _AT = "/volumes"

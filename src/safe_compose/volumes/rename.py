@@ -14,8 +14,9 @@ from collections.abc import Callable
 from safe_compose.core.observed import Volume, describe_location
 from safe_compose.core.plan import explain_no_trash
 from safe_compose.core.text import shell_quote
-from safe_compose.engine import Engine, HelperFailed, NoOwnImage
-from safe_compose.engine.helper_image import CHANGES
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_image import CHANGES, NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.helper_program import UNTOUCHED, read_last_words

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
-from safe_compose.engine import NoOwnImage
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.archive import archive_and_list, select_storable
 from safe_compose.volumes.engine_volume import EngineVolume

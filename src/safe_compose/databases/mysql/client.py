@@ -19,7 +19,7 @@ from safe_compose.databases.client import (
 )
 from safe_compose.databases.mysql.login import NO_PASSWORD, Login, secret
 from safe_compose.databases.protocol import ServerUnreachable, understanding
-from safe_compose.engine import HelperFailed, Stream
+from safe_compose.engine.client_stream import HelperFailed, Stream
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.helper_program import read_last_words
 

@@ -30,7 +30,7 @@ from safe_compose.databases.mysql.discover import MysqlServer
 from safe_compose.databases.mysql.dump_scanner import ACCOUNTS_TRAILER, MySQLDumpScanner
 from safe_compose.databases.mysql.write_counter import WriteCounter, read_counter
 from safe_compose.databases.protocol import ShutdownState
-from safe_compose.engine import Stream
+from safe_compose.engine.client_stream import Stream
 from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import (

@@ -24,7 +24,9 @@ from safe_compose.databases.mysql.discover import FOLDER, find_product
 from safe_compose.databases.mysql.login import Login
 from safe_compose.databases.protocol import understanding
 from safe_compose.databases.trials import TrialSkipped, read_last_log, start_first
-from safe_compose.engine import Helper, HelperFailed, NoOwnImage
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 

@@ -25,7 +25,8 @@ from safe_compose.databases.mysql.client import naming_client_fault
 from safe_compose.databases.mysql.discover import MysqlServer, contact
 from safe_compose.databases.mysql.login import given
 from safe_compose.databases.protocol import Role, ServerUnreachable, understanding
-from safe_compose.engine import Helper, HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed, Refused
 from safe_compose.volumes.helper_program import read_last_words
 

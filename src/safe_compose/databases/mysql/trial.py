@@ -13,7 +13,7 @@ from safe_compose.databases.trials import (
     is_server_lost,
     making_scratch_volume,
 )
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 
 
 class MysqlTrial(ServerTrial):

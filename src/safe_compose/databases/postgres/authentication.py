@@ -11,7 +11,7 @@ from safe_compose.core.backup import Artifact
 from safe_compose.core.owners import FILES
 from safe_compose.databases import server_files
 from safe_compose.databases.postgres.dump_roles import list_md5_logins
-from safe_compose.engine import NoOwnImage
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import unpack
 

@@ -22,7 +22,8 @@ from safe_compose.databases.postgres.row_counts import count
 from safe_compose.databases.postgres.server_facts import parse_major
 from safe_compose.databases.postgres.write_counter import ask_counter
 from safe_compose.databases.protocol import CopyRefused, understanding
-from safe_compose.engine import Helper, HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import Sums, check, pack, read_blocks, show_nothing, unpack

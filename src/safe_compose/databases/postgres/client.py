@@ -22,7 +22,7 @@ from safe_compose.databases.postgres import login
 from safe_compose.databases.postgres.connection import IN_ENGLISH, Use, format_conninfo, options
 from safe_compose.databases.postgres.encodings import UTF8, decode_answer
 from safe_compose.databases.protocol import ServerUnreachable
-from safe_compose.engine import HelperFailed, Stream
+from safe_compose.engine.client_stream import HelperFailed, Stream
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.helper_program import read_last_words
 

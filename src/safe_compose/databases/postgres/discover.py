@@ -26,7 +26,8 @@ from safe_compose.databases.protocol import (
     require_persistent,
     understanding,
 )
-from safe_compose.engine import Engine, HelperFailed
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed, SafeComposeError
 from safe_compose.volumes.helper_program import read_last_words
 

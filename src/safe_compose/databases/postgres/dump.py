@@ -45,7 +45,8 @@ from safe_compose.databases.postgres.write_counter import (
     read_counter,
 )
 from safe_compose.databases.protocol import ShutdownState
-from safe_compose.engine import PIPE, HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.backup_files import removing_on_fault
 from safe_compose.volumes.engine_volume import EngineVolume

@@ -19,7 +19,9 @@ from safe_compose.databases.postgres.dump_lexer import split_dump
 from safe_compose.databases.postgres.dump_loading import Loading
 from safe_compose.databases.postgres.dump_reader import DumpSummary, extract_database, summarize
 from safe_compose.databases.sql_lexer import BadDump, NotADump
-from safe_compose.engine import Engine, Helper, HelperFailed
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import Refused, StateChanged, UsageError, VerificationFailed
 from safe_compose.volumes.gzip_stream import read_blocks
 from safe_compose.volumes.helper_program import read_last_words

@@ -20,7 +20,8 @@ from safe_compose.databases.postgres.helper_server import PostgresHelper, Postgr
 from safe_compose.databases.postgres.restore import STOP_SECONDS
 from safe_compose.databases.protocol import ServerUnreachable, Stopped
 from safe_compose.databases.trials import making_scratch_volume
-from safe_compose.engine import Engine, Helper
+from safe_compose.engine import Engine
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.extraction import extract

@@ -31,7 +31,9 @@ from safe_compose.databases.postgres.helper_settings import (
 )
 from safe_compose.databases.postgres.server_facts import add_version, parse_major
 from safe_compose.databases.trials import TrialSkipped, read_last_log, start_first
-from safe_compose.engine import Helper, HelperFailed, NoOwnImage
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 

@@ -31,7 +31,8 @@ from safe_compose.databases.postgres.connection import (
 from safe_compose.databases.postgres.discover import PostgresServer, find_reachable, locate
 from safe_compose.databases.postgres.server_facts import parse_name
 from safe_compose.databases.protocol import LoginRefused, Role, ServerUnreachable, understanding
-from safe_compose.engine import Helper, HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed, Refused
 from safe_compose.volumes.helper_program import read_last_words
 

@@ -26,7 +26,7 @@ from safe_compose.databases.postgres.row_counts import measure
 from safe_compose.databases.postgres.server_facts import TEMPLATE_LOCALE
 from safe_compose.databases.protocol import read_statistics
 from safe_compose.databases.trials import require_same
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import Refused, VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import show_nothing, unpack

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from safe_compose.databases.client import ASK_TIMEOUT
 from safe_compose.databases.postgres.client import PSQL, PostgresClient
 from safe_compose.databases.postgres.connection import Use
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.volumes.helper_program import feed
 
 _SINCE = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}

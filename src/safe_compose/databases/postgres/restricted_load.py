@@ -25,7 +25,7 @@ from safe_compose.databases.postgres.password import verifier
 from safe_compose.databases.postgres.restrict import feed_psql
 from safe_compose.databases.postgres.row_counts import measure
 from safe_compose.databases.postgres.target_server import choose_maintenance_database
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.volumes.gzip_stream import BLOCK
 
 _PLAIN = (

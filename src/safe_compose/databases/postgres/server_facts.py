@@ -14,7 +14,7 @@ from safe_compose.databases.postgres.client import PostgresClient
 from safe_compose.databases.postgres.connection import EVENT_TRIGGERS_SINCE
 from safe_compose.databases.postgres.encodings import decode_answer, encode_text
 from safe_compose.databases.protocol import understanding
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 
 
 def _bytes_of(name: str) -> str:

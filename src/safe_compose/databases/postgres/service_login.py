@@ -6,7 +6,8 @@ from safe_compose.databases.postgres.client import APPLICATION, PSQL
 from safe_compose.databases.postgres.connection import IN_ENGLISH, format_conninfo
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.postgres.login import read_password
-from safe_compose.engine import Helper, HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.volumes.helper_program import read_last_words
 
 

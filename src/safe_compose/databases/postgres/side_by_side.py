@@ -21,7 +21,7 @@ from safe_compose.databases.postgres.target_server import (
     inspect_server,
     list_clients,
 )
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed, StateChanged
 from safe_compose.volumes.helper_program import read_last_words
 

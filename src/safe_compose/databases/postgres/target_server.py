@@ -13,7 +13,7 @@ from safe_compose.databases.postgres.dump_reader import DumpSummary
 from safe_compose.databases.postgres.restrict import knows_restrict, psql_version
 from safe_compose.databases.postgres.server_facts import parse_name
 from safe_compose.databases.protocol import understanding
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 
 
 @dataclass(frozen=True, slots=True)

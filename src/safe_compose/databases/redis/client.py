@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from safe_compose.core.text import shell_quote
 from safe_compose.databases.client import ASK_TIMEOUT, Client
 from safe_compose.databases.redis.info import parse_facts
-from safe_compose.engine import HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.helper_program import read_last_words
 

@@ -22,7 +22,8 @@ from safe_compose.databases.redis.info import (
     read_version,
 )
 from safe_compose.databases.redis.login import log_in
-from safe_compose.engine import Engine, HelperFailed, StartConfiguration
+from safe_compose.engine import Engine, StartConfiguration
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import SafeComposeError
 from safe_compose.volumes.helper_program import read_last_words
 

@@ -22,7 +22,8 @@ from safe_compose.databases.redis.client import ErrorAnswer, asking
 from safe_compose.databases.redis.discover import RedisServer
 from safe_compose.databases.redis.info import count_database, parse_number
 from safe_compose.databases.redis.rdb import BadRdb, Snapshot, read
-from safe_compose.engine import Helper, HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.gzip_stream import (
     Sums,

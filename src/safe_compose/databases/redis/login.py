@@ -10,7 +10,8 @@ from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import ServerUnreachable
 from safe_compose.databases.redis.client import ErrorAnswer, RedisClient
 from safe_compose.databases.redis.info import parse_number
-from safe_compose.engine import HelperFailed, StartConfiguration
+from safe_compose.engine import StartConfiguration
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.volumes.helper_program import read_last_words
 
 _PASSWORD_OPTION = re.compile(r"--requirepass[\s=]+(?:'([^']+)'|\"([^\"]+)\"|([^\s'\"]+))")

@@ -26,7 +26,8 @@ from safe_compose.databases.trials import (
     making_scratch_volume,
     read_last_log,
 )
-from safe_compose.engine import Helper, HelperFailed
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import make_evidence, show_nothing, unpack

@@ -26,7 +26,9 @@ from safe_compose.databases.redis.discover import (
 from safe_compose.databases.redis.dump import SAVE_SECONDS, wait_for_saves
 from safe_compose.databases.redis.info import parse_number
 from safe_compose.databases.redis.rdb import BadRdb, read
-from safe_compose.engine import Helper, HelperFailed, NoOwnImage
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import read_blocks

@@ -23,7 +23,10 @@ from safe_compose.databases.sqlite.check import Checker, JudgedDatabase
 from safe_compose.databases.sqlite.find import MAGIC, SIDE_FILES, describe, make_readable
 from safe_compose.databases.sqlite.workplace import making_workplace
 from safe_compose.databases.trials import making_scratch_volume
-from safe_compose.engine import Engine, Helper, HelperFailed, NoOwnImage
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_args import Helper
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.backup_files import new_folder, sync_folder
 from safe_compose.volumes.engine_volume import MISSING, EngineVolume
@@ -89,7 +92,7 @@ class _CopySource(NamedTuple):
         """Yield method and image of each attempt."""
         for method in self.methods:
             for image in ("",) if method == OWN else self.images:
-                if (self.volume.engine.helpers.run_id, image, method) not in _lacking:
+                if (self.volume.engine.run_id, image, method) not in _lacking:
                     yield method, image
 
 
@@ -228,7 +231,7 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
                     copy,
                 )
         except NoOwnImage:
-            _lacking.add((source.volume.engine.helpers.run_id, image, method))
+            _lacking.add((source.volume.engine.run_id, image, method))
         except HelperFailed as error:
             words = read_last_words(error)
             if not source.volume.is_there(os.fsdecode(path)):
@@ -240,7 +243,7 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
                 or "No module named" in words
                 or "has no attribute 'backup'" in words
             ):
-                _lacking.add((source.volume.engine.helpers.run_id, image, method))
+                _lacking.add((source.volume.engine.run_id, image, method))
             else:
                 cause = words
         else:

@@ -10,7 +10,8 @@ from urllib.parse import unquote_to_bytes
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
 from safe_compose.databases.sqlite.find import describe
-from safe_compose.engine import HelperFailed, NoOwnImage
+from safe_compose.engine.client_stream import HelperFailed
+from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.engine_volume import EngineVolume
 from safe_compose.volumes.gzip_stream import unpack

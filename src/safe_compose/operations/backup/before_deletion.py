@@ -17,7 +17,8 @@ from safe_compose.core.text import join_for_shell
 from safe_compose.databases.protocol import Dump
 from safe_compose.databases.registry import find_stopped_dump
 from safe_compose.databases.servers import RunningServer
-from safe_compose.engine import Engine, MountEvents
+from safe_compose.engine import Engine
+from safe_compose.engine.mount_events import MountEvents
 from safe_compose.errors import StateChanged, VerificationFailed
 from safe_compose.operations.backup import verify
 from safe_compose.operations.backup.cold_archive import EndedServer, archive_stopped

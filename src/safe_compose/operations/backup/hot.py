@@ -97,9 +97,7 @@ def _is_ours(copy: VolumeCopy, container: Container) -> bool:
     run = container.labels.get(HELPER_LABEL)
     only_reads = all(mount.read_only for mount in container.mounts if mount.is_within(copy.name))
     return (
-        run == copy.engine.helpers.run_id
-        or container.locks(copy.name)
-        or (run is not None and only_reads)
+        run == copy.engine.run_id or container.locks(copy.name) or (run is not None and only_reads)
     )
 
 

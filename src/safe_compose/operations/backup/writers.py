@@ -68,7 +68,7 @@ def require_nobody_came(engine: Engine, request: BackupRequest) -> None:
     known = {c.id for c in request.observed.containers}
     for volume, _ in request.volumes:
         for user in engine.docker.users(volume.name):
-            ours = user.labels.get(HELPER_LABEL) == engine.helpers.run_id
+            ours = user.labels.get(HELPER_LABEL) == engine.run_id
             writes = any(mount.name == volume.name and not mount.read_only for mount in user.mounts)
             if writes and not ours and (user.lively or user.id not in known):
                 done = "started" if user.lively else "made"

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -148,6 +147,8 @@ def _replaying(data: bytes | None) -> Iterator[IO[bytes] | None]:
     if data is None:
         yield None
         return
+    import tempfile
+
     with tempfile.TemporaryFile() as again:
         again.write(data)
         again.seek(0)

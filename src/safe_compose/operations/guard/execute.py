@@ -128,7 +128,7 @@ def _prepare(
         workspace.engine,
         workspace.catalogue,
         workspace.journal,
-        own_run=workspace.engine.helpers.run_id,
+        own_run=workspace.engine.run_id,
         holding=holding,
     )
     again = look(workspace, made.invocation)

@@ -94,7 +94,7 @@ def open_same_engine(workspace: Workspace, deletion: RunRecord) -> Engine:
         if not words
         else connect(workspace.docker, words, environ=dict(os.environ), run_id=workspace.run_id)
     )
-    engine.helpers.mark_key = workspace.engine.helpers.mark_key
+    engine.mark_key = workspace.engine.mark_key
     if engine.id != deletion.engine_id:
         raise EngineUnavailable(
             f"the deletion happened on {deletion.endpoint}, but {engine.endpoint} is another"

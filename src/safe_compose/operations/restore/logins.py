@@ -16,7 +16,8 @@ from safe_compose.core.text import shell_quote
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.protocol import Passwords
 from safe_compose.databases.registry import find_passwords, has_passwords
-from safe_compose.engine import Engine, HelperFailed
+from safe_compose.engine import Engine
+from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed, SafeComposeError
 from safe_compose.grammar.parser import parse
 from safe_compose.ui import terminal

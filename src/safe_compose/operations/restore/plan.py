@@ -311,7 +311,7 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
     if (upgraded := find_upgraded_record(record.data_kind)) is not None:
         other = upgraded(folder, record, users, plan.declared)
     there = state is not FolderState.MISSING
-    token = engine.helpers.run_id[-6:]
+    token = engine.run_id[-6:]
     has_content = there and (
         state is FolderState.FILE
         or engine.archives.list_root(into) != []

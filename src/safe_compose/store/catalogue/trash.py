@@ -4,7 +4,6 @@ The rename makes the backup disappear as a whole.
 """
 
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -93,7 +92,7 @@ def take(root: Path, backup: Path) -> None:
     Raises:
         OSError: The backup cannot be moved.
     """
-    backup.rename(root / TRASH / f"{backup.name}-{secrets.token_hex(4)}")
+    backup.rename(root / TRASH / f"{backup.name}-{os.urandom(4).hex()}")
     sync_folder(backup.parent)
     sync_folder(root / TRASH)
 
