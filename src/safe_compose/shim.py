@@ -104,7 +104,7 @@ def answer(words: "Sequence[str]", *, alias: bool) -> int | None:
     if not alias and tuple(words) in launch.HELP:
         from safe_compose.cli import overview
 
-        return overview.print_help()
+        return overview.print_help() if words else overview.print_usage()
     if not alias and tuple(words) in launch.VERSION:
         from safe_compose.cli import overview
 

@@ -208,6 +208,7 @@ def test_a_guarded_deletion_seals_its_backup_and_undo_needs_the_key(
     assert (
         unopened.returncode == 0 and "only size and sha256 were compared (L1)" in unopened.stderr
     ), unopened.stderr
+    assert unopened.stdout.rstrip().endswith("verified L1, L4 before"), "what was read now"
     for words in ((), ("--identity", str(new_key(tmp_path, "other.txt").file))):
         refused = safe_compose("undo", *words, cwd=project.folder)
         assert refused.returncode == 64 and "is encrypted" in refused.stderr, refused.stderr

@@ -47,9 +47,9 @@ def run(fake: FakeDocker, tmp_path: Path) -> Run:
 
 
 def test_help_is_the_verbs_by_group_with_three_examples_and_where_dockers_is(run: Run) -> None:
-    done = run()
+    done = run("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert all(done.stdout == run(*words).stdout for words in launch.HELP)
+    assert all(done.stdout == run(*words).stdout for words in launch.HELP if words)
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.rstrip(":") in verbs.GROUPS] == [
         "Protect:", "Back up:", "Bring back:", "Everyday:", "Machine:",
@@ -59,6 +59,19 @@ def test_help_is_the_verbs_by_group_with_three_examples_and_where_dockers_is(run
     assert sum(line.startswith("  safe-compose ") for line in examples) == 3
     assert lines[-1] == "docker's own help: safe-compose docker --help"
     assert max(map(len, lines)) <= 80
+
+
+def test_without_a_word_the_verbs_and_examples_fit_on_one_screen(run: Run) -> None:
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 22 and max(map(len, lines)) <= 80
+    named = {line.partition(":")[0]: line.partition(":")[2].split() for line in lines}
+    assert all(named[title] == list(group) for title, group in verbs.GROUPS.items())
+    assert sum(line.startswith("  safe-compose ") for line in lines) == 5, (
+        "two usages, three examples"
+    )
+    assert any("safe-compose --help" in line for line in lines)
 
 
 def test_version_names_ours_dockers_and_composes(run: Run, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from safe_compose.cli.options import (
     HoldsVolume,
     ProjectName,
     Utc,
+    Verbose,
     app,
     open_catalogue,
     print_json,
@@ -184,6 +185,7 @@ def show(
     id: Annotated[str, typer.Argument(help=BACKUP_ID)],
     project: ProjectName = None,
     volume: HoldsVolume = None,
+    verbose: Verbose = False,
     utc: Utc = False,
     as_json: AsJson = False,
 ) -> None:
@@ -197,13 +199,17 @@ def show(
     moments = tables.Moments(read_clock(), utc)
     kept_until = backup.pinned_until if backup.path in pinned else None
     short = shorten_ids(catalogue.reader.list_ids())(backup.id)
+    whole = verbose or not tables.is_for_people()
     tables.print_facts(_describe(backup, short, kept_until, moments))
-    _print_files(backup)
-    _print_evidence(backup, moments)
+    _print_files(backup, whole=whole)
+    if whole or not backup.evidence:
+        _print_evidence(backup, moments)
     for line in format_omissions(backup.omitted):
         tables.print_text(line)
     for note in (*backup.warnings, *(n for v in backup.volumes for n in v.notes)):
         tables.print_text(f"note: {note}")
+    if not whole:
+        tables.print_text(f"checksums and evidence: safe-compose show {short} --verbose")
 
 
 def find_holding(
@@ -260,20 +266,25 @@ def _copy_cell(copy: OffsiteCopy, moments: tables.Moments) -> Cell:
     )
 
 
-def _print_files(backup: Backup) -> None:
+def _print_files(backup: Backup, *, whole: bool) -> None:
+    """Print the files of a backup; `whole` with the volume and checksum of each."""
     columns = [
         Column("file"),
         Column("kind", 1),
         Column("size", is_number=True),
+        Column("level"),
         Column("method", 2),
         Column("volume", 3),
         Column("sha256", 4),
     ]
+    levels = {e.subject: e.level for e in sorted(backup.evidence, key=lambda e: e.level)}
+    style = GOOD if backup.broken is None else ""
     rows = [
         [
             Cell(a.file),
             Cell(a.kind),
             tables.size_cell(a.bytes),
+            Cell(levels.get(a.file, ""), style=style),
             Cell(v.method),
             Cell(v.name),
             Cell(a.sha256),
@@ -281,7 +292,10 @@ def _print_files(backup: Backup) -> None:
         for v in backup.volumes
         for a in v.artifacts
     ]
-    tables.print_table(columns, rows, title="files", empty="no files")
+    shown = len(columns) if whole else len(columns) - 2
+    tables.print_table(
+        columns[:shown], [row[:shown] for row in rows], title="files", empty="no files"
+    )
 
 
 def _print_evidence(backup: Backup, moments: tables.Moments) -> None:

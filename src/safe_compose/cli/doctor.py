@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from safe_compose.cli.options import AsJson, Utc, app, print_json
+from safe_compose.cli.options import AsJson, Utc, Verbose, app, print_json
 from safe_compose.operations.doctor import losses, report, run
 from safe_compose.system.process import read_clock
 from safe_compose.ui import report_layout, tables, terminal
@@ -26,9 +26,7 @@ def examine(
     routes_only: Annotated[
         bool, typer.Option("--ways", help="Try the ways to docker only: no daemon, no store.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show everything that was found, in tables.")
-    ] = False,
+    verbose: Verbose = False,
     utc: Utc = False,
 ) -> None:
     """Check every way of calling docker, the engine and the store; 1 if a person is needed."""

@@ -119,6 +119,10 @@ Wait = Annotated[
     float, typer.Option(help="Seconds to wait for another safe-compose of this project.")
 ]
 
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show everything that was found, in tables.")
+]
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 
 IdentityFile = Annotated[

@@ -21,28 +21,41 @@ Usage:
   safe-compose VERB [OPTIONS]    one of the verbs below
 """
 
-_TAIL = """\
+_FLAGS = """\
 Flags of a guarded command:
   --backup-first       without a terminal: verified backup instead of the phrase
   --non-interactive    never ask: refuse instead
   --confirm PHRASE     the phrase that would have been typed
   --skip-backup        delete without a backup; needs a phrase of its own
   --explain            show what would be deleted, and stop; --json, --offline
+"""
 
+_EXAMPLES = """\
 Examples:
   safe-compose compose down -v      delete the volumes, after a backup and a yes
   safe-compose undo                 bring back what that deleted
   safe-compose backup               back up the project of this folder now
+"""
 
+_TAIL = """\
 More about one verb: safe-compose help VERB
-`start CONTAINER` is docker's.
 docker's own help: safe-compose docker --help
 """
 
 
+def print_usage() -> int:
+    """Print the names of the verbs by group, with three examples, on one screen; return 0."""
+    groups = "".join(f"{f'{title}:':<13}{'  '.join(verbs)}\n" for title, verbs in GROUPS.items())
+    more = "What each verb does, and the flags: safe-compose --help\n"
+    sys.stdout.write(f"{_HEAD}\n{groups}\n{_EXAMPLES}\n{more}{_TAIL}")
+    sys.stdout.flush()
+    return 0
+
+
 def print_help() -> int:
-    """Print the verbs by group, with three examples; return 0."""
-    sys.stdout.write(f"{_HEAD}\n{_format_groups()}\n{_TAIL}")
+    """Print the verbs by group and what each does, with three examples; return 0."""
+    start = "`start CONTAINER` is docker's.\n"
+    sys.stdout.write(f"{_HEAD}\n{_format_groups()}\n{_FLAGS}\n{_EXAMPLES}\n{start}{_TAIL}")
     sys.stdout.flush()
     return 0
 

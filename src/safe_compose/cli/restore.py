@@ -47,7 +47,7 @@ from safe_compose.workspace import Workspace, open_workspace
 
 BackupOrFile = Annotated[
     str | None,
-    typer.Argument(help=("A backup's id, its short id or latest; or a dump file (./FILE.sql).")),
+    typer.Argument(help="A backup's id, its short id or latest; or a dump file (./FILE.sql)."),
 ]
 
 DatabaseName = Annotated[
@@ -60,14 +60,14 @@ DatabaseName = Annotated[
 
 InnerPath = Annotated[
     str | None,
-    typer.Option("--path", help="Only this file or folder of a volume; nothing is stopped."),
+    typer.Option("--path", help="Only this file or folder; nothing is stopped."),
 ]
 
 Into = Annotated[
     str | None,
     typer.Option(
         "--into",
-        help=("Another volume, folder or project; `scratch`: a new volume."),
+        help="Another volume, folder or project; scratch: a new one.",
     ),
 ]
 
@@ -83,7 +83,7 @@ Finish = Annotated[
     bool,
     typer.Option(
         "--finish",
-        help=("Remove the folders that earlier restores replaced and kept."),
+        help="Remove the folders that earlier restores replaced.",
     ),
 ]
 

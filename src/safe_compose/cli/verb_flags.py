@@ -263,6 +263,7 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
         "--project": "PROJECT",
         "-p": "PROJECT",
         "--volume": "VOLUME",
+        "--verbose": "",
         "--utc": "",
         "--json": "",
     },

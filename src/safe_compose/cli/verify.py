@@ -98,6 +98,9 @@ def _tell_reading(
     """Print what reading one backup again has shown: as a line, in a pipe as fields."""
     listed, fault = reading.listed, reading.fault
     good = f"verified {listed.level or ''}".strip()
+    if reading.is_closed:
+        before = f", {listed.level} before" if listed.level not in (None, "L1") else ""
+        good = f"verified L1{before}"
     tables.print_fields(
         Cell(shorten(listed.id), listed.id),
         Cell(listed.project),
@@ -116,6 +119,7 @@ def _make_shape(reading: operations_forget.ReverificationResult) -> dict[str, An
         "seconds": round(reading.seconds, 3),
         "verified": summarize_backup(listed)["verified"],
         "fault": reading.fault,
+        "opened": not reading.is_closed,
         "recorded": reading.unrecorded is None,
     }
 

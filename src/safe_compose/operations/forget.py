@@ -250,6 +250,8 @@ class ReverificationResult:
     seconds: float
     unrecorded: str | None = None
     """Why the result is not in the store, such as a read-only or full file system."""
+    is_closed: bool = False
+    """Whether a key was lacking, so that of some files only size and SHA-256 were compared."""
 
 
 def parse_share(text: str) -> Fraction:
@@ -316,6 +318,7 @@ def reverify(
             judged.fault,
             clock() - begun,
             judged.unrecorded,
+            judged.is_closed,
         )
 
 

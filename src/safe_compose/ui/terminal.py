@@ -71,7 +71,9 @@ class _Stderr(io.TextIOBase):
     @property
     def columns(self) -> int:
         """The columns of the terminal that it is; 0 for none."""
-        return read_columns(2) if self.isatty() else 0
+        # What rich puts in its place while something live is shown says that it is none.
+        stream = getattr(self._stream, "rich_proxied_file", self._stream)
+        return read_columns(2) if stream is not None and stream.isatty() else 0
 
     def fileno(self) -> int:
         """Return 2."""

@@ -228,6 +228,8 @@ class VerificationResult(NamedTuple):
     """What is wrong with it; None when it is good."""
     unrecorded: str | None = None
     """Why the result could not be written to the store; None when it was."""
+    is_closed: bool = False
+    """Whether a key was lacking, so that of some files only size and SHA-256 were compared."""
 
 
 def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) -> VerificationResult:
@@ -244,6 +246,7 @@ def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) ->
         evidence = [] if fault else _collect_evidence(engine, backup, 1 << 62)
     except VerificationFailed as failure:
         fault = failure.message
+    is_closed = any(e.level == "L1" for e in evidence)
     try:
         marked = (
             catalogue.writer.mark_broken(backup, fault)
@@ -251,10 +254,9 @@ def verify_again(catalogue: Catalogue, backup: Backup, engine: Engine | None) ->
             else catalogue.writer.mark_verified(backup, evidence)
         )
     except OperationFailed as unwritten:
-        return VerificationResult(
-            replace(backup, evidence=tuple(evidence), broken=fault), fault, unwritten.message
-        )
-    return VerificationResult(marked, fault)
+        found = replace(backup, evidence=tuple(evidence), broken=fault)
+        return VerificationResult(found, fault, unwritten.message, is_closed)
+    return VerificationResult(marked, fault, is_closed=is_closed)
 
 
 def _files(backup: Backup) -> tuple[Artifact, ...]:
