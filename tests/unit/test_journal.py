@@ -5,10 +5,12 @@ it.
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 
 from safe_compose.errors import OperationFailed
 from safe_compose.store.journal import CommandLine, Journal, Run
-from safe_compose.system.files import Access
+from safe_compose.system.files import SHARED, Access
 from safe_compose.system.process import Process
 from testing.clock import Clock
 
@@ -376,3 +378,28 @@ def test_a_deletion_without_a_backup_hides_the_older_one(journal: Journal) -> No
     run.step("ran", code=0, gone=["shop_data"], survived=[])
     found = journal.last_deletion()
     assert found is not None and (found.id, found.backup) == (run.id, None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_member_of_a_shared_store_goes_on_with_the_journal_of_another(
+    request: pytest.FixtureRequest,
+) -> None:
+    group, member = 65533, 65532
+    store = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    request.addfinalizer(lambda: shutil.rmtree(store))
+    os.chown(store, 0, group)
+    store.chmod(0o2770)
+    begin(Journal(store, SHARED)).step("ended", outcome="done")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([group])
+            os.setgid(member)
+            os.setuid(member)
+            begin(Journal(store, SHARED)).step("ended", outcome="done")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert sorted(run.seq for run in Journal(store, SHARED).runs()) == [1, 2]

@@ -341,9 +341,13 @@ def write_all(descriptor: int, data: bytes) -> None:
 def set_owner_of_open(descriptor: int, access: Access, *, folder: bool) -> None:
     """Set mode and owner of an open file or folder.
 
+    In a shared store it may be that of another member, who alone could set its mode again.
+
     Raises:
         OSError: They cannot be changed.
     """
     if access.owner is not None and os.geteuid() == 0:
         os.fchown(descriptor, *access.owner)  # before the mode: chown clears set-gid
-    os.fchmod(descriptor, access.folders if folder else access.files)
+    mode = access.folders if folder else access.files
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+        os.fchmod(descriptor, mode)
