@@ -23,7 +23,7 @@ from safe_compose.engine import Engine, connect
 from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.volumes import archive, extraction, gzip_stream
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.helper_program import feed
 from testing.projects import unique
 
@@ -114,7 +114,7 @@ def rows(stage: Stage, rounds: int) -> list[table.Row]:
             table.single("  the archive verified, L2", proofs[1:]),
         ]
         with _fresh(stage) as kept:
-            made = archive.archive(EngineVolume(engine, source.name), into=kept)
+            made = archive.archive(EngineLocation(engine, source.name), into=kept)
             fill, tarred = (
                 partial(_extract, engine, kept, made),
                 partial(_extract_by_gnu_tar, engine, kept, made),
@@ -192,7 +192,7 @@ def archive_once(
     """The archive with its list; how long the proof takes is added to `proofs`."""
     with _fresh(stage) as into:
         begun = time.perf_counter()
-        artifacts = archive.archive(EngineVolume(engine, location.name), into=into)
+        artifacts = archive.archive(EngineLocation(engine, location.name), into=into)
         took = time.perf_counter() - begun
         sizes["helper"] = artifacts[0].bytes
         archive.verify(into, artifacts)
@@ -256,8 +256,8 @@ def _extract(engine: Engine, kept: Path, artifacts: Sequence[Artifact]) -> float
     target = engine.docker.create_volume(unique("scback"))
     try:
         begun = time.perf_counter()
-        extraction.extract(EngineVolume(engine, target.name), kept, artifacts)
-        extraction.sync(EngineVolume(engine, target.name))
+        extraction.extract(EngineLocation(engine, target.name), kept, artifacts)
+        extraction.sync(EngineLocation(engine, target.name))
         return time.perf_counter() - begun
     finally:
         docker("volume", "rm", target.name)

@@ -66,7 +66,7 @@ def test_a_paused_server_is_not_archived_without_what_it_holds_in_memory(
         title="volume shop_cache",
         request=SimpleNamespace(observed=None),
         verdict=SimpleNamespace(kind="redis"),
-        volume=SimpleNamespace(in_memory=False),
+        location=SimpleNamespace(in_memory=False),
         users=[SimpleNamespace(name="shop-cache-1", state="paused", lively=True)],
         engine=SimpleNamespace(archives=SimpleNamespace(list_root=lambda _: files)),
     )
@@ -91,7 +91,7 @@ def test_a_container_on_the_data_of_a_server_that_does_not_run_is_not_called_tha
         title="volume shop_data",
         request=SimpleNamespace(observed=None),
         verdict=SimpleNamespace(kind=kind),
-        volume=SimpleNamespace(in_memory=False),
+        location=SimpleNamespace(in_memory=False),
         users=[SimpleNamespace(name="shop-web-1", state="running", lively=True)],
         engine=SimpleNamespace(archives=SimpleNamespace(list_root=lambda _: ["PG_VERSION"])),
     )
@@ -119,7 +119,7 @@ def test_what_is_in_no_dump_is_shown_when_the_backup_is_made(
         into=None,
         size=None,
         method="dump",
-        volume=SimpleNamespace(name="shop_data"),
+        location=SimpleNamespace(name="shop_data"),
         make_record=lambda method, artifacts: made().volumes[0],
     )
     record = hot._dump_running(copy, database, [])

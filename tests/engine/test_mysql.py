@@ -37,7 +37,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import Refused, StateChanged, VerificationFailed
 from safe_compose.store.catalogue.restore_md import write_text
 from safe_compose.volumes import archive, gzip_stream
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, docker, unique, wait_until
 from testing.watch import command_lines
@@ -511,11 +511,11 @@ def test_a_rebuilt_volume_serves_the_same_rows_programs_and_accounts(
 ) -> None:
     name = unique("Test_my")
     engine.docker.create_volume(name)
-    mysql.rebuild(EngineVolume(engine, name), full.folder, record_of(full))
+    mysql.rebuild(EngineLocation(engine, name), full.folder, record_of(full))
     assert leftovers(engine) == []
-    assert mysql.inspect_shutdown(EngineVolume(engine, name), None).clean
+    assert mysql.inspect_shutdown(EngineLocation(engine, name), None).clean
     with pytest.raises(StateChanged):
-        mysql.rebuild(EngineVolume(engine, name), full.folder, record_of(full))
+        mysql.rebuild(EngineLocation(engine, name), full.folder, record_of(full))
     fresh = start("--event-scheduler=OFF", volume=name)
     for sql in SAME:
         assert fresh.sql(sql) == full.lab.sql(sql), sql
@@ -590,14 +590,14 @@ def test_a_cold_archive_is_tried_and_how_it_was_stopped_is_told(
 ) -> None:
     lab, image = full.lab, full.lab.container.image_id
     assert not mysql.inspect_shutdown(
-        EngineVolume(engine, lab.name), full.dump.server
+        EngineLocation(engine, lab.name), full.dump.server
     ).clean  # it runs
     assert engine.docker.stop(lab.container.id, timeout=60) == 0
-    left = mysql.inspect_shutdown(EngineVolume(engine, lab.name), full.dump.server)
+    left = mysql.inspect_shutdown(EngineLocation(engine, lab.name), full.dump.server)
     assert left.clean and left.words
     volume = engine.docker.volume(lab.name)
     assert volume is not None
-    record = record_of(full, *archive.archive(EngineVolume(engine, volume.name), into=tmp_path))
+    record = record_of(full, *archive.archive(EngineLocation(engine, volume.name), into=tmp_path))
     assert [e.level for e in mysql.MysqlTrial(engine, tmp_path, record, image).run()] == ["L4"]
     assert leftovers(engine) == []
     engine.docker.start(lab.container.id)

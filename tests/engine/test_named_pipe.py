@@ -21,7 +21,7 @@ from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive, extraction
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import read_blocks
 from safe_compose.volumes.helper_program import feed
 from testing.projects import docker, unique, wait_until
@@ -296,7 +296,7 @@ def test_an_archive_is_the_same_both_ways_and_goes_back_both_ways(
     for way, through in (("pipe", engine), ("stream", blind[0])):
         found = through.docker.volume(volume)
         assert found is not None
-        made[way] = archive.archive(EngineVolume(through, found.name), into=tmp_path / way)
+        made[way] = archive.archive(EngineLocation(through, found.name), into=tmp_path / way)
         archive.verify(tmp_path / way, made[way])
     contents = [
         gzip.decompress((tmp_path / way / files[0].file).read_bytes()).rstrip(b"\0")
@@ -316,7 +316,7 @@ def test_an_archive_is_the_same_both_ways_and_goes_back_both_ways(
 def _goes_back(engine: Engine, folder: Path, artifacts: tuple[Artifact, ...]) -> None:
     target = engine.docker.create_volume(unique("sc-pipe")).name
     try:
-        extraction.extract(EngineVolume(engine, target), folder, artifacts)
+        extraction.extract(EngineLocation(engine, target), folder, artifacts)
     finally:
         engine.docker.remove_volume(target)
 
@@ -344,7 +344,7 @@ def test_a_helper_that_is_killed_amid_the_bytes_leaves_no_archive(
             wait_until("the helper was killed", kill_packer)
 
     with pytest.raises(OperationFailed, match=f"volume {volume}"):
-        archive.archive(EngineVolume(engine, found.name), into=tmp_path / "store", progress=kill)
+        archive.archive(EngineLocation(engine, found.name), into=tmp_path / "store", progress=kill)
     assert killed
     assert engine.helpers.leftovers() == ()
     assert not list((tmp_path / "store").rglob("data.tar.gz"))

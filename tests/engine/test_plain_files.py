@@ -14,7 +14,7 @@ import pytest
 from safe_compose.engine import Engine
 from safe_compose.engine.helper_args import Helper
 from safe_compose.volumes import archive, extraction
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 pytestmark = pytest.mark.engine
 IMAGE = "postgres:15"
@@ -59,12 +59,12 @@ def test_a_huge_hole_a_socket_and_the_longest_name_cost_nothing(
     inside(engine, old, "perl", "-e", script)
     volume = engine.docker.volume(old)
     assert volume is not None
-    artifacts = archive.archive(EngineVolume(engine, volume.name), into=tmp_path)
+    artifacts = archive.archive(EngineLocation(engine, volume.name), into=tmp_path)
     tar = artifacts[0]
     assert tar.bytes < 1 << 20, "the hole was stored"
     assert tar.detail["lost"] == "1 sockets (they hold nothing)"
     assert archive.verify(tmp_path, artifacts).level == "L2"
-    extraction.extract(EngineVolume(engine, new), tmp_path, artifacts)
+    extraction.extract(EngineLocation(engine, new), tmp_path, artifacts)
     look = ("find", "/v", "-not", "-type", "s", "-printf", r"%y %s %b %m %P\n")
     assert sorted(inside(engine, new, *look).splitlines()) == sorted(
         inside(engine, old, *look).splitlines()
@@ -77,13 +77,13 @@ import json, os, re, sys
 from pathlib import Path
 from safe_compose.engine import connect
 from safe_compose.volumes import archive, extraction
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 docker, run_id, old, new, folder = sys.argv[1:]
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
     into = Path(folder)
-    artifacts = archive.archive(EngineVolume(engine, old), into=into)
+    artifacts = archive.archive(EngineLocation(engine, old), into=into)
     what = archive.verify(into, artifacts).what
-    extraction.extract(EngineVolume(engine, new), into, artifacts)
+    extraction.extract(EngineLocation(engine, new), into, artifacts)
 # not ru_maxrss, which a process inherits from the one that started it
 highest = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 print(json.dumps({"what": what, "kib": highest}))

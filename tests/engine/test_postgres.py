@@ -31,7 +31,7 @@ from safe_compose.engine import Engine
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed, Refused, StateChanged, VerificationFailed
 from safe_compose.volumes import archive, gzip_stream
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from testing.projects import docker, wait_until
 
 pytestmark = pytest.mark.long
@@ -445,12 +445,14 @@ def test_a_rebuilt_volume_serves_the_same_rows_roles_and_settings(
     engine.docker.create_volume(fresh.name)
     try:
         postgres.rebuild(
-            EngineVolume(engine, fresh.name), folder, _record(lab, dump.artifacts, dump.statistics)
+            EngineLocation(engine, fresh.name),
+            folder,
+            _record(lab, dump.artifacts, dump.statistics),
         )
-        assert postgres.clean(postgres.control_state(EngineVolume(engine, fresh.name), None))
+        assert postgres.clean(postgres.control_state(EngineLocation(engine, fresh.name), None))
         with pytest.raises(StateChanged):
             postgres.rebuild(
-                EngineVolume(engine, fresh.name),
+                EngineLocation(engine, fresh.name),
                 folder,
                 _record(lab, dump.artifacts, dump.statistics),
             )
@@ -504,7 +506,7 @@ def test_a_psql_that_is_older_than_the_dump_is_named(full: Full, engine: Engine)
         assert image is not None
         with pytest.raises(OperationFailed, match="invalid command") as fault:
             postgres.rebuild(
-                EngineVolume(engine, name),
+                EngineLocation(engine, name),
                 folder,
                 replace(record, users=({**record.users[0], "image_id": image.id},)),
             )
@@ -551,7 +553,7 @@ def test_writes_after_the_dump_are_noticed_and_reads_are_not(
 def stopped_after(lab: PostgresLab, engine: Engine, dump: postgres.PostgresDump) -> bool:
     """What the files of the stopped server say."""
     engine.docker.stop(lab.container.id, timeout=60)
-    left = postgres.inspect_shutdown(EngineVolume(engine, lab.name), dump.server)
+    left = postgres.inspect_shutdown(EngineLocation(engine, lab.name), dump.server)
     assert left.clean
     return dump.is_older_than(left)
 
@@ -566,12 +568,12 @@ def test_cold_archives_are_tried_and_their_control_state_is_told(
     found = postgres.server(EngineContainer(engine, lab.container))
     dump = postgres.dump(found, lab.name, tmp_path)
     image = lab.container.image_id
-    assert postgres.control_state(EngineVolume(engine, lab.name), found.pgdata) == "in production"
+    assert postgres.control_state(EngineLocation(engine, lab.name), found.pgdata) == "in production"
     assert engine.docker.stop(lab.container.id, timeout=60) == 0
-    assert postgres.control_state(EngineVolume(engine, lab.name), None) == "shut down"
+    assert postgres.control_state(EngineLocation(engine, lab.name), None) == "shut down"
     volume = engine.docker.volume(lab.name)
     assert volume is not None
-    artifacts = archive.archive(EngineVolume(engine, volume.name), into=tmp_path)
+    artifacts = archive.archive(EngineLocation(engine, volume.name), into=tmp_path)
     record = _record(lab, (*artifacts, *dump.artifacts), dump.statistics)
     assert [e.level for e in postgres.PostgresTrial(engine, tmp_path, record, image).run()] == [
         "L4"
@@ -590,7 +592,7 @@ def test_cold_archives_are_tried_and_their_control_state_is_told(
     engine.docker.start(lab.container.id)
     _wait(lab)
     lab.call("kill", lab.name)
-    assert postgres.control_state(EngineVolume(engine, lab.name), found.pgdata) == "in production"
+    assert postgres.control_state(EngineLocation(engine, lab.name), found.pgdata) == "in production"
     assert _leftovers(engine) == []
 
 
@@ -602,7 +604,7 @@ def test_a_trial_of_something_that_is_no_cluster_fails_and_says_so(
     name = f"Test_pg_{uuid.uuid4().hex[:10]}"
     volume = engine.docker.create_volume(name)
     try:
-        artifacts = archive.archive(EngineVolume(engine, volume.name), into=tmp_path)
+        artifacts = archive.archive(EngineLocation(engine, volume.name), into=tmp_path)
         with pytest.raises(VerificationFailed, match="no data directory"):
             postgres.PostgresTrial(
                 engine, tmp_path, _record(lab, artifacts, dump.statistics), lab.container.image_id
@@ -684,12 +686,12 @@ def test_another_port_and_a_data_folder_below_the_mount_are_found(
     lab = start(port=5499, data="/srv/db/sub/pgdata", mount="/srv/db")
     found = postgres.server(EngineContainer(engine, lab.container))
     assert (found.client.port, found.pgdata, found.client.side) == (5499, "sub/pgdata", True)
-    assert postgres.control_state(EngineVolume(engine, lab.name), None) == "in production"
+    assert postgres.control_state(EngineLocation(engine, lab.name), None) == "in production"
     dump = postgres.dump(found, lab.name, tmp_path)
     engine.docker.stop(lab.container.id, timeout=60)
     volume = engine.docker.volume(lab.name)
     assert volume is not None
-    artifacts = archive.archive(EngineVolume(engine, volume.name), into=tmp_path)
+    artifacts = archive.archive(EngineLocation(engine, volume.name), into=tmp_path)
     record = _record(lab, (*artifacts, *dump.artifacts), dump.statistics)
     record = replace(record, users=({**record.users[0], "destination": "/srv/db"},))
     assert (

@@ -13,8 +13,8 @@ from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.backup.hot import copy_as_used_now, copy_running
+from safe_compose.operations.backup.location_copy import LocationCopy
 from safe_compose.operations.backup.request import BackupRequest
-from safe_compose.operations.backup.volume_copy import VolumeCopy
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import (
     ComposeProject,
@@ -117,8 +117,8 @@ def test_a_server_that_is_recreated_or_started_during_a_backup_is_dumped_whole_a
     with pytest.raises(
         OperationFailed
     ):  # as the container was started, or a file changed as it was read
-        copy_running(VolumeCopy(engine, request, volume, verdict, tmp_path / "stale"))
-    copy = VolumeCopy(engine, request, volume, verdict, tmp_path / "now")
+        copy_running(LocationCopy(engine, request, volume, verdict, tmp_path / "stale"))
+    copy = LocationCopy(engine, request, volume, verdict, tmp_path / "now")
     assert copy_as_used_now(copy).method == "dump"
 
 

@@ -16,7 +16,7 @@ from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.redis.discover import is_memory_only, name_module_files
 from safe_compose.databases.redis.rdb import BadRdb, read
 from safe_compose.engine import Engine, StartConfiguration
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import (
     ComposeProject,
@@ -341,7 +341,7 @@ def test_damaged_files_are_seen_after_a_stop_and_writes_go_on_after_a_fault_befo
     with redis.settling(EngineContainer(engine, container)) as known:
         engine.docker.stop(container.id, timeout=30)
     volume = f"{shop.name}_mem"
-    left = redis.inspect_shutdown(EngineVolume(engine, volume), known)
+    left = redis.inspect_shutdown(EngineLocation(engine, volume), known)
     assert left.clean and left.statistics is not None and "dump.rdb" in " ".join(left.notes)
     whole = in_volume_bytes(volume, "cat", "/v/dump.rdb")
     for harm in (
@@ -364,7 +364,7 @@ def test_damaged_files_are_seen_after_a_stop_and_writes_go_on_after_a_fault_befo
         ]
         subprocess.run([*argv, "of=/v/dump.rdb"], input=harm, check=True, capture_output=True)
         for seen in (known, None):
-            assert not redis.inspect_shutdown(EngineVolume(engine, volume), seen).clean
+            assert not redis.inspect_shutdown(EngineLocation(engine, volume), seen).clean
     for cut in range(0, len(whole) - 1, 4099):
         with pytest.raises(BadRdb):
             read([whole[:cut]])

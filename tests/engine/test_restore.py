@@ -249,13 +249,13 @@ from safe_compose.core.backup import VolumeRecord
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.engine import connect
 from safe_compose.volumes import archive
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 docker, run_id, home, name = sys.argv[1:]
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
     volume, image = engine.docker.volume(name), engine.docker.image("busybox:latest")
     user = {"container": "c", "service": "", "image": "busybox:latest", "image_id": image.id, "destination": "/v"}
     with Catalogue.at(Path(home)).writer.draft("volumes", "manual", endpoint=engine.endpoint, engine_id=engine.id) as draft:
-        made = archive.archive(EngineVolume(engine, name), into=draft.path)
+        made = archive.archive(EngineLocation(engine, name), into=draft.path)
         facts = ("local", {}, volume.labels, volume.created_at, "critical", "files", False, "cold")
         print(draft.commit([VolumeRecord(name, *facts, users=(user,), artifacts=made)]).path)
 """

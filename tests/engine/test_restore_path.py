@@ -12,7 +12,7 @@ from safe_compose.operations.recover.run import recover
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.store.journal import Journal
 from safe_compose.volumes import single_path
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from testing.approvals import approve_settings
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
@@ -203,7 +203,7 @@ def test_wherever_it_was_cut_off_it_is_brought_to_one_of_two_ends() -> None:
         with connect(real_docker(), (), environ=os.environ, run_id=unique("test")) as engine:
             for n, (state, existed, done) in enumerate(STATES):
                 piece = single_path.SinglePath(
-                    EngineVolume(engine, volume),
+                    EngineLocation(engine, volume),
                     f"{n}/f",
                     f"{n}/.safe-compose-t",
                     f"{n}/f.before-t",

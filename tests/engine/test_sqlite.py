@@ -18,7 +18,7 @@ from safe_compose.databases.sqlite.check import Checker, JudgedDatabase
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes import archive, gzip_stream
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.tar import read_members
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import (
@@ -340,14 +340,14 @@ def test_each_way_of_copying_gives_whole_databases_or_says_that_it_cannot(
 ) -> None:
     volume = engine.docker.volume(f"{app.name}_state")
     assert volume is not None
-    made = archive.archive(EngineVolume(engine, volume.name), into=tmp_path, live=True)
+    made = archive.archive(EngineLocation(engine, volume.name), into=tmp_path, live=True)
     found = sqlite.find(tmp_path, made)
     assert {sqlite.make_readable(path) for path in found} == set(PLACES)
 
     def copy(name: str, *ways: str) -> None:
         into = tmp_path / name
         copies, counted, notes = sqlite.copy_databases(
-            EngineVolume(engine, volume.name), found, into, methods=ways
+            EngineLocation(engine, volume.name), found, into, methods=ways
         )
         assert len(copies) == 2 and notes == ()
         for artifact, statistics in zip(copies, counted, strict=True):

@@ -17,7 +17,7 @@ from safe_compose.errors import StateChanged
 from safe_compose.store.journal import Journal
 from safe_compose.system.process import Process
 from safe_compose.volumes import rename
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.private_engine import PrivateEngine, private_engine
@@ -422,9 +422,9 @@ def test_nothing_moves_under_a_container_that_runs_and_links_are_refused(
     try:
         with pytest.raises(StateChanged, match="runs on volume"):
             rename.move_out(
-                EngineVolume(engine, name),
+                EngineLocation(engine, name),
                 trash,
-                lambda: rename.require_unused(EngineVolume(engine, name)),
+                lambda: rename.require_unused(EngineLocation(engine, name)),
             )
         assert (
             inside(name, "cat", "/v/photo") == "a photo" and inside(trash, "ls", "-A", "/v") == ""
@@ -476,7 +476,7 @@ def test_each_way_may_be_gone_again_from_either_end(
         (rename.move_back, name, trash),
     ):
         for _ in range(2):
-            way(EngineVolume(engine, name), trash, lambda: None)
+            way(EngineLocation(engine, name), trash, lambda: None)
             assert look(content_in) == before
             assert (
                 on_disk("sh", "-c", f"ls -A {empty_in}; ls -A {empty_in}/_data", engine=engine)
@@ -495,7 +495,7 @@ def test_a_move_that_is_called_off_at_the_last_moment_touches_nothing(
         raise StateChanged("somebody uses it")
 
     with pytest.raises(StateChanged):
-        rename.move_out(EngineVolume(engine, name), trash, no)
+        rename.move_out(EngineLocation(engine, name), trash, no)
     assert inside(name, "cat", "/v/photo") == "a photo" and inside(trash, "ls", "-A", "/v") == ""
     assert engine.helpers.leftovers() == ()
 
@@ -506,10 +506,10 @@ def test_other_content_in_the_meantime_is_never_written_over(
     name = loose()
     trash = unique("safe-compose-trash")
     engine.docker.create_volume(trash, labels={"io.github.safe-compose.trash.of": name})
-    rename.move_out(EngineVolume(engine, name), trash, lambda: None)
+    rename.move_out(EngineLocation(engine, name), trash, lambda: None)
     assert inside(name, "sh", "-c", "stat -c '%u:%g %a' /v; touch /v/new") == "1234:4321 2751"
     with pytest.raises(rename.CannotMove, match="other content"):
-        rename.move_back(EngineVolume(engine, name), trash, lambda: None)
+        rename.move_back(EngineLocation(engine, name), trash, lambda: None)
     assert inside(trash, "cat", "/v/photo") == "a photo" and inside(name, "ls", "/v") == "new"
 
 

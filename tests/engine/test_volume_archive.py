@@ -20,7 +20,7 @@ from safe_compose.engine import Engine
 from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.volumes import archive, extraction, gzip_stream, single_path
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.tar import read_members, resolve_links
 from testing.disks import mounting
 from testing.no_program import python_without_program
@@ -194,7 +194,7 @@ def _archived(
 ) -> tuple[Artifact, ...]:
     volume = engine.docker.volume(name)
     assert volume is not None
-    return archive.archive(EngineVolume(engine, volume.name), into=folder, live=live)
+    return archive.archive(EngineLocation(engine, volume.name), into=folder, live=live)
 
 
 def _kept(
@@ -274,7 +274,7 @@ def test_everything_in_a_volume_comes_back_byte_for_byte(
     evidence = archive.verify(tmp_path, artifacts)
     assert (evidence.level, evidence.subject) == ("L2", tar.file)
     assert "17 members equal the list" in evidence.what and "taken from it" not in evidence.what
-    assert extraction.extract(EngineVolume(engine, new), tmp_path, artifacts) == ""
+    assert extraction.extract(EngineLocation(engine, new), tmp_path, artifacts) == ""
     before = _fingerprint(engine, old)
     assert _fingerprint(engine, new) == before
     for witness in (
@@ -317,7 +317,7 @@ def test_what_an_older_release_archived_is_verified_and_comes_back(
     _make_hole(engine, old)
     artifacts = made(engine, old, tmp_path)
     assert "15 members equal the list" in archive.verify(tmp_path, artifacts).what
-    assert extraction.extract(EngineVolume(engine, new), tmp_path, artifacts) == ""
+    assert extraction.extract(EngineLocation(engine, new), tmp_path, artifacts) == ""
     assert _fingerprint(engine, new, plain=plain) == _fingerprint(engine, old, plain=plain)
 
 
@@ -336,11 +336,13 @@ def test_what_is_back_outlives_a_power_cut(
     try:
         with mounting(tmp_path / "disk", tmp_path / "before") as before:
             (before / "lost+found").rmdir()
-            extraction.extract(EngineVolume(engine, on(before, names[0])), tmp_path, artifacts)
-            extraction.sync(EngineVolume(engine, names[0]))
+            extraction.extract(EngineLocation(engine, on(before, names[0])), tmp_path, artifacts)
+            extraction.sync(EngineLocation(engine, names[0]))
             for name in names[1:]:
                 if name == names[2]:
-                    piece = single_path.plan_path(EngineVolume(engine, names[0]), "plain", "token")
+                    piece = single_path.plan_path(
+                        EngineLocation(engine, names[0]), "plain", "token"
+                    )
                     piece.place(tmp_path, artifacts)
                 shutil.copy(tmp_path / "disk", tmp_path / name)
                 with mounting(tmp_path / name, tmp_path / "after") as after:
@@ -356,13 +358,13 @@ from pathlib import Path
 from safe_compose.engine import connect
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive, extraction, single_path
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 docker, run_id, old, new, folder = sys.argv[1:]
 found = {}
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
-    artifacts = archive.archive(EngineVolume(engine, old), into=Path(folder))
+    artifacts = archive.archive(EngineLocation(engine, old), into=Path(folder))
     found["detail"], found["what"] = artifacts[0].detail, archive.verify(Path(folder), artifacts).what
-    volume = EngineVolume(engine, new)
+    volume = EngineLocation(engine, new)
     extraction.extract(volume, Path(folder), artifacts)
     extraction.sync(volume)
     for name, words in (("plan_path", (volume, "plain", "x")), ("clear", (volume,))):
@@ -403,11 +405,11 @@ from pathlib import Path
 from safe_compose.core.backup import Artifact
 from safe_compose.engine import connect
 from safe_compose.volumes import extraction
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 docker, run_id, new, folder, artifacts = sys.argv[1:]
 with connect(docker, (), environ=os.environ, run_id=run_id) as engine:
     found = [Artifact(**told) for told in json.loads(artifacts)]
-    print(extraction.extract(EngineVolume(engine, new), Path(folder), found))
+    print(extraction.extract(EngineLocation(engine, new), Path(folder), found))
 """
 
 
@@ -438,7 +440,7 @@ def test_where_a_file_system_knows_no_attributes_the_rest_comes_back_and_that_is
         engine.docker.create_volume(
             name, options={"type": "none", "o": "bind", "device": str(place)}
         )
-        lost = extraction.extract(EngineVolume(engine, name), tmp_path, artifacts)
+        lost = extraction.extract(EngineLocation(engine, name), tmp_path, artifacts)
         assert "5 extended attributes were not taken" in lost
         assert (place / "plain").read_bytes() == b"plain" * 1000 and (
             place / "set-uid"
@@ -456,7 +458,7 @@ def test_an_empty_volume_is_archived_and_restored(
     old, new = make_volume(), make_volume()
     artifacts = _archived(engine, old, tmp_path)
     assert "1 members" in archive.verify(tmp_path, artifacts).what
-    extraction.extract(EngineVolume(engine, new), tmp_path, artifacts)
+    extraction.extract(EngineLocation(engine, new), tmp_path, artifacts)
     assert _fingerprint(engine, new) == _fingerprint(engine, old)
 
 
@@ -477,14 +479,14 @@ def test_a_volume_that_is_not_empty_is_never_extracted_into(
     artifacts = _archived(engine, old, tmp_path)
     before = _fingerprint(engine, old)
     with pytest.raises(StateChanged, match="not empty"):
-        extraction.extract(EngineVolume(engine, old), tmp_path, artifacts)
+        extraction.extract(EngineLocation(engine, old), tmp_path, artifacts)
     assert _fingerprint(engine, old) == before
 
 
 def test_emptying_a_volume_keeps_the_volume_itself(engine: Engine, make_volume: Maker) -> None:
     name = make_volume(_content())
     before = engine.docker.volume(name)
-    extraction.clear(EngineVolume(engine, name))
+    extraction.clear(EngineLocation(engine, name))
     assert engine.archives.list_root(name) == []
     after = engine.docker.volume(name)
     assert before is not None and after is not None
@@ -510,7 +512,7 @@ def test_a_damaged_archive_is_rejected_before_a_byte_reaches_the_volume(
         with pytest.raises(VerificationFailed):
             archive.verify(tmp_path, artifacts)
     with pytest.raises(VerificationFailed):
-        extraction.extract(EngineVolume(engine, new), tmp_path, artifacts)
+        extraction.extract(EngineLocation(engine, new), tmp_path, artifacts)
     assert engine.archives.list_root(new) == []
 
 
@@ -562,7 +564,7 @@ def test_an_interruption_leaves_no_container_and_no_half_file(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        archive.archive(EngineVolume(engine, volume.name), into=tmp_path, progress=interrupt)
+        archive.archive(EngineLocation(engine, volume.name), into=tmp_path, progress=interrupt)
     assert engine.helpers.leftovers() == ()
     assert not list(tmp_path.rglob("data.tar.gz"))
 
@@ -576,12 +578,12 @@ def test_a_folder_of_the_host_is_archived_through_the_engine_and_nothing_around_
     (tmp_path / "outside").write_text("of somebody else")
     kept = tmp_path / "kept"
     kept.mkdir()
-    artifacts = archive.archive(EngineVolume(engine, str(folder)), into=kept)
+    artifacts = archive.archive(EngineLocation(engine, str(folder)), into=kept)
     evidence = archive.verify(kept, artifacts)
     assert evidence.level == "L2" and "3 members" in evidence.what
     tar, _ = archive.archive_and_list(artifacts)
     names = [member.path for member in read_members(gzip_stream.unpack(kept, tar))]
     assert sorted(names) == [b"", b"photos", b"photos/one"], names
     with pytest.raises(OperationFailed, match="missing"):
-        archive.archive(EngineVolume(engine, str(tmp_path / "missing")), into=kept)
+        archive.archive(EngineLocation(engine, str(tmp_path / "missing")), into=kept)
     assert not (tmp_path / "missing").exists()

@@ -15,7 +15,7 @@ from safe_compose.databases.postgres.dump_stopped import _place
 from safe_compose.databases.protocol import Stopped
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from testing.projects import docker, unique
 
 STATES = {
@@ -170,16 +170,16 @@ def test_where_our_program_cannot_run_the_engine_itself_brings_the_file(engine: 
         assert engine.archives.list_existing(
             volume, ["sub", "global/pg_control", "missing", "sub/x"]
         ) == ["sub", "global/pg_control"]
-        assert EngineVolume(engine, volume).find(["pg_control"], depth=5) == [control_file.FILE]
-        assert EngineVolume(engine, volume).read(control_file.FILE, limit=8192) == made()
-        assert EngineVolume(engine, volume).read(control_file.FILE, limit=8191) is None
-        assert EngineVolume(engine, volume).read("missing", limit=9) is None
+        assert EngineLocation(engine, volume).find(["pg_control"], depth=5) == [control_file.FILE]
+        assert EngineLocation(engine, volume).read(control_file.FILE, limit=8192) == made()
+        assert EngineLocation(engine, volume).read(control_file.FILE, limit=8191) is None
+        assert EngineLocation(engine, volume).read("missing", limit=9) is None
         assert (
-            postgres.control_state(EngineVolume(engine, volume), None)
-            == postgres.control_state(EngineVolume(engine, volume), ".")
+            postgres.control_state(EngineLocation(engine, volume), None)
+            == postgres.control_state(EngineLocation(engine, volume), ".")
             == "shut down"
         )
-        assert postgres.control_state(EngineVolume(engine, volume), "sub") == "unknown"
+        assert postgres.control_state(EngineLocation(engine, volume), "sub") == "unknown"
     finally:
         docker("volume", "rm", "-f", volume)
 

@@ -19,7 +19,7 @@ from safe_compose.databases import redis
 from safe_compose.databases.protocol import ShutdownState
 from safe_compose.engine import connect
 from safe_compose.engine.helper_image import build, build_empty
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from testing.fixtures import SafeCompose
 from testing.private_engine import private_engine
 from testing.projects import real_docker, unique
@@ -218,7 +218,7 @@ def test_a_redis_that_nobody_runs_is_judged_without_a_checker_of_another_image(
     )
     there.engine.docker(*words, script)
     with connect(real_docker(), (), environ=os.environ, run_id=unique("test")) as engine:
-        assert redis.inspect_shutdown(EngineVolume(engine, name), None) == ShutdownState(
+        assert redis.inspect_shutdown(EngineLocation(engine, name), None) == ShutdownState(
             "dump.rdb is whole", clean=True
         )
     ended(safe_compose("volume", "rm", name, *JOB[:1], "--confirm", name, *JOB[1:]), 0)

@@ -19,7 +19,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import Refused, VerificationFailed
 from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.volumes import gzip_stream
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 FILES = {
     "PG_VERSION": b"15\n",
@@ -175,14 +175,14 @@ def test_files_go_back_under_their_own_major_version_and_the_dump_under_a_newer_
         [],
         [server(15, OLD, OLD), server(18, NEW, f"{NEW}/18/docker")],
     ):
-        assert postgres.adapt_record(EngineVolume(NOTHING, "v"), kept, same, ()) is None
+        assert postgres.adapt_record(EngineLocation(NOTHING, "v"), kept, same, ()) is None
     # a tool of another version that only looks at it elsewhere is no server of it
     assert (
-        postgres.adapt_record(EngineVolume(NOTHING, "v"), kept, [server(17, "/backup", OLD)], ())
+        postgres.adapt_record(EngineLocation(NOTHING, "v"), kept, [server(17, "/backup", OLD)], ())
         is None
     )
     newer = postgres.adapt_record(
-        EngineVolume(NOTHING, "v"), kept, [server(18, NEW, f"{NEW}/18/docker")], ()
+        EngineLocation(NOTHING, "v"), kept, [server(18, NEW, f"{NEW}/18/docker")], ()
     )
     assert newer is not None and newer.statistics is not None
     assert [a.kind for a in newer.artifacts] == ["globals", "database"]
@@ -192,7 +192,7 @@ def test_files_go_back_under_their_own_major_version_and_the_dump_under_a_newer_
 
 def test_what_lay_beside_a_database_goes_along_to_a_newer_major_version() -> None:
     kept = record("15.18", ("globals", "database", "others", "others list", "settings"))
-    newer = postgres.adapt_record(EngineVolume(NOTHING, "v"), kept, [server(17, OLD, OLD)], ())
+    newer = postgres.adapt_record(EngineLocation(NOTHING, "v"), kept, [server(17, OLD, OLD)], ())
     assert newer is not None
     assert [a.kind for a in newer.artifacts] == [a.kind for a in kept.artifacts]
 
@@ -204,7 +204,7 @@ def test_a_person_reads_what_of_a_volume_stays_behind_when_only_its_dump_fits(
     kinds: tuple[str, ...],
 ) -> None:
     kept = record("15.18", kinds)
-    newer = postgres.adapt_record(EngineVolume(NOTHING, "v"), kept, [server(17, OLD, OLD)], ())
+    newer = postgres.adapt_record(EngineLocation(NOTHING, "v"), kept, [server(17, OLD, OLD)], ())
     assert newer is not None
     found = target(newer, kept)
     stays = "safe-compose restore k-1 --volume v --into scratch"
@@ -235,5 +235,5 @@ def test_what_another_major_version_could_not_hold_is_refused(
     kept: VolumeRecord, now: Container, cause: str
 ) -> None:
     with pytest.raises(Refused, match=cause) as fault:
-        postgres.adapt_record(EngineVolume(NOTHING, "v"), kept, [now], ())
+        postgres.adapt_record(EngineLocation(NOTHING, "v"), kept, [now], ())
     assert fault.value.next_step is not None and "image of PostgreSQL" in fault.value.next_step

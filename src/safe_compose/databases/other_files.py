@@ -11,7 +11,7 @@ from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_image import READS, NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive
-from safe_compose.volumes.engine_volume import CHANGED, EngineVolume
+from safe_compose.volumes.engine_location import CHANGED, EngineLocation
 from safe_compose.volumes.gzip_stream import read_blocks, show_nothing
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 from safe_compose.volumes.tar import BadTar, Member, read_list
@@ -21,7 +21,7 @@ _LEFT_BY_FILE_SYSTEMS = "lost+found"
 
 
 def keep(
-    volume: EngineVolume,
+    location: EngineLocation,
     owned: OwnFiles,
     into: Path,
     progress: Callable[[int], None] = show_nothing,
@@ -31,7 +31,7 @@ def keep(
     """Archive what a volume holds besides a database that was just dumped.
 
     Args:
-        volume: The volume.
+        location: The location of its data.
         owned: The parts of the volume that are the database's own.
         into: The folder of the backup.
         progress: Called with the bytes packed so far.
@@ -45,26 +45,26 @@ def keep(
         OperationFailed: The other files cannot be archived: the dump alone would not be a backup of
             the volume.
     """
-    notes = () if copied is None else _tell_foreign(volume, owned, copied)
+    notes = () if copied is None else _tell_foreign(location, owned, copied)
     if "." in owned.folders:
         return (), notes
-    step = f"stop its services, then: safe-compose backup --volume {shell_quote(volume.name)}"
+    step = f"stop its services, then: safe-compose backup --volume {shell_quote(location.name)}"
     if odd := [path for path in owned.folders if not _can_be_covered(path)]:
         raise OperationFailed(
-            f"{describe_location(volume.name)}:"
+            f"{describe_location(location.name)}:"
             " the files next to its database cannot be told from it:"
             f" {make_visible(odd[0])} has a name that docker takes no folder of; no backup was"
             " made",
             next_step=step,
         )
     try:
-        names = list(_find_others(volume, owned))
+        names = list(_find_others(location, owned))
         if not names:
             return (), notes
-        artifacts = archive.archive_others(volume, owned.folders, into=into, progress=progress)
+        artifacts = archive.archive_others(location, owned.folders, into=into, progress=progress)
     except NoOwnImage as fault:
         raise OperationFailed(
-            f"{describe_location(volume.name)}:"
+            f"{describe_location(location.name)}:"
             " whether there are other files next to its database cannot be"
             f" told here: {fault.message}",
             next_step=step,
@@ -77,7 +77,7 @@ def keep(
 
 
 def _tell_foreign(
-    volume: EngineVolume, owned: OwnFiles, copied: Collection[str]
+    location: EngineLocation, owned: OwnFiles, copied: Collection[str]
 ) -> tuple[str, ...]:
     """Return a note about the files in a data directory that no server creates, if there are any.
 
@@ -90,7 +90,7 @@ def _tell_foreign(
     found: list[str] = []
     count = 0
     try:
-        for member in _members(volume):
+        for member in _members(location):
             path = member.path.decode("utf-8", "surrogateescape")
             below = path.removeprefix(inside)
             if member.type in "ds" or not path.startswith(inside) or owned.known.fullmatch(below):
@@ -105,7 +105,8 @@ def _tell_foreign(
     more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
     return (
         f"in its data directory, and in no dump: {', '.join(found)}{more}; an archive has them:"
-        f" safe-compose backup --volume {shell_quote(volume.name)} while its services are stopped",
+        f" safe-compose backup --volume {shell_quote(location.name)}"
+        " while its services are stopped",
     )
 
 
@@ -114,7 +115,7 @@ def _can_be_covered(path: str) -> bool:
     return not set(path) & set(':,\n"')
 
 
-def _find_others(volume: EngineVolume, owned: OwnFiles) -> Iterator[str]:
+def _find_others(location: EngineLocation, owned: OwnFiles) -> Iterator[str]:
     """Yield some paths that are neither the database's nor a folder above it.
 
     Raises:
@@ -128,38 +129,38 @@ def _find_others(volume: EngineVolume, owned: OwnFiles) -> Iterator[str]:
     known = {*above, *owned.folders, *owned.files, _LEFT_BY_FILE_SYSTEMS}
     covers = tuple(f"{MOUNT}/{path}" for path in owned.folders)
     found: list[str] = []
-    for member in _members(volume, covers):
+    for member in _members(location, covers):
         path = member.path.decode("utf-8", "surrogateescape")
         if path and path not in known and len(found) < _SHOWN and not _is_passing(member):
             found.append(path)
     yield from found
 
 
-def _members(volume: EngineVolume, covers: tuple[str, ...] = ()) -> Iterator[Member]:
+def _members(location: EngineLocation, covers: tuple[str, ...] = ()) -> Iterator[Member]:
     """Yield the entries of a volume, which may change meanwhile.
 
     Raises:
         OperationFailed: The volume cannot be listed.
         NoOwnImage: Our helper program does not run on this engine.
     """
-    helper = volume.engine.helpers.own(
+    helper = location.engine.helpers.own(
         "list",
         MOUNT,
-        volumes=((volume.name, MOUNT, True),),
+        volumes=((location.name, MOUNT, True),),
         tmpfs=covers,
         capabilities=READS,
     )
     try:
-        with volume.engine.helpers.stream(helper) as opened:
+        with location.engine.helpers.stream(helper) as opened:
             yield from read_list(read_blocks(opened.stdout))
     except BadTar as error:
         raise OperationFailed(
-            f"{describe_location(volume.name)}: it was not listed to its end: {error}"
+            f"{describe_location(location.name)}: it was not listed to its end: {error}"
         ) from error
     except HelperFailed as error:
         if error.returncode != CHANGED:
             raise OperationFailed(
-                f"{describe_location(volume.name)}: list: {read_last_words(error)}"
+                f"{describe_location(location.name)}: list: {read_last_words(error)}"
             ) from error
 
 

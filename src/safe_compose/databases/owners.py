@@ -27,7 +27,7 @@ from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.helper_image import CHANGES
 from safe_compose.engine.values import Image
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 
 UNKNOWN = (
@@ -38,7 +38,7 @@ UNKNOWN = (
 
 def record(
     at: EngineContainer,
-    volume: EngineVolume | None,
+    location: EngineLocation | None,
     directory: str,
     inside: str,
     file: str,
@@ -51,7 +51,7 @@ def record(
 
     Args:
         at: The running container.
-        volume: Its volume; None if the data is in a folder of the host.
+        location: Where its data is; None if our own helper program cannot see it there.
         directory: The data directory in the container.
         inside: The data directory relative to the volume's root; `.` is the root itself.
         file: The name of a file, or a folder, of the server's own in the data directory.
@@ -61,9 +61,9 @@ def record(
     folders = list_folders_to(inside)
     data = PurePosixPath(directory)
     above = [str(folder) for folder in reversed((data, *data.parents)[: len(folders)])]
-    if part and volume is not None:
+    if part and location is not None:
         return _as_detail(
-            _stat_paths(volume, [*folders, str(PurePosixPath(inside, file))]), folders
+            _stat_paths(location, [*folders, str(PurePosixPath(inside, file))]), folders
         )
     try:
         output = at.execute("stat", "-L", "-c", "%u %g %a", *above, str(data / file))
@@ -71,8 +71,8 @@ def record(
     except (HelperFailed, ValueError):
         found = (
             []
-            if volume is None
-            else _stat_paths(volume, [*folders, str(PurePosixPath(inside, file))])
+            if location is None
+            else _stat_paths(location, [*folders, str(PurePosixPath(inside, file))])
         )
     return _as_detail(found, folders)
 
@@ -84,10 +84,10 @@ def _as_detail(found: Sequence[Owner], paths: Sequence[str]) -> dict[str, str]:
     return {FOLDERS: json.dumps(folders), FILES: f"{last.uid} {last.gid} {last.mode:o}"}
 
 
-def _stat_paths(volume: EngineVolume, paths: list[str]) -> list[Owner]:
+def _stat_paths(location: EngineLocation, paths: list[str]) -> list[Owner]:
     """Return the owners as our own helper program sees them; empty if it does not run."""
     try:
-        found = volume.look(paths)
+        found = location.look(paths)
     except OperationFailed:
         return []
     return [
@@ -97,22 +97,24 @@ def _stat_paths(volume: EngineVolume, paths: list[str]) -> list[Owner]:
     ]
 
 
-def make_subpath(volume: EngineVolume, subpath: str) -> None:
+def make_subpath(location: EngineLocation, subpath: str) -> None:
     """Make the folder of a volume that docker is to mount: unlike a volume's root it must exist.
 
     Raises:
         OperationFailed: The folder cannot be made.
     """
-    if not volume.is_there(subpath):
-        _make_folders_of_root(volume, subpath, 0o755)
+    if not location.is_there(subpath):
+        _make_folders_of_root(location, subpath, 0o755)
 
 
-def _make_folders_of_root(volume: EngineVolume, path: str, mode: int) -> None:
+def _make_folders_of_root(location: EngineLocation, path: str, mode: int) -> None:
     folders = tuple(Owner(0, 0, mode) for _ in list_folders_to(path))
-    make_folders(volume, Owners(folders, Owner(0, 0, 0o644)), path)
+    make_folders(location, Owners(folders, Owner(0, 0, 0o644)), path)
 
 
-def make_mounted_folders(volume: EngineVolume, place: DataLocation, image: Image | None) -> None:
+def make_mounted_folders(
+    location: EngineLocation, place: DataLocation, image: Image | None
+) -> None:
     """Make what a new server of ours needs of a recorded location in an empty volume.
 
     Docker mounts no subpath that is missing, and a server that does not run as root could create
@@ -120,14 +122,14 @@ def make_mounted_folders(volume: EngineVolume, place: DataLocation, image: Image
     which only root may enter while it is filled, the server's user has to pass.
     """
     if place.subpath:
-        make_subpath(volume, place.subpath)
+        make_subpath(location, place.subpath)
     if place.owners is not None and image is not None and not image.runs_as_root:
-        make_folders(volume, place.owners, place.inside)
-    elif place.inside != "." and kind_of_location(volume.name) == "folder":
-        _make_folders_of_root(volume, str(PurePosixPath(place.inside).parent), 0o711)
+        make_folders(location, place.owners, place.inside)
+    elif place.inside != "." and kind_of_location(location.name) == "folder":
+        _make_folders_of_root(location, str(PurePosixPath(place.inside).parent), 0o711)
 
 
-def make_folders(volume: EngineVolume, owners: Owners, inside: str) -> None:
+def make_folders(location: EngineLocation, owners: Owners, inside: str) -> None:
     """Make the folders from a volume's root down to a data directory, with their recorded owners.
 
     Folders that exist get these owners and modes.
@@ -143,11 +145,11 @@ def make_folders(volume: EngineVolume, owners: Owners, inside: str) -> None:
                 owner.mode,
             )
             made.addfile(member)
-    volume.engine.archives.unpack(volume.name, iter([tar.getvalue()]))
+    location.engine.archives.unpack(location.name, iter([tar.getvalue()]))
 
 
 def restore_owners(
-    volume: EngineVolume, image: str, owners: Owners | None, inside: str, subject: str
+    location: EngineLocation, image: str, owners: Owners | None, inside: str, subject: str
 ) -> None:
     """Give a data directory that a server of ours made and left to its recorded owner.
 
@@ -164,15 +166,15 @@ def restore_owners(
         helper = Helper(
             image=image,
             argv=argv,
-            volumes=((volume.name, MOUNT, False),),
+            volumes=((location.name, MOUNT, False),),
             user="0:0",
             capabilities=capabilities,
         )
         try:
-            volume.engine.helpers.run(helper)
+            location.engine.helpers.run(helper)
         except HelperFailed as error:
             raise OperationFailed(
                 f"{describe_location(subject)}:"
                 f" give its files to their owner: {read_last_words(error)}"
             ) from error
-    make_folders(volume, owners, inside)
+    make_folders(location, owners, inside)

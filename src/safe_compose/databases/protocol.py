@@ -24,7 +24,7 @@ from safe_compose.core.text import shell_quote
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, StateChanged
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 
 class ServerUnreachable(OperationFailed):
@@ -90,7 +90,7 @@ def require_persistent(container: Container, mount: Mount | None, directory: str
     )
 
 
-def list_service_images(volume: EngineVolume) -> tuple[str, ...]:
+def list_service_images(location: EngineLocation) -> tuple[str, ...]:
     """Return the ids of the images of the containers that have the volume, running or not.
 
     These images see its data anyway; no image but these and our own ever sees the volume.
@@ -99,14 +99,14 @@ def list_service_images(volume: EngineVolume) -> tuple[str, ...]:
     Raises:
         EngineUnavailable: The engine does not answer.
     """
-    docker = volume.engine.docker
-    users = [user for user in docker.users(volume.name) if not user.is_marked_as_ours]
+    docker = location.engine.docker
+    users = [user for user in docker.users(location.name) if not user.is_marked_as_ours]
     return tuple(
         dict.fromkeys(user.image_id for user in users if docker.image(user.image_id) is not None)
     )
 
 
-def read_statistics(volume: EngineVolume, record: VolumeRecord, image: str) -> ServerStatistics:
+def read_statistics(location: EngineLocation, record: VolumeRecord, image: str) -> ServerStatistics:
     """Return the statistics of a volume that can be rebuilt from a dump.
 
     The image must be at hand and the volume empty, except for the files that were archived with the
@@ -120,7 +120,7 @@ def read_statistics(volume: EngineVolume, record: VolumeRecord, image: str) -> S
         raise OperationFailed(
             f"{describe_location(record.name)}: it cannot be made again from a dump: it has none"
         )
-    if not image or volume.engine.docker.image(image) is None:
+    if not image or location.engine.docker.image(image) is None:
         user = next((u for u in record.users if u.get("image")), {})
         named = f" ({user['image']})" if user else ""
         step = suggest_command_for_user(user, record.labels)
@@ -137,9 +137,9 @@ def read_statistics(volume: EngineVolume, record: VolumeRecord, image: str) -> S
     if any(a.kind == "others" for a in record.artifacts):
         # What lies next to the database was restored a moment ago, into an empty volume.
         return record.statistics
-    if (names := volume.engine.archives.list_root(volume.name)) is None or names:
+    if (names := location.engine.archives.list_root(location.name)) is None or names:
         raise StateChanged(
-            f"{describe_location(volume.name)} is not empty; nothing was written into it"
+            f"{describe_location(location.name)} is not empty; nothing was written into it"
         )
     return record.statistics
 
@@ -325,13 +325,14 @@ Progress = Callable[[int], None]
 PhysicalCopy = Callable[[Any, str, Path, Progress], Dump]
 """Copies the files of a running server, like `dump`. Raises CopyRefused too."""
 StoppedDump = Callable[
-    [EngineVolume, Path, Sequence[Artifact], Stopped], tuple[Dump, dict[str, str]]
+    [EngineLocation, Path, Sequence[Artifact], Stopped], tuple[Dump, dict[str, str]]
 ]
 """Dumps a volume on which no server runs, from the archive just made of it; also returns a
 description of what served it.
 """
 UpgradedRecord = Callable[
-    [EngineVolume, VolumeRecord, Iterable[Container], Iterable[DeclaredMount]], VolumeRecord | None
+    [EngineLocation, VolumeRecord, Iterable[Container], Iterable[DeclaredMount]],
+    VolumeRecord | None,
 ]
 """Returns the record as its dump has to be loaded, if the volume's server now has a newer major
 version. Raises Refused.
@@ -373,7 +374,7 @@ class Database:
     """
     own_files: Callable[[Any], OwnFiles]
     """Return the parts of its volume that a server's dump stands for."""
-    inspect_shutdown: Callable[[EngineVolume, Any], ShutdownState]
+    inspect_shutdown: Callable[[EngineLocation, Any], ShutdownState]
     """Inspect how an unused volume was left. The last argument is the server that was dumped from
     it, or what `settling` yielded, or None.
 
@@ -387,7 +388,7 @@ class Database:
     """Describe the test restore of a volume at level L4: into a scratch volume, started without a
     network, and counted. The last argument is the image of its server.
     """
-    rebuild: Callable[[EngineVolume, Path, VolumeRecord, Progress], tuple[str, ...]]
+    rebuild: Callable[[EngineLocation, Path, VolumeRecord, Progress], tuple[str, ...]]
     """Rebuild the data from its dump in the existing empty volume, and stop its server properly.
     Returns what could not be restored besides the rows, in words.
 

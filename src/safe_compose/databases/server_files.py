@@ -14,7 +14,7 @@ from safe_compose.core.backup import Artifact, Evidence
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import check, make_damage_fault, make_evidence, pack, unpack
 from safe_compose.volumes.helper_program import MOUNT
 
@@ -148,7 +148,9 @@ def verify(folder: Path, artifacts: Iterable[Artifact]) -> list[Evidence]:
     return found
 
 
-def restore_files(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]) -> list[str]:
+def restore_files(
+    location: EngineLocation, folder: Path, artifacts: Sequence[Artifact]
+) -> list[str]:
     """Restore the stored files into a rebuilt data directory, and return their names.
 
     No server may run on it.
@@ -162,12 +164,14 @@ def restore_files(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifa
         if artifact.kind == KIND and "names" in artifact.detail:
             files = _read(folder, artifact)
             owner = artifact.detail.get("owner") or "0 0 600"
-            put_files(volume, files, artifact.detail.get("pgdata", "."), owner)
+            put_files(location, files, artifact.detail.get("pgdata", "."), owner)
             names += sorted(files)
     return names
 
 
-def put_files(volume: EngineVolume, files: Mapping[str, bytes], inside: str, owner: str) -> None:
+def put_files(
+    location: EngineLocation, files: Mapping[str, bytes], inside: str, owner: str
+) -> None:
     """Write small files into a data directory on which no server runs.
 
     `inside`: that directory relative to the volume's root. `owner`: `uid gid mode` of the files.
@@ -176,7 +180,7 @@ def put_files(volume: EngineVolume, files: Mapping[str, bytes], inside: str, own
         OperationFailed: The volume cannot be written.
     """
     at = str(PurePosixPath(MOUNT.lstrip("/"), inside))
-    volume.engine.archives.unpack(volume.name, iter([_tar(files, owner, at)]))
+    location.engine.archives.unpack(location.name, iter([_tar(files, owner, at)]))
 
 
 def read_files(folder: Path, artifacts: Iterable[Artifact]) -> dict[str, bytes]:

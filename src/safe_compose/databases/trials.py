@@ -17,7 +17,7 @@ from safe_compose.databases.dumps import join_first
 from safe_compose.engine import Engine
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed, Refused, VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.extraction import extract
 from safe_compose.volumes.gzip_stream import make_evidence
 from safe_compose.volumes.helper_program import read_last_words
@@ -35,12 +35,12 @@ class TrialSkipped(OperationFailed):
 
 
 @contextmanager
-def making_scratch_volume(engine: Engine) -> Iterator[EngineVolume]:
+def making_scratch_volume(engine: Engine) -> Iterator[EngineLocation]:
     """Make an empty volume of ours for a block, and remove it afterwards."""
     name = f"safe-compose-trial-{engine.run_id}-{secrets.token_hex(4)}"
     engine.docker.create_volume(name, labels=engine.helpers.marks_for(name))
     try:
-        yield EngineVolume(engine, name)
+        yield EngineLocation(engine, name)
     finally:
         engine.docker.remove_volume(name)
 
@@ -119,7 +119,7 @@ class ServerTrial(ABC):
         """
 
     @contextmanager
-    def extracting(self) -> Iterator[EngineVolume]:
+    def extracting(self) -> Iterator[EngineLocation]:
         """Extract the archive into a scratch volume for a block."""
         with making_scratch_volume(self.engine) as volume:
             extract(volume, self.folder, self.record.artifacts)

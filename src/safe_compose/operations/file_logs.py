@@ -12,7 +12,7 @@ from safe_compose.core.observed import Container
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import StateChanged
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 _SECONDS = 10.0
 _VERSIONS_AT, _WAL = 18, b"\2\2"
@@ -67,11 +67,11 @@ def require_no_log(engine: Engine, containers: Iterable[Container], path: str) -
         )
 
 
-def has_write_ahead_log(volume: EngineVolume) -> bool:
+def has_write_ahead_log(location: EngineLocation) -> bool:
     """Return whether a SQLite file is in the mode in which commits go to a log first.
 
     Raises:
         OperationFailed: It cannot be read.
     """
-    head = volume.read_head(volume.name.rpartition("/")[2], _VERSIONS_AT + len(_WAL))
+    head = location.read_head(location.name.rpartition("/")[2], _VERSIONS_AT + len(_WAL))
     return head[_VERSIONS_AT:] == _WAL

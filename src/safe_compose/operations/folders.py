@@ -28,7 +28,7 @@ from safe_compose.settings.load import PROJECT_FILE
 from safe_compose.system import git
 from safe_compose.system.files import find_real_path
 from safe_compose.volumes import archive
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.tar import BadTar
 from safe_compose.workspace import Workspace
 
@@ -248,7 +248,7 @@ def read_content(engine: Engine, path: str, *, limit: float, seconds: float) -> 
     files: list[str] = []
     size = 0
     try:
-        with contextlib.closing(archive.read_entries(EngineVolume(engine, path))) as entries:
+        with contextlib.closing(archive.read_entries(EngineLocation(engine, path))) as entries:
             for entry in entries:
                 member = entry.path.decode("utf-8", "surrogateescape")
                 if member:
@@ -274,14 +274,14 @@ def read_content(engine: Engine, path: str, *, limit: float, seconds: float) -> 
 
 def _read_file_content(engine: Engine, path: str) -> FolderContent:
     """Return the content of a single file of the host, as the engine shows it."""
-    volume, name = EngineVolume(engine, path, is_file=True), basename(path)
+    location, name = EngineLocation(engine, path, is_file=True), basename(path)
     try:
-        entry = volume.look([name]).get(name)
+        entry = location.look([name]).get(name)
         if entry is None:
             return FolderContent("absent")
         if entry.type != "f":
             return FolderContent("odd")
-        head = volume.read_head(name, len(MAGIC)) if entry.size else b""
+        head = location.read_head(name, len(MAGIC)) if entry.size else b""
     except (SafeComposeError, BadTar):
         return FolderContent("unseen")
     return FolderContent(

@@ -17,7 +17,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError
 from safe_compose.store.journal import Journal
 from safe_compose.volumes import survivors
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.survivors import RemainingContent
 
 RECREATED = "compose_recreate_changed_volume"
@@ -178,5 +178,5 @@ def _compare_with_archive(
     if backup is None or not any(a.kind == "archive" for a in record.artifacts):
         return None
     return survivors.compare_with_archive(
-        EngineVolume(engine, record.name), Path(backup.path), record.artifacts
+        EngineLocation(engine, record.name), Path(backup.path), record.artifacts
     )

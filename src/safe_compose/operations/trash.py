@@ -28,7 +28,7 @@ from safe_compose.store.steps import Trashed, Trashing
 from safe_compose.system.process import is_id, read_clock, stamp
 from safe_compose.ui import terminal
 from safe_compose.volumes import rename
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 if TYPE_CHECKING:
     from safe_compose.workspace import Workspace
@@ -214,9 +214,9 @@ class TrashedVolumes:
                 " a prune"
             )
         rename.move_out(
-            EngineVolume(self._engine, volume.name),
+            EngineLocation(self._engine, volume.name),
             trash,
-            lambda: rename.require_unused(EngineVolume(self._engine, volume.name)),
+            lambda: rename.require_unused(EngineLocation(self._engine, volume.name)),
         )
         now = self._engine.docker.volume(volume.name)
         self._empty[volume.name] = now.created_at if now is not None else ""
@@ -239,7 +239,7 @@ class TrashedVolumes:
                 # An unwritable journal must not keep content in the trash.
                 with terminal.reporting_only():
                     self._run.step("untrashing", volume=name, trash=trash)
-                move_back_all(EngineVolume(self._engine, name), trash)
+                move_back_all(EngineLocation(self._engine, name), trash)
                 with terminal.reporting_only():
                     self._run.step("untrashed", volume=name, trash=trash)
             except SafeComposeError as fault:
@@ -251,7 +251,7 @@ class TrashedVolumes:
         return complete
 
 
-def move_back_all(volume: EngineVolume, trash: str) -> None:
+def move_back_all(location: EngineLocation, trash: str) -> None:
     """Move a trashed item's content back into its empty volume, and remove the trash volume.
 
     Docker cannot delete the volume meanwhile.
@@ -261,11 +261,11 @@ def move_back_all(volume: EngineVolume, trash: str) -> None:
         StateChanged: Somebody uses the volume.
         OperationFailed: The move was interrupted.
     """
-    move_back(volume, trash)
-    discard(EngineVolume(volume.engine, trash))
+    move_back(location, trash)
+    discard(EngineLocation(location.engine, trash))
 
 
-def move_back(volume: EngineVolume, trash: str) -> None:
+def move_back(location: EngineLocation, trash: str) -> None:
     """Move a trashed item's content back into its volume.
 
     The emptied trash volume is kept so that this can be reverted.
@@ -275,24 +275,24 @@ def move_back(volume: EngineVolume, trash: str) -> None:
         StateChanged: Somebody uses the volume.
         OperationFailed: The move was interrupted.
     """
-    with volume.engine.helpers.holding(volume.name):
+    with location.engine.helpers.holding(location.name):
         rename.move_back(
-            volume,
+            location,
             trash,
-            lambda: rename.require_unused(volume),
+            lambda: rename.require_unused(location),
         )
 
 
-def take_from_trash(volume: EngineVolume, trash: str) -> None:
+def take_from_trash(location: EngineLocation, trash: str) -> None:
     """Revert `move_back`: move the volume's content into the trash volume again."""
     rename.move_out(
-        volume,
+        location,
         trash,
-        lambda: rename.require_unused(volume),
+        lambda: rename.require_unused(location),
     )
 
 
-def discard(trash: EngineVolume) -> None:
+def discard(trash: EngineLocation) -> None:
     """Remove an empty trash volume.
 
     Raises:

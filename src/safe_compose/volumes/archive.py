@@ -21,7 +21,7 @@ from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.backup_files import new_folder, removing_on_fault, sync_folder
 from safe_compose.volumes.comparison import compare
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import (
     check,
     make_damage_fault,
@@ -62,7 +62,7 @@ earlier releases.
 
 
 def archive(
-    volume: EngineVolume,
+    location: EngineLocation,
     *,
     into: Path,
     progress: Callable[[int], None] = show_nothing,
@@ -79,49 +79,50 @@ def archive(
     Raises:
         OperationFailed: The volume could not be read, or the archive not written.
     """
-    folder = into / slug(volume.name)
-    new_folder(folder, subject=volume.name, stage="archive")
+    folder = into / slug(location.name)
+    new_folder(folder, subject=location.name, stage="archive")
     path, by = folder / ARCHIVE_FILE, "helper"
     listing: Artifact | None = None
-    if (why := explain_no_program(volume.engine)) and volume.is_file:
-        raise OperationFailed(f"{describe_location(volume.name)}: archive: a single file: {why}")
+    if (why := explain_no_program(location.engine)) and location.is_file:
+        raise OperationFailed(f"{describe_location(location.name)}: archive: a single file: {why}")
     if why:
         with (
-            naming_fault(volume.name, "archive"),
-            volume.engine.archives.stream(volume.name) as chunks,
+            naming_fault(location.name, "archive"),
+            location.engine.archives.stream(location.name) as chunks,
         ):
-            tar = _pack(chunks, path, into, volume.name, "archive", progress)
+            tar = _pack(chunks, path, into, location.name, "archive", progress)
         by, lost = "engine", [_ENGINE_LOSES, f"the engine itself made it, since {why}"]
     elif live:
-        tar, lost = _pack_by_helper(volume, path, into, progress, live=True)
+        tar, lost = _pack_by_helper(location, path, into, progress, live=True)
     else:
         with (
-            naming_fault(volume.name, "list"),
-            _listing_meanwhile(volume, folder, into) as pending,
+            naming_fault(location.name, "list"),
+            _listing_meanwhile(location, folder, into) as pending,
         ):
-            tar, lost = _pack_by_helper(volume, path, into, progress, live=False)
+            tar, lost = _pack_by_helper(location, path, into, progress, live=False)
             listing = pending.result()
     if listing is None:
-        listing = _make_list(tar, folder / LIST_FILE, into, volume.name)
+        listing = _make_list(tar, folder / LIST_FILE, into, location.name)
         source = "archive"
     else:
         source = "helper"
-    if volume.is_file:
-        _require_file(volume, into, listing)
+    if location.is_file:
+        _require_file(location, into, listing)
     return _describe(tar, listing, into, {"tar": by, "list": source, "live": live}, lost)
 
 
-def _require_file(volume: EngineVolume, into: Path, listing: Artifact) -> None:
+def _require_file(location: EngineLocation, into: Path, listing: Artifact) -> None:
     """Check that the archive of a single file holds it, and nothing but the folder it lies in.
 
     Raises:
         OperationFailed: It does not, as where the file vanished or is a link now.
     """
-    name = os.fsencode(volume.name).rpartition(b"/")[2]
+    name = os.fsencode(location.name).rpartition(b"/")[2]
     entries = [(entry.path, entry.type) for entry in read_list(unpack(into, listing))]
     if sorted(entries) != [(b"", "d"), (name, "f")]:
         raise OperationFailed(
-            f"{describe_location(volume.name)}: archive: it is not there any more as a single file"
+            f"{describe_location(location.name)}: archive:"
+            " it is not there any more as a single file"
         )
 
 
@@ -182,7 +183,7 @@ def _describe(
 
 
 def archive_others(
-    volume: EngineVolume,
+    location: EngineLocation,
     hidden: Sequence[str],
     *,
     into: Path,
@@ -201,15 +202,17 @@ def archive_others(
             was packed nevertheless.
         NoOwnImage: Our helper program does not run on this engine.
     """
-    folder = into / slug(volume.name)
-    new_folder(folder, subject=volume.name, stage="archive")
-    tar, _ = _pack_by_helper(volume, folder / OTHERS_FILE, into, progress, live=True, hidden=hidden)
-    listing = _make_list(tar, folder / OTHERS_LIST_FILE, into, volume.name)
+    folder = into / slug(location.name)
+    new_folder(folder, subject=location.name, stage="archive")
+    tar, _ = _pack_by_helper(
+        location, folder / OTHERS_FILE, into, progress, live=True, hidden=hidden
+    )
+    listing = _make_list(tar, folder / OTHERS_LIST_FILE, into, location.name)
     count, _ = _count(into, listing)
     below = tuple(path.encode("utf-8", "surrogateescape") + b"/" for path in hidden)
     if any(entry.path.startswith(below) for entry in read_list(unpack(into, listing))):
         raise OperationFailed(
-            f"{describe_location(volume.name)}:"
+            f"{describe_location(location.name)}:"
             " archive: the folder of its database was not left out"
         )
     detail = {
@@ -219,8 +222,8 @@ def archive_others(
         "members": str(count),
         "without": json.dumps(list(hidden)),
     }
-    sync_folder(folder, subject=volume.name, stage="archive")
-    sync_folder(into, subject=volume.name, stage="archive")
+    sync_folder(folder, subject=location.name, stage="archive")
+    sync_folder(into, subject=location.name, stage="archive")
     return replace(tar, kind="others", detail=detail), replace(
         listing, kind="others list", detail={"members": str(count)}
     )
@@ -269,7 +272,7 @@ def verify(
 
 
 def _pack_by_helper(
-    volume: EngineVolume,
+    location: EngineLocation,
     path: Path,
     into: Path,
     progress: Callable[[int], None],
@@ -281,14 +284,14 @@ def _pack_by_helper(
 
     `hidden`: see `archive_others`.
     """
-    words = ("pack", *(["--live"] if live else []), *volume.only)
+    words = ("pack", *(["--live"] if live else []), *location.only)
     piped = (*words, f"--file={PIPE}", MOUNT)
     covers = tuple(f"{MOUNT}/{folder}" for folder in hidden)
-    helper = volume.engine.helpers.own(
+    helper = location.engine.helpers.own(
         *words,
         MOUNT,
         piped=piped,
-        volumes=((volume.mounted, MOUNT, True),),
+        volumes=((location.mounted, MOUNT, True),),
         tmpfs=covers,
         capabilities=PACKS,
     )
@@ -296,14 +299,16 @@ def _pack_by_helper(
     with removing_on_fault(path):
         try:
             with (
-                naming_fault(volume.name, "archive", live=live),
-                volume.engine.helpers.stream(helper) as made,
+                naming_fault(location.name, "archive", live=live),
+                location.engine.helpers.stream(helper) as made,
             ):
-                tar = _pack(read_blocks(made.stdout), path, into, volume.name, "archive", progress)
+                tar = _pack(
+                    read_blocks(made.stdout), path, into, location.name, "archive", progress
+                )
         except FilesChanged as error:
             if tar is None:
                 raise OperationFailed(
-                    f"{describe_location(volume.name)}: archive: {error}"
+                    f"{describe_location(location.name)}: archive: {error}"
                 ) from error
             if _MOUNTED in (cause := str(error)):
                 where = cause.rpartition(_MOUNTED)[0].rpartition(" / ")[2]
@@ -312,32 +317,32 @@ def _pack_by_helper(
     return tar, []
 
 
-def stream_volume(volume: EngineVolume) -> Iterator[bytes]:
+def stream_volume(location: EngineLocation) -> Iterator[bytes]:
     """Stream a volume as a tar, to compare it with an archive; nothing is stored.
 
     Raises:
         OperationFailed: The volume could not be read.
     """
-    engine = volume.engine
-    with naming_fault(volume.name, "compare"):
+    engine = location.engine
+    with naming_fault(location.name, "compare"):
         if has_program(engine):
             helper = engine.helpers.own(
                 "pack",
-                *volume.only,
+                *location.only,
                 MOUNT,
-                volumes=((volume.mounted, MOUNT, True),),
+                volumes=((location.mounted, MOUNT, True),),
                 capabilities=PACKS,
             )
             with engine.helpers.stream(helper) as made:
                 yield from read_blocks(made.stdout)
         else:
-            with engine.archives.stream(volume.name) as chunks:
+            with engine.archives.stream(location.name) as chunks:
                 yield from chunks
 
 
 @contextmanager
 def _listing_meanwhile(
-    volume: EngineVolume, folder: Path, into: Path
+    location: EngineLocation, folder: Path, into: Path
 ) -> Iterator[Future[Artifact]]:
     """Make the list in a second helper while the block packs, and yield its future.
 
@@ -346,12 +351,14 @@ def _listing_meanwhile(
     ten seconds and then ends the stream as if it were complete (run, engine 20.10).
     """
     with (
-        volume.engine.helpers.stream(volume.read_only_helper("list", *volume.only, MOUNT)) as found,
+        location.engine.helpers.stream(
+            location.read_only_helper("list", *location.only, MOUNT)
+        ) as found,
         ThreadPoolExecutor(1) as reader,
     ):
         try:
             yield reader.submit(
-                _pack, read_blocks(found.stdout), folder / LIST_FILE, into, volume.name, "list"
+                _pack, read_blocks(found.stdout), folder / LIST_FILE, into, location.name, "list"
             )
         except BaseException:
             found.abort()
@@ -436,23 +443,23 @@ def archive_and_list(artifacts: Sequence[Artifact]) -> tuple[Artifact, Artifact]
     return tar, listing
 
 
-def read_entries(volume: EngineVolume) -> Generator[Member]:
+def read_entries(location: EngineLocation) -> Generator[Member]:
     """Read the entries that a volume holds now; hard links count as the files that they are.
 
     Raises:
         OperationFailed: The volume could not be read.
         BadTar: The stream is damaged.
     """
-    if has_program(volume.engine):
+    if has_program(location.engine):
         with (
-            naming_fault(volume.name, "compare"),
-            volume.engine.helpers.stream(
-                volume.read_only_helper("list", *volume.only, MOUNT)
+            naming_fault(location.name, "compare"),
+            location.engine.helpers.stream(
+                location.read_only_helper("list", *location.only, MOUNT)
             ) as found,
         ):
             yield from read_list(read_blocks(found.stdout))
     else:
-        yield from resolve_links(lambda: _receive_list(volume))
+        yield from resolve_links(lambda: _receive_list(location))
 
 
 def count_files(folder: Path, artifacts: Sequence[Artifact]) -> int:
@@ -470,6 +477,9 @@ def select_storable(folder: Path, listing: Artifact) -> Iterator[Member]:
     return (entry for entry in read_list(unpack(folder, listing)) if entry.type != "s")
 
 
-def _receive_list(volume: EngineVolume) -> Iterator[Member]:
-    with naming_fault(volume.name, "compare"), volume.engine.archives.stream(volume.name) as chunks:
+def _receive_list(location: EngineLocation) -> Iterator[Member]:
+    with (
+        naming_fault(location.name, "compare"),
+        location.engine.archives.stream(location.name) as chunks,
+    ):
         yield from read_members(chunks)

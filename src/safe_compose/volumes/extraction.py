@@ -13,7 +13,7 @@ from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.volumes.archive import archive_and_list, read_entries, select_storable
 from safe_compose.volumes.comparison import compare
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import (
     checking,
     show_nothing,
@@ -34,7 +34,7 @@ _ENGINE_LEAVES = "ACLs and holes in sparse files, if it had any, did not come ba
 
 
 def extract(
-    volume: EngineVolume,
+    location: EngineLocation,
     folder: Path,
     artifacts: Sequence[Artifact],
     progress: Callable[[int], None] = show_nothing,
@@ -62,32 +62,32 @@ def extract(
     """
     artifact, listing = archive_and_list(artifacts)
     if not add:
-        _require_empty(volume)
+        _require_empty(location)
     blocks = unpack(folder, artifact, progress=progress, checked=True)
     lost = ""
     try:
         with checking(folder, artifact, listing) as require_checked:
-            if not (why := explain_no_program(volume.engine)):
-                lost = _extract_by_helper(volume, blocks, require_checked, add=add)
+            if not (why := explain_no_program(location.engine)):
+                lost = _extract_by_helper(location, blocks, require_checked, add=add)
             elif add:
                 raise OperationFailed(
-                    f"{describe_location(volume.name)}:"
+                    f"{describe_location(location.name)}:"
                     f" what is missing cannot be put back here alone: {why}"
                 )
             else:
                 require_checked()
-                with naming_fault(volume.name, "extract"):
-                    volume.engine.archives.unpack(volume.name, blocks)
+                with naming_fault(location.name, "extract"):
+                    location.engine.archives.unpack(location.name, blocks)
                 # An archive that the engine made has none of these.
                 if artifact.detail.get("tar") == "helper":
                     lost = f"{_ENGINE_LEAVES}; the engine itself unpacked it, since {why}"
 
         # Compare with the list instead of reading the archive again: the list came from the volume
         # that was archived, and L2 compared the two.
-        compare(lambda: select_storable(folder, listing), lambda: read_entries(volume))
+        compare(lambda: select_storable(folder, listing), lambda: read_entries(location))
     except BadTar as error:
         raise VerificationFailed(
-            f"{describe_location(volume.name)}:"
+            f"{describe_location(location.name)}:"
             f" extract: it does not hold what {artifact.file} does: {error}",
             next_step="restore again into an empty volume",
         ) from error
@@ -95,7 +95,7 @@ def extract(
 
 
 def _extract_by_helper(
-    volume: EngineVolume,
+    location: EngineLocation,
     blocks: Iterable[bytes],
     require_checked: Callable[[], None],
     *,
@@ -104,10 +104,10 @@ def _extract_by_helper(
     """Unpack blocks with our helper program, and return what could not be restored, in words."""
     adding = ("--add",) if add else ()
     piped = ("unpack", *adding, f"--file={PIPE}", MOUNT)
-    helper = volume.unpacking_helper(*adding, MOUNT, piped=piped)
+    helper = location.unpacking_helper(*adding, MOUNT, piped=piped)
     with (
-        naming_fault(volume.name, "extract"),
-        volume.engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled,
+        naming_fault(location.name, "extract"),
+        location.engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled,
     ):
         # Nothing is sent before this check. If it raises, the helper is killed before its input
         # ends.
@@ -116,7 +116,7 @@ def _extract_by_helper(
     return filled.warnings
 
 
-def sync(volume: EngineVolume) -> None:
+def sync(location: EngineLocation) -> None:
     """Flush what was written into a volume to the disk, so that it survives a power failure.
 
     Only the file system of the volume is flushed (syncfs): a sync of all file systems may wait for
@@ -125,12 +125,12 @@ def sync(volume: EngineVolume) -> None:
     Raises:
         OperationFailed: The helper failed.
     """
-    if has_program(volume.engine):
-        with naming_fault(volume.name, "sync"):
-            volume.engine.helpers.run(volume.read_only_helper("sync", MOUNT))
+    if has_program(location.engine):
+        with naming_fault(location.name, "sync"):
+            location.engine.helpers.run(location.read_only_helper("sync", MOUNT))
 
 
-def clear(volume: EngineVolume) -> None:
+def clear(location: EngineLocation) -> None:
     """Remove every entry of a volume and keep the volume itself.
 
     Only `restore` calls this, after a safety backup.
@@ -140,27 +140,28 @@ def clear(volume: EngineVolume) -> None:
     """
     cause = "something is left in it"
     try:
-        volume.engine.helpers.run(volume.changing_helper("empty", MOUNT))
+        location.engine.helpers.run(location.changing_helper("empty", MOUNT))
     except NoOwnImage as error:
         cause = error.message
     except HelperFailed as error:
         cause = read_last_words(error)
-    if volume.engine.archives.list_root(volume.name) != []:
+    if location.engine.archives.list_root(location.name) != []:
         raise OperationFailed(
-            f"{describe_location(volume.name)}: empty: {cause}",
+            f"{describe_location(location.name)}: empty: {cause}",
             next_step="restore into a new volume instead",
         )
 
 
-def _require_empty(volume: EngineVolume) -> None:
-    names = volume.engine.archives.list_root(volume.name)
+def _require_empty(location: EngineLocation) -> None:
+    names = location.engine.archives.list_root(location.name)
     if names is None or names:
         state = (
             "cannot be looked into"
             if names is None
             else f"is not empty ({', '.join(map(repr, names[:3]))})"
         )
-        step = f"safe-compose restore --volume {shell_quote(volume.name)}"
+        step = f"safe-compose restore --volume {shell_quote(location.name)}"
         raise StateChanged(
-            f"{describe_location(volume.name)} {state}; nothing was written into it", next_step=step
+            f"{describe_location(location.name)} {state}; nothing was written into it",
+            next_step=step,
         )

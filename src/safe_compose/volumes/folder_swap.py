@@ -13,7 +13,7 @@ from safe_compose.core.text import shell_quote
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.extraction import sync
 from safe_compose.volumes.helper_program import MOUNT, naming_fault, read_last_words
 from safe_compose.volumes.tar import BadTar, read_list
@@ -42,7 +42,7 @@ class FolderSwap:
     A single file is filled within a folder of ours, and leaves that when it is renamed.
     """
 
-    parent: EngineVolume
+    parent: EngineLocation
     """The folder above, in which all three are."""
     name: str
     staging_name: str
@@ -50,11 +50,11 @@ class FolderSwap:
     is_file: bool = False
 
     @classmethod
-    def of(cls, folder: EngineVolume, token: str, *, is_file: bool = False) -> "FolderSwap":
+    def of(cls, folder: EngineLocation, token: str, *, is_file: bool = False) -> "FolderSwap":
         """Return the swap for a folder or file; `token` makes the names of a run unique."""
         path = PurePosixPath(folder.name)
         return cls(
-            EngineVolume(folder.engine, str(path.parent)),
+            EngineLocation(folder.engine, str(path.parent)),
             path.name,
             f".{path.name[:100]}.safe-compose-{token}",
             f"{path.name}.before-{token}",
@@ -155,7 +155,7 @@ class FolderSwap:
             self.parent.engine.helpers.run(self.parent.changing_helper(*words), timeout=_SECONDS)
 
 
-def inspect_folder(folder: EngineVolume) -> FolderState:
+def inspect_folder(folder: EngineLocation) -> FolderState:
     """Return what is at a path of the engine's host.
 
     Raises:
@@ -167,7 +167,7 @@ def inspect_folder(folder: EngineVolume) -> FolderState:
     require_program(folder)
     try:
         answer = engine.helpers.run(
-            EngineVolume(engine, str(place.parent)).read_only_helper("stat", MOUNT, place.name),
+            EngineLocation(engine, str(place.parent)).read_only_helper("stat", MOUNT, place.name),
             timeout=_SECONDS,
         )
         if answer == b"- \0":
@@ -189,7 +189,7 @@ def inspect_folder(folder: EngineVolume) -> FolderState:
     return {"d": FolderState.FOLDER, "f": FolderState.FILE}.get(kind, FolderState.OTHER)
 
 
-def require_program(folder: EngineVolume) -> None:
+def require_program(folder: EngineLocation) -> None:
     """Check that our helper program runs on the engine.
 
     Raises:
@@ -204,7 +204,7 @@ def require_program(folder: EngineVolume) -> None:
         ) from error
 
 
-def remove(parent: EngineVolume, name: str) -> None:
+def remove(parent: EngineLocation, name: str) -> None:
     """Remove an entry of a folder of the host with everything below it.
 
     Raises:

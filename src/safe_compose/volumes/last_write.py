@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from safe_compose.engine import Engine
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_image import READS, NoOwnImage
-from safe_compose.volumes.engine_volume import ending_after
+from safe_compose.volumes.engine_location import ending_after
 
 _AT = "/volumes"
 _LINE = re.compile(rb"(-?\d+) /volumes/(\d+)\n")

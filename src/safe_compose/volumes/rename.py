@@ -18,7 +18,7 @@ from safe_compose.engine import Engine
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_image import CHANGES, NoOwnImage
 from safe_compose.errors import OperationFailed, StateChanged
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.helper_program import UNTOUCHED, read_last_words
 
 AT = "/volumes"
@@ -38,13 +38,13 @@ def examine(engine: Engine, volume: Volume, folder: str) -> str | None:
     if volume.mountpoint != f"{folder}/{volume.name}/_data":
         return f"its folder is {volume.mountpoint}"
     try:
-        _exchange(EngineVolume(engine, volume.name), folder, "look", volume.name, lambda: None)
+        _exchange(EngineLocation(engine, volume.name), folder, "look", volume.name, lambda: None)
     except CannotMove as fault:
         return fault.message
     return None
 
 
-def move_out(volume: EngineVolume, trash: str, go: Callable[[], None]) -> None:
+def move_out(location: EngineLocation, trash: str, go: Callable[[], None]) -> None:
     """Move the content of `volume` into `trash`, and leave an empty folder in its place.
 
     The empty folder has the same owner and mode. The result is on the disk when this returns. `go`
@@ -56,10 +56,10 @@ def move_out(volume: EngineVolume, trash: str, go: Callable[[], None]) -> None:
         OperationFailed: The exchange failed or was interrupted; `move_back` or this can be called
             next.
     """
-    _exchange(volume, volume.engine.docker.volumes_folder(), "out", trash, go)
+    _exchange(location, location.engine.docker.volumes_folder(), "out", trash, go)
 
 
-def move_back(volume: EngineVolume, trash: str, go: Callable[[], None]) -> None:
+def move_back(location: EngineLocation, trash: str, go: Callable[[], None]) -> None:
     """Move the content of `trash` into `volume`, which must exist and be empty.
 
     `go` is called immediately before the exchange. Nothing changes if the content was moved before.
@@ -68,30 +68,36 @@ def move_back(volume: EngineVolume, trash: str, go: Callable[[], None]) -> None:
         CannotMove: The exchange is not possible here; nothing was touched.
         OperationFailed: The exchange failed or was interrupted; this can be called again.
     """
-    _exchange(volume, volume.engine.docker.volumes_folder(), "back", trash, go)
+    _exchange(location, location.engine.docker.volumes_folder(), "back", trash, go)
 
 
-def require_unused(volume: EngineVolume) -> None:
+def require_unused(location: EngineLocation) -> None:
     """Refuse a volume that a container uses, or may use at any moment.
 
     Raises:
         StateChanged: Such a container exists.
     """
-    for user in volume.engine.docker.users(volume.name):
+    for user in location.engine.docker.users(location.name):
         if user.lively:
             raise StateChanged(
-                f"container {user.name} runs on volume {volume.name}; its content was not moved",
+                f"container {user.name} runs on volume {location.name}; its content was not moved",
                 next_step=f"stop it first: docker stop {shell_quote(user.name)}",
             )
 
 
 def _exchange(
-    volume: EngineVolume, folder: str, action: str, trash: str, go: Callable[[], None]
+    location: EngineLocation, folder: str, action: str, trash: str, go: Callable[[], None]
 ) -> None:
-    engine = volume.engine
+    engine = location.engine
     try:
         helper = engine.helpers.own(
-            "exchange", action, AT, volume.name, trash, binds=((folder, AT),), capabilities=CHANGES
+            "exchange",
+            action,
+            AT,
+            location.name,
+            trash,
+            binds=((folder, AT),),
+            capabilities=CHANGES,
         )
     except NoOwnImage as fault:
         raise CannotMove(fault.message) from fault
@@ -107,11 +113,11 @@ def _exchange(
         if error.returncode == UNTOUCHED:
             raise CannotMove(read_last_words(error)) from error
         raise OperationFailed(
-            f"{describe_location(volume.name)}:"
+            f"{describe_location(location.name)}:"
             f" its content was not moved: {read_last_words(error)}",
             next_step="safe-compose recover",
         ) from error
     except BrokenPipeError as error:
         raise OperationFailed(
-            f"{describe_location(volume.name)}: its content was not moved: the helper has gone"
+            f"{describe_location(location.name)}: its content was not moved: the helper has gone"
         ) from error

@@ -10,7 +10,7 @@ from safe_compose.core.observed import describe_location
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.archive import archive_and_list, select_storable
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.extraction import sync
 from safe_compose.volumes.gzip_stream import make_damage_fault, show_nothing, unpack
 from safe_compose.volumes.helper_program import (
@@ -28,7 +28,7 @@ _ARGV = 256 << 10
 class SinglePath:
     """One path of an archive that is extracted into a volume in use and then renamed into place."""
 
-    volume: EngineVolume
+    location: EngineLocation
     path: str
     """Relative to the volume's root."""
     staging: str
@@ -70,7 +70,7 @@ class SinglePath:
         """
         artifact, _ = archive_and_list(artifacts)
         staged = f"{self.staging}/volume"
-        with naming_fault(self.volume.name, f"extract {self.path}"):
+        with naming_fault(self.location.name, f"extract {self.path}"):
             self._act("mkdir", MOUNT, self.staging, "0700")
             self._act("mkdir", MOUNT, staged, "0700")
             names = [
@@ -78,13 +78,13 @@ class SinglePath:
                 for path in (self.path, *_list_other_names(folder, artifact, self.path))
             ]
             only = [word for name in names for word in ("--member", name)]
-            helper = self.volume.unpacking_helper(*only, f"{MOUNT}/{staged}")
-            with self.volume.engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled:
+            helper = self.location.unpacking_helper(*only, f"{MOUNT}/{staged}")
+            with self.location.engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled:
                 feed(unpack(folder, artifact, progress=progress), filled.stdin)
             if self.exists():
                 self._act("rename", MOUNT, self.path, self.old_path)
             self._act("rename", MOUNT, f"{staged}/{self.path}", self.path)
-        sync(self.volume)
+        sync(self.location)
 
     def settle(self, *, existed: bool) -> bool:
         """Finish or revert the restore of one path, and return whether the new content is in place.
@@ -96,16 +96,16 @@ class SinglePath:
             OperationFailed: The volume cannot be read or changed.
         """
         new, old = self.exists(), self._kind(self.old_path) is not None
-        with naming_fault(self.volume.name, f"tidy up after {self.path}"):
+        with naming_fault(self.location.name, f"tidy up after {self.path}"):
             if old and not new:
                 self._act("rename", MOUNT, self.old_path, self.path)
-            self.volume.engine.helpers.run(
-                self.volume.changing_helper("remove", MOUNT, self.staging), timeout=600
+            self.location.engine.helpers.run(
+                self.location.changing_helper("remove", MOUNT, self.staging), timeout=600
             )
         return new and (old or not existed)
 
     def _act(self, *words: str) -> None:
-        self.volume.engine.helpers.run(self.volume.changing_helper(*words), timeout=60)
+        self.location.engine.helpers.run(self.location.changing_helper(*words), timeout=60)
 
     def _kind(self, path: str) -> str | None:
         """Return the type letter of a path (`f`, `d`, `l`, ...); None if missing or behind a link.
@@ -113,33 +113,33 @@ class SinglePath:
         Raises:
             OperationFailed: The volume cannot be read.
         """
-        with naming_fault(self.volume.name, "look"):
-            answer = self.volume.engine.helpers.run(
-                self.volume.read_only_helper("stat", MOUNT, path), timeout=60
+        with naming_fault(self.location.name, "look"):
+            answer = self.location.engine.helpers.run(
+                self.location.read_only_helper("stat", MOUNT, path), timeout=60
             )
             try:
                 return None if answer == b"- \0" else next(read_list([answer])).type
             except (BadTar, StopIteration) as error:
                 raise OperationFailed(
-                    f"{describe_location(self.volume.name)}: look: {path} cannot be told"
+                    f"{describe_location(self.location.name)}: look: {path} cannot be told"
                 ) from error
 
 
-def plan_path(volume: EngineVolume, path: str, token: str) -> SinglePath:
+def plan_path(location: EngineLocation, path: str, token: str) -> SinglePath:
     """Plan the restore of one path.
 
     Raises:
         OperationFailed: Our own helper program does not run on this engine.
     """
     try:
-        volume.engine.images.own_image()
+        location.engine.images.own_image()
     except NoOwnImage as error:
         raise OperationFailed(
-            f"{describe_location(volume.name)}: one piece of an archive cannot be taken out here:"
+            f"{describe_location(location.name)}: one piece of an archive cannot be taken out here:"
             f" {error.message}; nothing was restored",
             next_step="restore the whole volume for a look: --into scratch instead of --path",
         ) from error
-    return SinglePath(volume, path, f".safe-compose-{token}", f"{path}.before-{token}")
+    return SinglePath(location, path, f".safe-compose-{token}", f"{path}.before-{token}")
 
 
 def count_entries_below(folder: Path, artifacts: Sequence[Artifact], path: str) -> int:

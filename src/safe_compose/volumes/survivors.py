@@ -8,7 +8,7 @@ from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes import archive, gzip_stream
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.tar import BadTar, Member, read_members
 
 EXAMPLES = 3
@@ -34,7 +34,7 @@ class RemainingContent(NamedTuple):
 
 
 def compare_with_archive(
-    volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]
+    location: EngineLocation, folder: Path, artifacts: Sequence[Artifact]
 ) -> RemainingContent:
     """Compare a volume with the list of its archive.
 
@@ -46,9 +46,9 @@ def compare_with_archive(
     """
     _, listing = archive.archive_and_list(artifacts)
     try:
-        return _compare(archive.select_storable(folder, listing), archive.read_entries(volume))
+        return _compare(archive.select_storable(folder, listing), archive.read_entries(location))
     except BadTar as error:
-        raise OperationFailed(f"{describe_location(volume.name)}: compare: {error}") from error
+        raise OperationFailed(f"{describe_location(location.name)}: compare: {error}") from error
 
 
 def _compare(before: Iterable[Member], now: Iterable[Member]) -> RemainingContent:
@@ -67,7 +67,9 @@ def _compare(before: Iterable[Member], now: Iterable[Member]) -> RemainingConten
     return RemainingContent(missing, total, len(there) - (total - missing), tuple(examples))
 
 
-def is_part_of_archive(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]) -> bool:
+def is_part_of_archive(
+    location: EngineLocation, folder: Path, artifacts: Sequence[Artifact]
+) -> bool:
     """Return whether everything that a volume holds is in its archive unchanged, contents included.
 
     The volume and the archive are read once, or twice if there are hard links.
@@ -79,9 +81,9 @@ def is_part_of_archive(volume: EngineVolume, folder: Path, artifacts: Sequence[A
     tar, _ = archive.archive_and_list(artifacts)
     try:
         known = set(_contents(lambda: gzip_stream.unpack(folder, tar)))
-        return all(entry in known for entry in _contents(lambda: archive.stream_volume(volume)))
+        return all(entry in known for entry in _contents(lambda: archive.stream_volume(location)))
     except BadTar as error:
-        raise OperationFailed(f"{describe_location(volume.name)}: compare: {error}") from error
+        raise OperationFailed(f"{describe_location(location.name)}: compare: {error}") from error
 
 
 def _contents(tar: Callable[[], Iterable[bytes]]) -> Iterator[int]:

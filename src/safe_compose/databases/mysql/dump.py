@@ -32,7 +32,7 @@ from safe_compose.databases.mysql.write_counter import WriteCounter, read_counte
 from safe_compose.databases.protocol import ShutdownState
 from safe_compose.engine.client_stream import Stream
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import (
     BLOCK,
     Sums,
@@ -200,10 +200,10 @@ def _owners(server: MysqlServer) -> dict[str, str]:
     The result is empty if they are unknown.
     """
     elsewhere = server.in_folder and kind_of_location(server.volume) == "volume"
-    volume = None if elsewhere else EngineVolume(server.engine, server.volume)
+    location = None if elsewhere else EngineLocation(server.engine, server.volume)
     return owners.record(
         server.at,
-        volume,
+        location,
         server.data_directory,
         server.inside,
         "mysql",

@@ -28,7 +28,7 @@ from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 READY_SECONDS = 180.0
 """Time limit for a server of ours until its first connection; recovery, and making a fresh data
@@ -124,7 +124,7 @@ class MysqlHelper:
     """A server of ours on a volume, described before it is started."""
 
     place: MysqlLocation
-    volume: EngineVolume
+    location: EngineLocation
     subject: str
     """The name of the volume in faults."""
 
@@ -140,16 +140,16 @@ class MysqlHelper:
             TrialSkipped: The server dies or does not answer in time, which says nothing about a
                 backup.
         """
-        image = self.volume.engine.docker.image(self.place.image)
+        image = self.location.engine.docker.image(self.place.image)
         is_mysql = image is not None and "MYSQL_VERSION" in image.environment
         program = "mysqld" if is_mysql else "mariadbd"
         start = make_start_script(image, ("mariadbd", "mysqld"), program)
         password = secrets.token_urlsafe(24)
-        owners.make_mounted_folders(self.volume, self.place, image)
+        owners.make_mounted_folders(self.location, self.place, image)
         helper = Helper(
             image=self.place.image,
             argv=("sh", "-c", start, "sh", *_QUIET, *self.place.options),
-            volumes=((self.volume.name, self.place.destination, False),),
+            volumes=((self.location.name, self.place.destination, False),),
             subpath=self.place.subpath,
             tmpfs=INIT_FOLDERS,
             environment={
@@ -160,11 +160,12 @@ class MysqlHelper:
         )
         with (
             naming_client_fault(self.subject, "start a server on it"),
-            self.volume.engine.helpers.serve(helper) as container_id,
+            self.location.engine.helpers.serve(helper) as container_id,
         ):
             login = Login("root", "environment", "MARIADB_ROOT_PASSWORD")
             yield _wait_ready(
-                MysqlClient(self.volume.engine, container_id, self.place.image, login), self.subject
+                MysqlClient(self.location.engine, container_id, self.place.image, login),
+                self.subject,
             )
 
     @contextmanager
@@ -211,24 +212,24 @@ class MysqlHelper:
             helper = Helper(
                 image=self.place.image,
                 argv=(program, *options, "--pid-file=/tmp/safe-compose.pid"),
-                volumes=((self.volume.name, self.place.destination, False),),
+                volumes=((self.location.name, self.place.destination, False),),
                 subpath=self.place.subpath,
                 tmpfs=("/tmp",),
                 user=owner,
             )
             try:
-                container_id = started.enter_context(self.volume.engine.helpers.serve(helper))
+                container_id = started.enter_context(self.location.engine.helpers.serve(helper))
             except HelperFailed as error:
                 if error.returncode != 127:
                     raise
                 missing = error
             else:
                 client = MysqlClient(
-                    self.volume.engine, container_id, self.place.image, socket=_SOCKET
+                    self.location.engine, container_id, self.place.image, socket=_SOCKET
                 )
                 return _wait_ready(client, self.subject)
         raise TrialSkipped(
-            f"{describe_location(self.volume.name)}:"
+            f"{describe_location(self.location.name)}:"
             f" its image has no server program: {missing.message}"
         )
 
@@ -240,7 +241,7 @@ class MysqlHelper:
         """
         system = str(PurePosixPath(self.place.inside, "mysql"))
         try:
-            found = self.volume.look([system])
+            found = self.location.look([system])
         except NoOwnImage:
             return None
         if system not in found:

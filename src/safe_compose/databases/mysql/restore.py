@@ -17,7 +17,7 @@ from safe_compose.databases.mysql.shutdown_state import inspect_shutdown
 from safe_compose.databases.protocol import read_statistics
 from safe_compose.databases.trials import require_same
 from safe_compose.errors import Refused, VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import show_nothing, unpack
 from safe_compose.volumes.helper_program import feed
 
@@ -106,7 +106,7 @@ def _statements(script: str) -> frozenset[str]:
 
 
 def rebuild(
-    volume: EngineVolume,
+    location: EngineLocation,
     folder: Path,
     record: VolumeRecord,
     progress: Callable[[int], None] = show_nothing,
@@ -122,20 +122,20 @@ def rebuild(
         OperationFailed: The engine cannot restore the volume.
     """
     place = MysqlLocation.of(record, "")
-    statistics = read_statistics(volume, record, place.image)
+    statistics = read_statistics(location, record, place.image)
     verify_dump(folder, record.artifacts, statistics)
-    with MysqlHelper(place, volume, record.name).serving_fresh() as client:
+    with MysqlHelper(place, location, record.name).serving_fresh() as client:
         found = restore_dump(client, folder, record.artifacts, statistics, progress)
-        code = volume.engine.docker.stop(client.container, timeout=STOP_SECONDS)
+        code = location.engine.docker.stop(client.container, timeout=STOP_SECONDS)
     require_equal(statistics.databases, found, record.name, "restore")
-    left = inspect_shutdown(volume, None)
+    left = inspect_shutdown(location, None)
     if code != 0 or not left.clean:
         raise VerificationFailed(
             f"{describe_location(record.name)}:"
             f" the restored server did not stop cleanly ({left.words}; it"
             f" ended with {code})"
         )
-    owners.restore_owners(volume, place.image, place.owners, place.inside, record.name)
+    owners.restore_owners(location, place.image, place.owners, place.inside, record.name)
     return ()
 
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.mysql.discover import MysqlServer
 from safe_compose.databases.protocol import ShutdownState
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 _DEPTH = 4
 """Largest number of folders from a volume's root down to the files of a data directory."""
@@ -22,7 +22,7 @@ def settling(_at: EngineContainer) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def inspect_shutdown(volume: EngineVolume, server: MysqlServer | None) -> ShutdownState:
+def inspect_shutdown(location: EngineLocation, server: MysqlServer | None) -> ShutdownState:
     """Check whether the server of an unused volume was stopped cleanly.
 
     `server` is the one that was dumped from it.
@@ -31,7 +31,7 @@ def inspect_shutdown(volume: EngineVolume, server: MysqlServer | None) -> Shutdo
         OperationFailed: The volume cannot be read.
     """
     temporary = server.temporary if server is not None else "ibtmp1"
-    files = volume.find(["ibdata1", "mysql", temporary], depth=_DEPTH)
+    files = location.find(["ibdata1", "mysql", temporary], depth=_DEPTH)
     names = {PurePosixPath(path).name for path in files}
     if not names & {"ibdata1", "mysql"}:
         return ShutdownState("how it was stopped cannot be told from its files", clean=False)
@@ -41,7 +41,7 @@ def inspect_shutdown(volume: EngineVolume, server: MysqlServer | None) -> Shutdo
         )
     if (
         server is not None
-        and (now := volume.engine.docker.container(server.container.id)) is not None
+        and (now := location.engine.docker.container(server.container.id)) is not None
         and now.exit_code != 0
     ):
         return ShutdownState(f"it ended with {now.exit_code}", clean=False)

@@ -12,7 +12,7 @@ from safe_compose.core.owners import FILES
 from safe_compose.databases import server_files
 from safe_compose.databases.postgres.dump_roles import list_md5_logins
 from safe_compose.engine.helper_image import NoOwnImage
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import unpack
 
 RULES = "pg_hba.conf"
@@ -62,7 +62,7 @@ def adapt_rules(rules: bytes, method: bytes) -> bytes:
 
 
 def keep_method(
-    volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact], inside: str
+    location: EngineLocation, folder: Path, artifacts: Sequence[Artifact], inside: str
 ) -> list[str]:
     """Let the rules of a rebuilt cluster ask as those of the dumped server did.
 
@@ -80,11 +80,11 @@ def keep_method(
     before = server_files.read_files(folder, artifacts).get(RULES)
     method = choose_method(before, logins)
     path = str(PurePosixPath(inside, RULES))
-    now = volume.read(path, limit=_LIMIT) if method is not None else None
+    now = location.read(path, limit=_LIMIT) if method is not None else None
     if method is None or now is None or (adapted := adapt_rules(now, method)) == now:
         return []
-    owner = _read_owner(volume, path) or script.detail.get(FILES, "0 0 600")
-    server_files.put_files(volume, {RULES: adapted}, inside, owner)
+    owner = _read_owner(location, path) or script.detail.get(FILES, "0 0 600")
+    server_files.put_files(location, {RULES: adapted}, inside, owner)
     if method == _TRUST:
         return [f"its login rules let everybody in without a password as before ({RULES}: trust)"]
     return [
@@ -93,10 +93,10 @@ def keep_method(
     ]
 
 
-def _read_owner(volume: EngineVolume, path: str) -> str | None:
+def _read_owner(location: EngineLocation, path: str) -> str | None:
     """Return `uid gid mode` of a file; None where our own helper program does not run."""
     try:
-        found = volume.look([path])[path]
+        found = location.look([path])[path]
     except NoOwnImage:
         return None
     return f"{found.uid} {found.gid} {found.mode & 0o7777:o}"

@@ -25,7 +25,7 @@ from safe_compose.databases.protocol import CopyRefused, understanding
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import Sums, check, pack, read_blocks, show_nothing, unpack
 from safe_compose.volumes.helper_program import MOUNT, feed, read_last_words
 
@@ -150,7 +150,7 @@ def _folders(server: PostgresServer) -> dict[str, str]:
 
 
 def restore_copy(
-    volume: EngineVolume,
+    location: EngineLocation,
     folder: Path,
     artifact: Artifact,
     image: str,
@@ -166,22 +166,22 @@ def restore_copy(
         OperationFailed: The volume cannot be written.
     """
     check(folder, artifact)
-    engine = volume.engine
+    engine = location.engine
     data = PurePosixPath(MOUNT, artifact.detail.get("pgdata", "."))
-    with naming_client_fault(volume.name, "extract the physical copy"):
+    with naming_client_fault(location.name, "extract the physical copy"):
         engine.helpers.run(
-            _make_writer(image, ("tar", "-xpf", "-", "-C", "/"), volume.name),
+            _make_writer(image, ("tar", "-xpf", "-", "-C", "/"), location.name),
             stdin=_tree(artifact),
         )
         argv = ("tar", "--numeric-owner", "-xpf", "-", "-C", str(data))
         with engine.helpers.stream(
-            _make_writer(image, argv, volume.name), stdin=subprocess.PIPE
+            _make_writer(image, argv, location.name), stdin=subprocess.PIPE
         ) as filled:
             feed(unpack(folder, artifact, progress=progress), filled.stdin)
     helper = Helper(
         image=image,
         argv=("pg_verifybackup", "--quiet", str(data)),
-        volumes=((volume.name, MOUNT, True),),
+        volumes=((location.name, MOUNT, True),),
         environment={"LC_ALL": "C"},
         user="0:0",
         capabilities=("DAC_READ_SEARCH",),

@@ -11,7 +11,7 @@ from safe_compose.databases.postgres.control_file import FILE, BadControlFile, C
 from safe_compose.databases.postgres.discover import PostgresServer
 from safe_compose.databases.protocol import ShutdownState
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 _DEPTH = 5
 """Largest number of folders from a volume's root down to a control file:
@@ -25,12 +25,12 @@ def settling(_at: EngineContainer) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def inspect_shutdown(volume: EngineVolume, server: PostgresServer | None) -> ShutdownState:
+def inspect_shutdown(location: EngineLocation, server: PostgresServer | None) -> ShutdownState:
     """Check whether the server of an unused data directory was stopped cleanly.
 
     `server` is the one that was dumped from it.
     """
-    found, words = _control_data(volume, server.pgdata if server is not None else None)
+    found, words = _control_data(location, server.pgdata if server is not None else None)
     if found is None:
         return ShutdownState(f"control state 'unknown': {words}", clean=False)
     sound = clean(found.state)
@@ -41,38 +41,38 @@ def inspect_shutdown(volume: EngineVolume, server: PostgresServer | None) -> Shu
     )
 
 
-def control_state(volume: EngineVolume, pgdata: str | None) -> str:
+def control_state(location: EngineLocation, pgdata: str | None) -> str:
     """Return the state in an unused data directory's pg_control: `shut down`, `in production`, ...
 
     The state is `unknown` if there is no valid control file, or the volume cannot be read. `pgdata`
     is relative to the volume's root; None searches for it.
     """
-    found, _ = _control_data(volume, pgdata)
+    found, _ = _control_data(location, pgdata)
     return found.state if found is not None else "unknown"
 
 
-def read_settings_left(volume: EngineVolume, pgdata: str) -> dict[str, str]:
+def read_settings_left(location: EngineLocation, pgdata: str) -> dict[str, str]:
     """Return the settings of a data directory's last server, as its control file records them."""
-    found, _ = _control_data(volume, pgdata)
+    found, _ = _control_data(location, pgdata)
     return dict(found.settings) if found is not None else {}
 
 
-def read_limits_left(volume: EngineVolume, pgdata: str) -> dict[str, str]:
+def read_limits_left(location: EngineLocation, pgdata: str) -> dict[str, str]:
     """Return the smallest settings with which a standby follows on a data directory.
 
     They include the two of `settings_left`. The result is empty if they are unknown.
     """
-    found, _ = _control_data(volume, pgdata)
+    found, _ = _control_data(location, pgdata)
     return {**found.settings, **found.limits} if found is not None else {}
 
 
-def _control_data(volume: EngineVolume, pgdata: str | None) -> tuple[ControlData | None, str]:
+def _control_data(location: EngineLocation, pgdata: str | None) -> tuple[ControlData | None, str]:
     """Return the content of a valid control file; otherwise None and why there is none."""
     try:
-        folder = find_data_directory(volume) if pgdata is None else pgdata
+        folder = find_data_directory(location) if pgdata is None else pgdata
         if folder is None:
             return None, "there is no data directory"
-        data = volume.read(str(PurePosixPath(folder, FILE)), limit=_LIMIT)
+        data = location.read(str(PurePosixPath(folder, FILE)), limit=_LIMIT)
     except OperationFailed as fault:
         return None, fault.message
     if data is None:
@@ -88,7 +88,7 @@ def clean(state: str) -> bool:
     return state in ("shut down", "shut down in recovery")
 
 
-def find_data_directory(volume: EngineVolume) -> str | None:
+def find_data_directory(location: EngineLocation) -> str | None:
     """Return the path of a data directory in a volume, relative to its root; None if there is none.
 
     Raises:
@@ -96,7 +96,7 @@ def find_data_directory(volume: EngineVolume) -> str | None:
     """
     files = [
         path
-        for path in volume.find(["pg_control"], depth=_DEPTH)
+        for path in location.find(["pg_control"], depth=_DEPTH)
         if f"/{path}".endswith(f"/{FILE}")
     ]
     return str(PurePosixPath(files[0]).parent.parent) if files else None

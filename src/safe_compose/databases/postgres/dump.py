@@ -49,7 +49,7 @@ from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.backup_files import removing_on_fault
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import (
     GZIP,
     Sums,
@@ -181,10 +181,10 @@ def find_owners(server: PostgresServer) -> dict[str, str]:
     The result is empty if they are unknown.
     """
     elsewhere = server.in_folder and kind_of_location(server.volume) == "volume"
-    volume = None if elsewhere else EngineVolume(server.engine, server.volume)
+    location = None if elsewhere else EngineLocation(server.engine, server.volume)
     return owners.record(
         server.at,
-        volume,
+        location,
         server.data_directory,
         server.pgdata,
         "PG_VERSION",

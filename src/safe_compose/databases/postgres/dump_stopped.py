@@ -23,13 +23,13 @@ from safe_compose.databases.trials import making_scratch_volume
 from safe_compose.engine import Engine
 from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.extraction import extract
 from safe_compose.volumes.helper_program import MOUNT
 
 
 def dump_stopped(
-    volume: EngineVolume, into: Path, archive: Sequence[Artifact], stopped: Stopped
+    location: EngineLocation, into: Path, archive: Sequence[Artifact], stopped: Stopped
 ) -> tuple[PostgresDump, dict[str, str]]:
     """Dump an unused volume by a server on a copy of it.
 
@@ -44,10 +44,10 @@ def dump_stopped(
         SafeComposeError: The dump cannot be made (no such image, it does not start, ...). The
             archive remains, and every other file is removed.
     """
-    engine, name, found = volume.engine, volume.name, find_data_directory(volume)
+    engine, name, found = location.engine, location.name, find_data_directory(location)
     if found is None:
         raise OperationFailed(f"{describe_location(name)}: it holds no data directory")
-    version = volume.read(str(PurePosixPath(found, "PG_VERSION")), limit=100)
+    version = location.read(str(PurePosixPath(found, "PG_VERSION")), limit=100)
     major = (version or b"").decode("ascii", "replace").strip()
     place, reference = _place(engine, found, major, stopped)
     try:
@@ -129,7 +129,7 @@ def _place(
     )
 
 
-def _bootstrap_role(copy: EngineVolume, found: str, place: PostgresLocation) -> str:
+def _bootstrap_role(copy: EngineLocation, found: str, place: PostgresLocation) -> str:
     """Return the role that owns the cluster, from a single-user server, which needs no password.
 
     Raises:

@@ -35,7 +35,7 @@ from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 READY_SECONDS = 120.0
 """Time limit for a server of ours until its first connection; recovery of a crashed copy and initdb
@@ -85,7 +85,7 @@ class PostgresHelper:
     """A server of ours on a volume, described before it is started."""
 
     place: PostgresLocation
-    volume: EngineVolume
+    location: EngineLocation
     subject: str
     """The name of the volume in faults."""
 
@@ -113,7 +113,7 @@ class PostgresHelper:
             TrialSkipped: It cannot run here for another reason.
         """
         try:
-            container_id = started.enter_context(self.volume.engine.helpers.serve(helper))
+            container_id = started.enter_context(self.location.engine.helpers.serve(helper))
             return self._wait_ready(container_id, user, fresh=fresh, bare=helper.user is not None)
         except HelperFailed as error:
             if error.returncode not in (126, 127):
@@ -129,8 +129,8 @@ class PostgresHelper:
         It is the image's own entrypoint where there is no official one. Files that an image names
         for its secrets are not available here, nor is another place for its log of transactions.
         """
-        image = self.volume.engine.docker.image(self.place.image)
-        owners.make_mounted_folders(self.volume, self.place, image)
+        image = self.location.engine.docker.image(self.place.image)
+        owners.make_mounted_folders(self.location, self.place, image)
         environment = {
             "POSTGRES_USER": user,
             "POSTGRES_PASSWORD": secrets.token_urlsafe(24),
@@ -142,7 +142,7 @@ class PostgresHelper:
             environment["POSTGRES_INITDB_ARGS"] = arguments
         start = make_start_script(image, ("postgres",), "postgres")
         words = ("sh", "-c", start, "sh", *options(self.place.needs, self._major(), fresh=True))
-        return _helper(self.place, self.volume.name, words, environment, as_owner=None)
+        return _helper(self.place, self.location.name, words, environment, as_owner=None)
 
     def _describe_copies(self) -> list[Helper]:
         """Describe servers on existing data that are tried in turn.
@@ -173,7 +173,7 @@ class PostgresHelper:
         )
         helpers = (
             [
-                _helper(self.place, self.volume.name, (*program, *words), {}, as_owner=owner)
+                _helper(self.place, self.location.name, (*program, *words), {}, as_owner=owner)
                 for words in bare
             ]
             if owner is not None
@@ -181,15 +181,15 @@ class PostgresHelper:
         )
         return [
             *helpers,
-            _helper(self.place, self.volume.name, (*self._entrypoint(), *own), {}, as_owner=None),
+            _helper(self.place, self.location.name, (*self._entrypoint(), *own), {}, as_owner=None),
         ]
 
     def _entrypoint(self) -> tuple[str, ...]:
-        image = self.volume.engine.docker.image(self.place.image)
+        image = self.location.engine.docker.image(self.place.image)
         return (*image.entrypoint, *(image.cmd or ("postgres",))) if image else ("postgres",)
 
     def _major(self) -> int:
-        image = self.volume.engine.docker.image(self.place.image)
+        image = self.location.engine.docker.image(self.place.image)
         return parse_major(image.environment.get("PG_MAJOR", "")) if image is not None else 0
 
     def _read_owner_and_limits(self) -> tuple[str | None, dict[str, str] | None]:
@@ -202,7 +202,7 @@ class PostgresHelper:
         """
         paths = [str(PurePosixPath(self.place.inside, name)) for name in ("PG_VERSION", *_STANDBY)]
         try:
-            found = self.volume.look(paths)
+            found = self.location.look(paths)
         except NoOwnImage:
             return None, None
         version = found.get(paths[0])
@@ -215,7 +215,7 @@ class PostgresHelper:
         owner = f"{version.uid}:{version.gid}" if version.uid else None
         if not any(path in found for path in paths[1:]):
             return owner, None
-        limits = read_limits_left(self.volume, self.place.inside)
+        limits = read_limits_left(self.location, self.place.inside)
         return owner, {name: limits[name] for name in STANDBY_LIMITS if name in limits}
 
     def _wait_ready(
@@ -233,9 +233,9 @@ class PostgresHelper:
         """
         until = time.monotonic() + READY_SECONDS
         while True:
-            container = self.volume.engine.docker.container(container_id)
+            container = self.location.engine.docker.container(container_id)
             if container is None or container.state != "running":
-                log = read_last_log(self.volume.engine, container_id)
+                log = read_last_log(self.location.engine, container_id)
                 code = container.exit_code if container is not None else 0
                 if fresh or not blames_data(log, code, bare=bare):
                     raise TrialSkipped(
@@ -248,10 +248,10 @@ class PostgresHelper:
                     f" the server that was started on it died: {log}",
                     next_step="look at the lines above; the backup itself is kept",
                 )
-            client = locate(EngineContainer(self.volume.engine, container), user)
+            client = locate(EngineContainer(self.location.engine, container), user)
             host = "127.0.0.1" if fresh else client.socket
             try:
-                self.volume.engine.helpers.execute(
+                self.location.engine.helpers.execute(
                     container_id,
                     ("pg_isready", "--quiet", f"--host={host}", f"--port={client.port}"),
                     timeout=30,
@@ -263,7 +263,7 @@ class PostgresHelper:
                         f"{describe_location(self.subject)}:"
                         f" the server that was started on it did not answer"
                         f" within {READY_SECONDS:.0f} s:"
-                        f" {read_last_log(self.volume.engine, container_id)}"
+                        f" {read_last_log(self.location.engine, container_id)}"
                     ) from error
                 # Between two questions; the loop has a time limit, and a dead server is detected
                 # above.

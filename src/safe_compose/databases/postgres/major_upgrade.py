@@ -13,11 +13,11 @@ from safe_compose.databases import server_files
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused
 from safe_compose.volumes.archive import OTHERS
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 
 def adapt_record(
-    volume: EngineVolume,
+    location: EngineLocation,
     record: VolumeRecord,
     containers: Iterable[Container],
     declared: Iterable[DeclaredMount],
@@ -35,9 +35,9 @@ def adapt_record(
         Refused: The content cannot be restored for that server: it is older, there is no dump or no
             complete one, or it would keep its data elsewhere.
     """
-    then = _major_of_backup(volume.engine, record)
-    users = _servers(_users(containers, volume.name), record) or _servers(
-        _list_declared_users(volume, declared), record
+    then = _major_of_backup(location.engine, record)
+    users = _servers(_users(containers, location.name), record) or _servers(
+        _list_declared_users(location, declared), record
     )
     now = {major for _, _, major in users}
     if then is None or not now or then in now:
@@ -114,10 +114,12 @@ def _users(containers: Iterable[Container], volume: str) -> list[_User]:
     return found
 
 
-def _list_declared_users(volume: EngineVolume, declared: Iterable[DeclaredMount]) -> list[_User]:
+def _list_declared_users(
+    location: EngineLocation, declared: Iterable[DeclaredMount]
+) -> list[_User]:
     found = []
-    for mount in (m for m in declared if m.volume == volume.name):
-        image = volume.engine.docker.image(mount.image)
+    for mount in (m for m in declared if m.volume == location.name):
+        image = location.engine.docker.image(mount.image)
         if image is not None and (major := _major(image.environment)) is not None:
             user = _user("", mount.service, mount.image, image.id, mount.destination)
             found.append(

@@ -28,7 +28,7 @@ from safe_compose.databases.protocol import read_statistics
 from safe_compose.databases.trials import require_same
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import Refused, VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import show_nothing, unpack
 from safe_compose.volumes.helper_program import read_last_words
 
@@ -153,7 +153,7 @@ def _report_onwards(progress: Callable[[int], None], done: int, size: int) -> No
 
 
 def rebuild(
-    volume: EngineVolume,
+    location: EngineLocation,
     folder: Path,
     record: VolumeRecord,
     progress: Callable[[int], None] = show_nothing,
@@ -172,29 +172,29 @@ def rebuild(
         OperationFailed: The engine cannot restore the volume.
     """
     place = PostgresLocation.of(record, "")
-    statistics = read_statistics(volume, record, place.image)
+    statistics = read_statistics(location, record, place.image)
     verify_dump(folder, record.artifacts, statistics)
     notes: list[str] = []
     if find_base(record.artifacts) is not None:
-        revive(volume, folder, record, place, progress)
+        revive(location, folder, record, place, progress)
     else:
-        with PostgresHelper(place, volume, record.name).serving(
+        with PostgresHelper(place, location, record.name).serving(
             statistics.user, fresh=True
         ) as client:
             counted = restore_dump(client, folder, record.artifacts, statistics, progress, notes)
             with naming_client_fault(record.name, "look at the new cluster"):
                 notes += _compare_cluster(client, statistics.settings)
-            volume.engine.docker.stop(client.container, timeout=STOP_SECONDS)
+            location.engine.docker.stop(client.container, timeout=STOP_SECONDS)
         require_equal(statistics.databases, counted, record.name, "restore")
-        notes += keep_method(volume, folder, record.artifacts, place.inside)
-    state = control_state(volume, None)
+        notes += keep_method(location, folder, record.artifacts, place.inside)
+    state = control_state(location, None)
     if not clean(state):
         raise VerificationFailed(
             f"{describe_location(record.name)}:"
             " the restored server was not stopped cleanly (control state"
             f" '{state}')"
         )
-    owners.restore_owners(volume, place.image, place.owners, place.inside, record.name)
+    owners.restore_owners(location, place.image, place.owners, place.inside, record.name)
     return tuple(notes)
 
 
@@ -213,7 +213,7 @@ def _compare_cluster(client: PostgresClient, before: Mapping[str, str]) -> list[
 
 
 def revive(
-    volume: EngineVolume,
+    location: EngineLocation,
     folder: Path,
     record: VolumeRecord,
     place: PostgresLocation,
@@ -231,13 +231,13 @@ def revive(
     """
     statistics, base = record.statistics, find_base(record.artifacts)
     assert statistics is not None and base is not None  # the callers checked it
-    restore_copy(volume, folder, base, place.image, progress)
+    restore_copy(location, folder, base, place.image, progress)
     with (
-        PostgresHelper(place, volume, record.name).serving(statistics.user) as client,
+        PostgresHelper(place, location, record.name).serving(statistics.user) as client,
         naming_client_fault(record.name, "count what was restored"),
     ):
         counted = measure(client, [d.name for d in statistics.databases])
-        volume.engine.docker.stop(client.container, timeout=STOP_SECONDS)
+        location.engine.docker.stop(client.container, timeout=STOP_SECONDS)
     if not record.dump_older_than_archive:
         require_equal(statistics.databases, counted, record.name, "restore of the physical copy")
     return counted

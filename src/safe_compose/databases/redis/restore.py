@@ -29,7 +29,7 @@ from safe_compose.databases.trials import (
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import make_evidence, show_nothing, unpack
 from safe_compose.volumes.helper_program import MOUNT
 
@@ -75,21 +75,21 @@ class RedisTrial(ServerTrial):
             _fill(volume, self.folder, _dump_of(self.record), self.statistics)
             return self._serve(volume, "RDB restored")
 
-    def _serve(self, volume: EngineVolume, restored: str) -> Evidence:
+    def _serve(self, location: EngineLocation, restored: str) -> Evidence:
         """Start a server on a volume, and return the evidence that it has the counted keys.
 
         Raises:
             VerificationFailed: No server starts on the data, or it holds other keys.
         """
         name = self.record.name
-        with _serving(volume, self.image, self.statistics, name, user="0:0") as (_, counted):
+        with _serving(location, self.image, self.statistics, name, user="0:0") as (_, counted):
             _require_equal(self.statistics, counted, name, "trial")
         keys = sum(d.rows for d in counted)
         return make_evidence("L4", name, f"{restored} and started: {keys} keys counted")
 
 
 def rebuild(
-    volume: EngineVolume,
+    location: EngineLocation,
     folder: Path,
     record: VolumeRecord,
     progress: Callable[[int], None] = show_nothing,
@@ -106,18 +106,18 @@ def rebuild(
         VerificationFailed: The RDB is damaged, or the restored server holds other keys.
         OperationFailed: The engine cannot restore the volume.
     """
-    engine = volume.engine
+    engine = location.engine
     image = next(
         (u["image_id"] for u in record.users if engine.docker.image(u["image_id"]) is not None), ""
     )
-    statistics = read_statistics(volume, record, image)
+    statistics = read_statistics(location, record, image)
     verify_dump(folder, record.artifacts, statistics)
     dump = _dump_of(record)
-    _fill(volume, folder, dump, statistics, progress)
+    _fill(location, folder, dump, statistics, progress)
     if statistics.settings.get("modules") == "unknown":
         return ()
     uid, gid, _ = _owner(dump, "owner")
-    with _serving(volume, image, statistics, record.name, user=f"{uid}:{gid}") as (
+    with _serving(location, image, statistics, record.name, user=f"{uid}:{gid}") as (
         container_id,
         counted,
     ):
@@ -153,19 +153,20 @@ def _require_equal(
 
 
 def _fill(
-    volume: EngineVolume,
+    location: EngineLocation,
     folder: Path,
     dump: Artifact,
     statistics: ServerStatistics,
     progress: Callable[[int], None] = show_nothing,
 ) -> None:
     settings = statistics.settings
-    _require_known(settings, volume.name)
+    _require_known(settings, location.name)
     names = [settings.get("dbfilename", "dump.rdb")]
     if settings.get("appendonly") == "yes":
         names.append(settings.get("appendfilename", "appendonly.aof"))
-    volume.engine.archives.unpack(
-        volume.name, _tar(folder, dump, PurePosixPath(settings.get("folder", ".")), names, progress)
+    location.engine.archives.unpack(
+        location.name,
+        _tar(folder, dump, PurePosixPath(settings.get("folder", ".")), names, progress),
     )
 
 
@@ -242,7 +243,7 @@ def _require_known(settings: Mapping[str, str], subject: str) -> None:
 
 @contextmanager
 def _serving(
-    volume: EngineVolume,
+    location: EngineLocation,
     image: str,
     statistics: ServerStatistics,
     subject: str,
@@ -261,19 +262,19 @@ def _serving(
     helper = Helper(
         image=image,
         argv=_argv(statistics, subject),
-        volumes=((volume.name, MOUNT, False),),
+        volumes=((location.name, MOUNT, False),),
         user=user,
         capabilities=("DAC_OVERRIDE",) if user == "0:0" else (),
     )
     with (
         asking(f"volume {subject}", "start a server on it"),
-        volume.engine.helpers.serve(helper) as container_id,
+        location.engine.helpers.serve(helper) as container_id,
     ):
         valkey = statistics.settings.get("server") == "valkey-server"
         program = "valkey-cli" if valkey else "redis-cli"
         yield (
             container_id,
-            _wait_loaded(RedisClient(volume.engine, container_id, image, program), subject),
+            _wait_loaded(RedisClient(location.engine, container_id, image, program), subject),
         )
 
 

@@ -30,7 +30,7 @@ from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import read_blocks
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 
@@ -146,7 +146,7 @@ def _clock(at: EngineContainer) -> int | None:
 
 
 def inspect_shutdown(
-    volume: EngineVolume, known: SavedServer | ServerNotAsked | None
+    location: EngineLocation, known: SavedServer | ServerNotAsked | None
 ) -> ShutdownState:
     """Check whether the files that a stopped server left are complete.
 
@@ -157,8 +157,8 @@ def inspect_shutdown(
         OperationFailed: The volume cannot be read.
     """
     if isinstance(known, SavedServer):
-        return _read_expected(volume, known)
-    files = _StoppedFiles(volume, list_service_images(volume))
+        return _read_expected(location, known)
+    files = _StoppedFiles(location, list_service_images(location))
     rdb, appended = files.find_files()
     words, whole, made = [], True, None
     if rdb is not None:
@@ -172,7 +172,7 @@ def inspect_shutdown(
     summary = "; ".join(words) or "there is neither an RDB nor an append-only file"
     if known is None:
         return ShutdownState(summary, clean=whole, notes=() if whole else (summary,))
-    now = volume.engine.docker.container(known.container.id)
+    now = location.engine.docker.container(known.container.id)
     ended = now is not None and now.exit_code == 0
     fresh = appended is not None or (
         made is not None and (known.since is None or made >= known.since)
@@ -186,9 +186,9 @@ def inspect_shutdown(
     )
 
 
-def _read_expected(volume: EngineVolume, known: SavedServer) -> ShutdownState:
+def _read_expected(location: EngineLocation, known: SavedServer) -> ShutdownState:
     found = known.server
-    files = _StoppedFiles(volume, (found.container.image_id,))
+    files = _StoppedFiles(location, (found.container.image_id,))
     folder = PurePosixPath(found.folder)
     if found.appends:
         name = found.settings.get("appendfilename", "appendonly.aof")
@@ -219,12 +219,12 @@ class _Wrong(Exception):
 class _StoppedFiles:
     """The files that a stopped server left, and the images whose checkers judge them."""
 
-    volume: EngineVolume
+    location: EngineLocation
     images: tuple[str, ...]
 
     def find_files(self) -> tuple[str | None, str | None]:
         """Find an RDB and an append-only file under their usual names at the root of the volume."""
-        names = self.volume.engine.archives.list_root(self.volume.name) or []
+        names = self.location.engine.archives.list_root(self.location.name) or []
         rdb = next(
             (
                 n
@@ -255,8 +255,8 @@ class _StoppedFiles:
             Why it is damaged, or None; and when it was made.
         """
         try:
-            with self.volume.engine.helpers.stream(
-                self.volume.read_only_helper("cat", MOUNT, path)
+            with self.location.engine.helpers.stream(
+                self.location.read_only_helper("cat", MOUNT, path)
             ) as opened:
                 return None, read(read_blocks(opened.stdout)).made
         except BadRdb as fault:
@@ -289,7 +289,7 @@ class _StoppedFiles:
         Returns:
             Why it is damaged, or None; `fault` where it does not begin with such an RDB.
         """
-        manifest = self.volume.read(path, limit=FILE_LIMIT)
+        manifest = self.location.read(path, limit=FILE_LIMIT)
         folder = PurePosixPath(path).parent
         parts = [str(folder / name) for name in list_parts(manifest or b"")]
         if not parts or not self._begins_with(parts[0], _VALKEY):
@@ -304,8 +304,8 @@ class _StoppedFiles:
 
     def _begins_with(self, path: str, magic: bytes) -> bool:
         try:
-            with self.volume.engine.helpers.stream(
-                self.volume.read_only_helper("cat", MOUNT, path)
+            with self.location.engine.helpers.stream(
+                self.location.read_only_helper("cat", MOUNT, path)
             ) as opened:
                 head = opened.stdout.read(len(magic))
                 opened.abort()
@@ -324,12 +324,12 @@ class _StoppedFiles:
                 helper = Helper(
                     image=image,
                     argv=(f"{server_name}-{tool}", f"{MOUNT}/{path}"),
-                    volumes=((self.volume.name, MOUNT, read_only),),
+                    volumes=((self.location.name, MOUNT, read_only),),
                     user="0:0",
                     capabilities=("DAC_OVERRIDE",),
                 )
                 try:
-                    return self.volume.engine.helpers.run(helper).decode("utf-8", "replace")
+                    return self.location.engine.helpers.run(helper).decode("utf-8", "replace")
                 except HelperFailed as error:
                     if error.returncode not in (126, 127):
                         words = read_last_words(error) or error.message

@@ -29,7 +29,7 @@ from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.backup_files import new_folder, sync_folder
-from safe_compose.volumes.engine_volume import MISSING, EngineVolume
+from safe_compose.volumes.engine_location import MISSING, EngineLocation
 from safe_compose.volumes.gzip_stream import Sums, pack, read_blocks, show_nothing
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 from safe_compose.volumes.tar import Member
@@ -83,7 +83,7 @@ METHODS = (OWN, "python3", "sqlite3")
 class _CopySource(NamedTuple):
     """A volume whose databases are copied, and the programs that may copy them."""
 
-    volume: EngineVolume
+    location: EngineLocation
     images: tuple[str, ...]
     """Images of the services that use the volume."""
     methods: tuple[str, ...]
@@ -92,12 +92,12 @@ class _CopySource(NamedTuple):
         """Yield method and image of each attempt."""
         for method in self.methods:
             for image in ("",) if method == OWN else self.images:
-                if (self.volume.engine.run_id, image, method) not in _lacking:
+                if (self.location.engine.run_id, image, method) not in _lacking:
                     yield method, image
 
 
 def copy_databases(
-    volume: EngineVolume,
+    location: EngineLocation,
     found: Mapping[bytes, Member],
     into: Path,
     progress: Callable[[int], None] = show_nothing,
@@ -116,11 +116,11 @@ def copy_databases(
         OperationFailed: A database is written to all the time and no SQLite is available, or all
             copies together take longer than COPIES_SECONDS.
     """
-    folder, name = into / slug(volume.name), volume.name
+    folder, name = into / slug(location.name), location.name
     new_folder(folder, subject=name, stage="copy of SQLite")
     artifacts, counted, notes = [], [], []
     done = 0
-    source = _CopySource(volume, list_service_images(volume), tuple(methods))
+    source = _CopySource(location, list_service_images(location), tuple(methods))
     until = time.monotonic() + COPIES_SECONDS
     with Checker() as checker:
         for path, member in sorted(found.items()):
@@ -226,15 +226,15 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
                 _copy_by_helper(source, path, copy)
             else:
                 _receive(
-                    source.volume.engine,
-                    _helper(image, source.volume.mounted, _argv(method, path)),
+                    source.location.engine,
+                    _helper(image, source.location.mounted, _argv(method, path)),
                     copy,
                 )
         except NoOwnImage:
-            _lacking.add((source.volume.engine.run_id, image, method))
+            _lacking.add((source.location.engine.run_id, image, method))
         except HelperFailed as error:
             words = read_last_words(error)
-            if not source.volume.is_there(os.fsdecode(path)):
+            if not source.location.is_there(os.fsdecode(path)):
                 return None
             if NO_DATABASE in words:
                 return NO_DATABASE
@@ -243,7 +243,7 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
                 or "No module named" in words
                 or "has no attribute 'backup'" in words
             ):
-                _lacking.add((source.volume.engine.run_id, image, method))
+                _lacking.add((source.location.engine.run_id, image, method))
             else:
                 cause = words
         else:
@@ -251,7 +251,7 @@ def _copy(source: _CopySource, path: bytes, copy: Path) -> str | None:
                 return f"backup API ({method})" if made.read(len(MAGIC)) == MAGIC else NO_DATABASE
     if not _copy_until_stable(source, path, copy):
         raise OperationFailed(
-            f"{describe_location(source.volume.name)}:"
+            f"{describe_location(source.location.name)}:"
             f" the SQLite database {describe(path)} was written to all"
             f" the time and could not be copied consistently ({cause})",
             next_step="stop what writes to it, then repeat the command",
@@ -272,15 +272,15 @@ def _copy_by_helper(source: _CopySource, path: bytes, copy: Path) -> None:
         HelperFailed: The copy failed.
         OperationFailed: The copy could not be written.
     """
-    source.volume.engine.images.own_image()
-    with making_scratch_volume(source.volume.engine) as place:
+    source.location.engine.images.own_image()
+    with making_scratch_volume(source.location.engine) as place:
         # `/tmp` is a path within the container.
-        mounts = ((source.volume.mounted, MOUNT, False), (place.name, "/tmp", False))
+        mounts = ((source.location.mounted, MOUNT, False), (place.name, "/tmp", False))
         words = (MOUNT, os.fsdecode(path), "--seconds", str(WAIT_SECONDS))
-        helper = source.volume.engine.helpers.own(
+        helper = source.location.engine.helpers.own(
             "sqlite-copy", *words, volumes=mounts, capabilities=_CAPABILITIES
         )
-        _receive(source.volume.engine, helper, copy)
+        _receive(source.location.engine, helper, copy)
 
 
 def _argv(method: str, path: bytes) -> tuple[str, ...]:
@@ -380,11 +380,11 @@ def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
     """
     name = os.fsdecode(path)
     try:
-        if not source.volume.is_there(name):
+        if not source.location.is_there(name):
             return None
         return _receive(
-            source.volume.engine,
-            source.volume.read_only_helper("cat", MOUNT, name),
+            source.location.engine,
+            source.location.read_only_helper("cat", MOUNT, name),
             target,
         )
     except NoOwnImage:
@@ -393,14 +393,14 @@ def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
         if error.returncode == MISSING:
             return None
         raise OperationFailed(
-            f"{describe_location(source.volume.name)}: copy of SQLite {describe(path)}:"
+            f"{describe_location(source.location.name)}: copy of SQLite {describe(path)}:"
             f" {read_last_words(error)}"
         ) from error
     for image in source.images:
         try:
             return _receive(
-                source.volume.engine,
-                _helper(image, source.volume.mounted, ("cat", f"{MOUNT}/{name}"), read_only=True),
+                source.location.engine,
+                _helper(image, source.location.mounted, ("cat", f"{MOUNT}/{name}"), read_only=True),
                 target,
             )
         except HelperFailed as error:
@@ -409,11 +409,11 @@ def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
             if "No such file" in read_last_words(error):
                 return None
             raise OperationFailed(
-                f"{describe_location(source.volume.name)}: copy of SQLite {describe(path)}:"
+                f"{describe_location(source.location.name)}: copy of SQLite {describe(path)}:"
                 f" {read_last_words(error)}"
             ) from error
     raise OperationFailed(
-        f"{describe_location(source.volume.name)}:"
+        f"{describe_location(source.location.name)}:"
         f" copy of SQLite {describe(path)}: neither our own program nor"
         " the service's image can read it"
     )

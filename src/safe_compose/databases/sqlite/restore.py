@@ -13,7 +13,7 @@ from safe_compose.databases.sqlite.find import describe
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed, VerificationFailed
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import unpack
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 
@@ -22,7 +22,7 @@ _AT_ONCE = 500
 """Paths in one argument list."""
 
 
-def put_copies(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]) -> int:
+def put_copies(location: EngineLocation, folder: Path, artifacts: Sequence[Artifact]) -> int:
     """Write each consistent copy over its file in an extracted archive, and return their number.
 
     The file's owner and mode are those recorded with the copy. The log, index and journal next to
@@ -46,17 +46,17 @@ def put_copies(volume: EngineVolume, folder: Path, artifacts: Sequence[Artifact]
     try:
         for at in range(0, len(stale), _AT_ONCE):
             words = ("remove", MOUNT, *stale[at : at + _AT_ONCE])
-            volume.engine.helpers.run(volume.changing_helper(*words))
+            location.engine.helpers.run(location.changing_helper(*words))
         stale = []
     except NoOwnImage:
-        stale = volume.engine.archives.list_existing(
-            volume.name, stale
+        stale = location.engine.archives.list_existing(
+            location.name, stale
         )  # an empty log or journal counts as none
     except HelperFailed as error:
         raise OperationFailed(
-            f"{describe_location(volume.name)}: restore of SQLite: {read_last_words(error)}"
+            f"{describe_location(location.name)}: restore of SQLite: {read_last_words(error)}"
         ) from error
-    volume.engine.archives.unpack(volume.name, _tar(folder, wanted, paths, stale))
+    location.engine.archives.unpack(location.name, _tar(folder, wanted, paths, stale))
     return len(wanted)
 
 

@@ -23,12 +23,12 @@ from safe_compose.errors import StateChanged, VerificationFailed
 from safe_compose.operations.backup import verify
 from safe_compose.operations.backup.cold_archive import EndedServer, archive_stopped
 from safe_compose.operations.backup.free_space import require_free_space
+from safe_compose.operations.backup.location_copy import LocationCopy
 from safe_compose.operations.backup.records import make_record, note_losses
 from safe_compose.operations.backup.request import BackupRequest, open_draft
 from safe_compose.operations.backup.running_dump import dump_running
 from safe_compose.operations.backup.servers import add_servers, list_database_containers
 from safe_compose.operations.backup.store_place import require_store_outside
-from safe_compose.operations.backup.volume_copy import VolumeCopy
 from safe_compose.operations.backup.writers import require_no_writers, require_nobody_came
 from safe_compose.operations.stopped_containers import RefillSource, StoppedContainers
 from safe_compose.store.catalogue.catalogue import Catalogue, Draft
@@ -36,7 +36,7 @@ from safe_compose.store.journal import Run
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
 from safe_compose.volumes import encryption, extraction, gzip_stream
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 if TYPE_CHECKING:
     from safe_compose.settings.load import Settings
@@ -141,7 +141,7 @@ class DeletionBackup:
                 records = []
                 for volume, verdict in request.volumes:
                     name = volume.name
-                    copy = VolumeCopy(engine, request, volume, verdict, draft.path)
+                    copy = LocationCopy(engine, request, volume, verdict, draft.path)
                     ended = EndedServer(dumped.dumps.get(name), settled.get(name), name in servers)
                     record = archive_stopped(copy, ended, self.settings.trial_limit)
                     notes = (
@@ -161,7 +161,7 @@ class DeletionBackup:
         self.run.step("backed-up", backup=backup.id, path=backup.path)
         backup = self._verify(backup)
         for record in backup.volumes:
-            filled = EngineVolume(engine, record.name)
+            filled = EngineLocation(engine, record.name)
             fill = partial(_fill, filled, Path(backup.path), record)
             self.stopped_containers.can_fill(record.name, RefillSource(backup.id, fill))
         terminal.say(
@@ -315,14 +315,14 @@ def _read_state(
     return started_at, created_at
 
 
-def _fill(volume: EngineVolume, folder: Path, record: VolumeRecord) -> None:
+def _fill(location: EngineLocation, folder: Path, record: VolumeRecord) -> None:
     """Restore the content of an archive to its volume, which is empty.
 
     Raises:
         SafeComposeError: That failed, for example because the archive is encrypted for others.
     """
     gzip_stream.require_key(folder, record.artifacts)
-    extraction.extract(volume, folder, record.artifacts)
+    extraction.extract(location, folder, record.artifacts)
 
 
 def _notes_of_kill(location: Location, stopped_containers: StoppedContainers) -> Iterator[str]:

@@ -9,8 +9,8 @@ from safe_compose.core.observed import Location, describe_location
 from safe_compose.databases.protocol import Database, Dump, ShutdownState, Stopped
 from safe_compose.databases.registry import DATABASES, find_stopped_dump
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
+from safe_compose.operations.backup.location_copy import LocationCopy
 from safe_compose.operations.backup.records import tell_labels_left_out
-from safe_compose.operations.backup.volume_copy import VolumeCopy
 from safe_compose.ui import terminal
 from safe_compose.volumes import archive
 
@@ -25,7 +25,7 @@ class EndedServer(NamedTuple):
     """It ran, and was stopped for the archive."""
 
 
-def archive_stopped(copy: VolumeCopy, ended: EndedServer, limit: int) -> VolumeRecord:
+def archive_stopped(copy: LocationCopy, ended: EndedServer, limit: int) -> VolumeRecord:
     """Archive a volume before it is deleted, and return its record.
 
     Args:
@@ -46,7 +46,7 @@ def archive_stopped(copy: VolumeCopy, ended: EndedServer, limit: int) -> VolumeR
         notes += words
         older = dump is not None and dump.is_older_than(left)
     artifacts = _archive(copy)
-    notes += tell_losses(copy.volume, artifacts)
+    notes += tell_losses(copy.location, artifacts)
     served = None
     if dump is None:
         dump, served, note = _dump_from_copy(copy, artifacts, limit)
@@ -65,7 +65,7 @@ def archive_stopped(copy: VolumeCopy, ended: EndedServer, limit: int) -> VolumeR
 
 
 def _describe_shutdown(
-    copy: VolumeCopy, database: Database, ended: EndedServer
+    copy: LocationCopy, database: Database, ended: EndedServer
 ) -> tuple[ShutdownState, list[str]]:
     """Return the state in which the database was left, and notes about it.
 
@@ -89,13 +89,13 @@ def _describe_shutdown(
     return left, notes
 
 
-def _archive(copy: VolumeCopy) -> tuple[Artifact, ...]:
+def _archive(copy: LocationCopy) -> tuple[Artifact, ...]:
     with terminal.showing_progress(f"archive {copy.name}", total=copy.size) as report:
         return archive.archive(copy.on_engine, into=copy.into, progress=report)
 
 
 def _inspect_shutdown(
-    copy: VolumeCopy, database: Database, known: Any, *, needed: bool
+    copy: LocationCopy, database: Database, known: Any, *, needed: bool
 ) -> ShutdownState:
     """Return the state in which a database was left on a volume that nothing runs on.
 
@@ -126,7 +126,7 @@ def tell_losses(location: Location, artifacts: Sequence[Artifact]) -> list[str]:
 
 
 def _dump_from_copy(
-    copy: VolumeCopy, artifacts: tuple[Artifact, ...], limit: int
+    copy: LocationCopy, artifacts: tuple[Artifact, ...], limit: int
 ) -> tuple[Dump | None, Mapping[str, str] | None, str]:
     """Dump a copy of a volume that was archived without a dump.
 
@@ -156,7 +156,7 @@ def _dump_from_copy(
     return dump, served, "the dump was made by a server of ours on a copy of the volume"
 
 
-def archive_at_rest(copy: VolumeCopy) -> VolumeRecord:
+def archive_at_rest(copy: LocationCopy) -> VolumeRecord:
     """Archive a volume that nothing runs on, and return its record.
 
     A note says in what state a database was left, damaged or not: the archive is faithful either
@@ -172,5 +172,5 @@ def archive_at_rest(copy: VolumeCopy) -> VolumeRecord:
     for note in notes:
         terminal.say(f"safe-compose: {copy.name}: {note}")
     artifacts = _archive(copy)
-    notes += tell_losses(copy.volume, artifacts)
+    notes += tell_losses(copy.location, artifacts)
     return replace(copy.make_record("cold", artifacts), notes=tuple(notes))

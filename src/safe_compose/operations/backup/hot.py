@@ -18,10 +18,10 @@ from safe_compose.databases.servers import find_servers
 from safe_compose.errors import OperationFailed, StateChanged, VerificationFailed
 from safe_compose.operations import file_logs
 from safe_compose.operations.backup.cold_archive import archive_at_rest, tell_losses
+from safe_compose.operations.backup.location_copy import LocationCopy
 from safe_compose.operations.backup.records import remove_half, tell_labels_left_out
 from safe_compose.operations.backup.restarts import are_restarting, has_started_since
 from safe_compose.operations.backup.servers import find_first_answering, require_one
-from safe_compose.operations.backup.volume_copy import VolumeCopy
 from safe_compose.ui import terminal
 from safe_compose.volumes import archive
 
@@ -34,7 +34,7 @@ RESTARTS = 8
 _MOUNT_FOLDER = "let the service mount the folder that it is in"
 
 
-def copy_as_used_now(copy: VolumeCopy) -> VolumeRecord:
+def copy_as_used_now(copy: LocationCopy) -> VolumeRecord:
     """Copy a volume as its current containers use it, and once more if they change meanwhile.
 
     A server may have been started on a volume that was to be archived at rest, or recreated while
@@ -70,7 +70,7 @@ def copy_as_used_now(copy: VolumeCopy) -> VolumeRecord:
         time.sleep(0.5)  # retrying, with a time limit
 
 
-def _wait_for_users(copy: VolumeCopy) -> tuple[Container, ...]:
+def _wait_for_users(copy: LocationCopy) -> tuple[Container, ...]:
     """Return the containers that use a volume, as soon as one of them runs.
 
     If none does within `RECREATED_SECONDS`, they are returned as they are.
@@ -83,12 +83,12 @@ def _wait_for_users(copy: VolumeCopy) -> tuple[Container, ...]:
         time.sleep(0.2)  # polling, with a time limit
 
 
-def _find_users(copy: VolumeCopy) -> tuple[Container, ...]:
+def _find_users(copy: LocationCopy) -> tuple[Container, ...]:
     """Return the containers that use a volume at this moment, without ours."""
     return tuple(c for c in copy.engine.docker.users(copy.name) if not _is_ours(copy, c))
 
 
-def _is_ours(copy: VolumeCopy, container: Container) -> bool:
+def _is_ours(copy: LocationCopy, container: Container) -> bool:
     """Return whether a container is a helper of ours that leaves the volume's content alone.
 
     It is a helper of this run or a deletion lock, or has the label of a helper and can only read
@@ -101,7 +101,7 @@ def _is_ours(copy: VolumeCopy, container: Container) -> bool:
     )
 
 
-def _replace_users(copy: VolumeCopy, users: Iterable[Container]) -> VolumeCopy:
+def _replace_users(copy: LocationCopy, users: Iterable[Container]) -> LocationCopy:
     """Return the copy with these containers as the users of the volume."""
     observed = copy.request.observed
     others = (c for c in observed.containers if not c.uses(copy.name) or _is_ours(copy, c))
@@ -109,7 +109,7 @@ def _replace_users(copy: VolumeCopy, users: Iterable[Container]) -> VolumeCopy:
     return replace(copy, request=replace(copy.request, observed=observed))
 
 
-def _require_nobody_ran(copy: VolumeCopy) -> None:
+def _require_nobody_ran(copy: LocationCopy) -> None:
     """Check that no container was started on a volume while it was archived at rest.
 
     Raises:
@@ -125,7 +125,7 @@ def _require_nobody_ran(copy: VolumeCopy) -> None:
             )
 
 
-def copy_running(copy: VolumeCopy) -> VolumeRecord:
+def copy_running(copy: LocationCopy) -> VolumeRecord:
     """Copy one volume while everything runs, and return its record.
 
     Raises:
@@ -133,7 +133,7 @@ def copy_running(copy: VolumeCopy) -> VolumeRecord:
     """
     engine, observed, kind = copy.engine, copy.request.observed, copy.verdict.kind
     if servers := find_servers(engine, observed, copy.name, kind):
-        require_one(copy.volume, servers)
+        require_one(copy.location, servers)
         database = servers[0].database
         serving = [s.container for s in servers if s.database is database]
         of_server = replace(copy, verdict=replace(copy.verdict, kind=servers[0].kind))
@@ -144,7 +144,7 @@ def copy_running(copy: VolumeCopy) -> VolumeRecord:
                 raise
         remove_half(copy.into, copy.name)
         return _archive_between_restarts(copy, serving)
-    if copy.volume.in_memory and not observed.is_mounted(copy.name):
+    if copy.location.in_memory and not observed.is_mounted(copy.name):
         raise OperationFailed(
             f"{copy.title} keeps its content in memory, and no container runs on it: there"
             " is nothing to back up",
@@ -165,7 +165,7 @@ def copy_running(copy: VolumeCopy) -> VolumeRecord:
     return record
 
 
-def _require_no_hidden_log(copy: VolumeCopy, lively: Sequence[Container]) -> None:
+def _require_no_hidden_log(copy: LocationCopy, lively: Sequence[Container]) -> None:
     """Check that no part of a SQLite file that is mounted alone is in a container's layer.
 
     Raises:
@@ -190,7 +190,7 @@ def _require_no_hidden_log(copy: VolumeCopy, lively: Sequence[Container]) -> Non
         )
 
 
-def _refuse_in_use(copy: VolumeCopy, lively: Sequence[Container]) -> OperationFailed:
+def _refuse_in_use(copy: LocationCopy, lively: Sequence[Container]) -> OperationFailed:
     """Make the fault of a database that is not archived because of these containers.
 
     Of a kind that can be dumped none of them is a server that is known: another container of the
@@ -209,7 +209,7 @@ def _refuse_in_use(copy: VolumeCopy, lively: Sequence[Container]) -> OperationFa
     )
 
 
-def _may_hold_running_database(copy: VolumeCopy) -> bool:
+def _may_hold_running_database(copy: LocationCopy) -> bool:
     """Return whether a copy of a volume that containers write to may be inconsistent."""
     if copy.verdict.kind in PLAIN_KINDS | {"sqlite"}:
         return False
@@ -222,7 +222,7 @@ def _may_hold_running_database(copy: VolumeCopy) -> bool:
     )
 
 
-def _require_not_paused(copy: VolumeCopy, lively: Sequence[Container]) -> None:
+def _require_not_paused(copy: LocationCopy, lively: Sequence[Container]) -> None:
     """Check that no container is paused on a volume that may hold a running database.
 
     What a paused server holds in memory is in no file, and a stop would kill it.
@@ -240,11 +240,11 @@ def _require_not_paused(copy: VolumeCopy, lively: Sequence[Container]) -> None:
             )
 
 
-def _archive_running(copy: VolumeCopy) -> VolumeRecord:
+def _archive_running(copy: LocationCopy) -> VolumeRecord:
     """Archive the files of a volume in use, with consistent copies of its SQLite databases."""
     with terminal.showing_progress(f"archive {copy.name}", total=copy.size) as report:
         artifacts = archive.archive(copy.on_engine, into=copy.into, progress=report, live=True)
-    lost = tell_losses(copy.volume, artifacts)
+    lost = tell_losses(copy.location, artifacts)
     record = replace(copy.make_record("live", artifacts), notes=tuple(lost))
     if not (found := sqlite.find(copy.into, artifacts)):
         return record
@@ -258,7 +258,7 @@ def _archive_running(copy: VolumeCopy) -> VolumeRecord:
 
 
 def _dump_running(
-    copy: VolumeCopy, database: Database, serving: Sequence[Container]
+    copy: LocationCopy, database: Database, serving: Sequence[Container]
 ) -> VolumeRecord:
     """Dump, or copy physically, the first of these servers that answers, and return the record.
 
@@ -270,7 +270,7 @@ def _dump_running(
         f"safe-compose: connected to {server.name}: {found.title},"
         f" {count(len(found.databases), 'database')}"
     )
-    notes = tuple(tell_labels_left_out(copy.volume))
+    notes = tuple(tell_labels_left_out(copy.location))
     if copy.method == "physical":
         try:
             if (record := _copy_physically(copy, database, server, found)) is not None:
@@ -280,7 +280,7 @@ def _dump_running(
             terminal.say(f"safe-compose: {server.name}: {notes[-1]}")
     with (
         terminal.showing_progress(f"dump {server.name}", total=copy.size) as report,
-        _suggesting_stop(server, copy.volume),
+        _suggesting_stop(server, copy.location),
     ):
         dump = database.dump(found, copy.name, copy.into, report)
     record = _record_dump(copy, database, server, dump, "dump")
@@ -288,7 +288,7 @@ def _dump_running(
 
 
 def _copy_physically(
-    copy: VolumeCopy, database: Database, container: Container, server: Any
+    copy: LocationCopy, database: Database, container: Container, server: Any
 ) -> VolumeRecord | None:
     """Copy a server's data physically, and return the record.
 
@@ -308,7 +308,7 @@ def _copy_physically(
 
 
 def _record_dump(
-    copy: VolumeCopy, database: Database, container: Container, dump: Dump, method: str
+    copy: LocationCopy, database: Database, container: Container, dump: Dump, method: str
 ) -> VolumeRecord:
     """Report what a dump, or a physical copy, lacks, add the other files and return the record."""
     for warning in dump.warnings:
@@ -340,7 +340,7 @@ def _suggesting_stop(server: Container, location: Location) -> Iterator[None]:
         raise
 
 
-def _archive_between_restarts(copy: VolumeCopy, users: Sequence[Container]) -> VolumeRecord:
+def _archive_between_restarts(copy: LocationCopy, users: Sequence[Container]) -> VolumeRecord:
     """Archive a database whose server dies at every start, while docker waits to start it again.
 
     A server with damaged data behaves like this.
@@ -369,7 +369,7 @@ def _archive_between_restarts(copy: VolumeCopy, users: Sequence[Container]) -> V
 
 
 def _archive_other_files(
-    copy: VolumeCopy, database: Database, server: Any, copied: Collection[str] | None = None
+    copy: LocationCopy, database: Database, server: Any, copied: Collection[str] | None = None
 ) -> tuple[tuple[Artifact, ...], tuple[str, ...]]:
     """Archive what the volume holds besides the database, and return artifacts and notes.
 

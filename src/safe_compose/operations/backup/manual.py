@@ -17,9 +17,9 @@ from safe_compose.operations import folders
 from safe_compose.operations.backup import layers
 from safe_compose.operations.backup.hot import copy_as_used_now
 from safe_compose.operations.backup.jobs import VolumeJob, make_manual
+from safe_compose.operations.backup.location_copy import LocationCopy
 from safe_compose.operations.backup.omissions import tell_omitted
 from safe_compose.operations.backup.request import BackupRequest
-from safe_compose.operations.backup.volume_copy import VolumeCopy
 from safe_compose.operations.verdicts import judge
 from safe_compose.ui import terminal
 from safe_compose.volumes import encryption
@@ -277,7 +277,7 @@ def _back_up_group(workspace: "Workspace", request: BackupRequest, wait: float) 
             if isinstance(volume, Layer):
                 yield from layers.make_jobs(workspace.engine, volume, taken, into)
                 continue
-            copy = VolumeCopy(
+            copy = LocationCopy(
                 workspace.engine, request, volume, verdict, into, workspace.settings.method
             )
             make = partial(copy_as_used_now, copy)

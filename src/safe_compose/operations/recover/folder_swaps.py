@@ -13,7 +13,7 @@ from safe_compose.grammar.parser import parse
 from safe_compose.operations.recover.killed_run import KilledRun
 from safe_compose.store.steps import Placing, Restored
 from safe_compose.volumes import last_write
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderSwap
 
 _LOOK = parse(["volume", "ls"])
@@ -38,7 +38,7 @@ def settle_swaps(killed: KilledRun) -> list[Settled]:
 
 def _settle(killed: KilledRun, step: Placing) -> Settled:
     swap = FolderSwap(
-        EngineVolume(killed.engine, step.volume),
+        EngineLocation(killed.engine, step.volume),
         step.path,
         step.staging,
         step.old_path,

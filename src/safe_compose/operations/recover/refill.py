@@ -14,7 +14,7 @@ from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.store.steps import RestoringVolume
 from safe_compose.ui import terminal
 from safe_compose.volumes import encryption, extraction
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 
 class Refill(NamedTuple):
@@ -129,9 +129,9 @@ def _refill_one(killed: KilledRun, volume: str, backup: str | None) -> str:
         again.step("refilling", volume=volume, backup=backup)
         engine.mounts.keep([volume])
         with terminal.showing_progress(f"fill {volume} again") as report:
-            extraction.clear(EngineVolume(engine, volume))
+            extraction.clear(EngineLocation(engine, volume))
             extraction.extract(
-                EngineVolume(engine, volume),
+                EngineLocation(engine, volume),
                 folder,
                 record.artifacts,
                 add_heartbeat(again, volume, report),

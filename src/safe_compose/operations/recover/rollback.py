@@ -22,7 +22,7 @@ from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import RestoringVolume, Running, TakenFromTrash, VolumeRestored
 from safe_compose.ui import terminal
 from safe_compose.volumes import extraction, gzip_stream, last_write, rename
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 _LOOK = parse(["volume", "ls"])
 
@@ -121,26 +121,26 @@ def roll_back(
     """
     if _is_gone(engine, begun.volume) or begun.adds:
         return
-    volume = EngineVolume(engine, begun.volume)
+    location = EngineLocation(engine, begun.volume)
     if begun.forgets and begun.existed:
         engine.mounts.keep([begun.volume])  # until its stopped containers run again
     if begun.trash is not None:
         # It is never emptied: it may be the only copy.
-        trash.take_from_trash(volume, begun.trash)
+        trash.take_from_trash(location, begun.trash)
     before = (
         find_safety_backup(catalogue, begun.safety, begun.volume)
         if begun.existed and begun.safety is not None
         else None
     )
     if begun.trash is None and begun.emptied:  # only once its replacement is at hand
-        extraction.clear(volume)
+        extraction.clear(location)
     if not begun.existed:
         engine.docker.remove_volume(begun.volume)
     elif before is not None:
         folder, old = before
-        if lost := extraction.extract(volume, folder, old.artifacts, progress):
+        if lost := extraction.extract(location, folder, old.artifacts, progress):
             terminal.say(f"safe-compose: {begun.volume}: {lost}")
-        extraction.sync(volume)
+        extraction.sync(location)
 
 
 def _is_gone(engine: Engine, location: str) -> bool:

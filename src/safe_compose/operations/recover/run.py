@@ -22,7 +22,7 @@ from safe_compose.store.journal import Journal
 from safe_compose.store.steps import Placing, RestoringDatabase, Stopping
 from safe_compose.ui import terminal
 from safe_compose.volumes import single_path
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 
 def recover(
@@ -177,7 +177,7 @@ def _settle_paths(killed: KilledRun) -> list[Settled]:
 def _settle_path(engine: Engine, step: Placing) -> Settled:
     """Complete or undo the interrupted restore of one file or folder, and describe the result."""
     piece = single_path.SinglePath(
-        EngineVolume(engine, step.volume), step.path, step.staging, step.old_path
+        EngineLocation(engine, step.volume), step.path, step.staging, step.old_path
     )
     where = describe_location(step.volume)
     gone = not step.volume.startswith(FOLDER) and engine.docker.volume(step.volume) is None

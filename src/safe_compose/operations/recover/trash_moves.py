@@ -22,7 +22,7 @@ from safe_compose.store.steps import (
 )
 from safe_compose.system.process import Process, find_by_environment
 from safe_compose.volumes import rename
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 
 def finish(killed: KilledRun) -> tuple[list[str], bool]:
@@ -42,10 +42,10 @@ def finish(killed: KilledRun) -> tuple[list[str], bool]:
             continue
         try:
             if run.restored:
-                discard(EngineVolume(engine, trash))
+                discard(EngineLocation(engine, trash))
                 continue
             if engine.docker.volume(volume) is not None:
-                take_from_trash(EngineVolume(engine, volume), trash)
+                take_from_trash(EngineLocation(engine, volume), trash)
             lines.append(f"volume {volume}: its content is in the trash again")
             killed.journal.reopen(run.id).step("taken-out", volume=volume, trash=trash)
         except rename.CannotMove as fault:
@@ -116,7 +116,7 @@ def _move_back(killed: KilledRun, item: TrashItem) -> str:
                 f"volume {name} was recreated, or written, meanwhile; what was in it is in the"
                 " trash: safe-compose undo"
             )
-    move_back_all(EngineVolume(engine, name), item.volume)
+    move_back_all(EngineLocation(engine, name), item.volume)
     return f"volume {name} has its content again, from the trash"
 
 

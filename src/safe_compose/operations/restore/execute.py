@@ -31,7 +31,7 @@ from safe_compose.store.journal import Run
 from safe_compose.system.signals import deferring_signals
 from safe_compose.ui import terminal
 from safe_compose.volumes import encryption, gzip_stream
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderSwap
 from safe_compose.workspace import Workspace
 
@@ -240,7 +240,7 @@ class RestoreRun:
         for target in self.plan.targets:
             if target.trash:
                 with terminal.reporting_only():
-                    trash.discard(EngineVolume(self.plan.engine, target.trash))
+                    trash.discard(EngineLocation(self.plan.engine, target.trash))
 
     def _restore_one(self, target: RestoreTarget) -> None:
         """Restore one target, creating its volume if it does not exist, and report that."""

@@ -15,7 +15,7 @@ from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import Placing, Restored
 from safe_compose.ui import terminal
 from safe_compose.volumes import folder_swap
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderState
 from safe_compose.workspace import Workspace
 
@@ -85,7 +85,7 @@ def finish(workspace: Workspace, names: Collection[str], answer: GivenAnswer) ->
             for old in found:
                 _require_restored(workspace, old)
                 path = PurePosixPath(old.path)
-                parent = EngineVolume(workspace.engine, str(path.parent))
+                parent = EngineLocation(workspace.engine, str(path.parent))
                 run.step("removing-old-folder", folder=old.path)
                 with terminal.showing_progress(f"remove {old.path}"):
                     folder_swap.remove(parent, path.name)
@@ -153,6 +153,6 @@ def _is_there(workspace: Workspace, path: str) -> bool:
 
 def _inspect(workspace: Workspace, path: str) -> FolderState | None:
     try:
-        return folder_swap.inspect_folder(EngineVolume(workspace.engine, path))
+        return folder_swap.inspect_folder(EngineLocation(workspace.engine, path))
     except StateChanged:
         return None  # the folder above is gone, and with it this one

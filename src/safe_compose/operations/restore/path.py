@@ -30,7 +30,7 @@ from safe_compose.operations.transaction import begin, locking, transaction
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
 from safe_compose.volumes import single_path
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderState, inspect_folder
 from safe_compose.workspace import Workspace
 
@@ -169,7 +169,7 @@ def _make_plan(
                 f" {shell_quote(record.name)}"
             ),
         )
-    piece = single_path.plan_path(EngineVolume(engine, record.name), path, workspace.run_id[-6:])
+    piece = single_path.plan_path(EngineLocation(engine, record.name), path, workspace.run_id[-6:])
     if not piece.has_real_parent():
         raise StateChanged(
             f"the folder that {path} goes into is not there, or a link; nothing was restored",
@@ -182,7 +182,7 @@ def _make_plan(
 
 def _is_there(engine: Engine, record: VolumeRecord) -> bool:
     if record.location == "folder":
-        state = inspect_folder(EngineVolume(engine, record.name))
+        state = inspect_folder(EngineLocation(engine, record.name))
         return state in (FolderState.FOLDER, FolderState.MOUNT)
     return engine.docker.volume(record.name) is not None
 
@@ -303,7 +303,7 @@ def _restore_planned(workspace: Workspace, plan: PathRestorePlan) -> None:
         with transaction(run, lambda _: _roll_back(piece, existed=existed), leave=leave) as change:
             run.step(
                 "placing",
-                volume=piece.volume.name,
+                volume=piece.location.name,
                 path=piece.path,
                 staging=piece.staging,
                 aside=piece.old_path,

@@ -29,7 +29,7 @@ from safe_compose.errors import Refused, SafeComposeError
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.volumes import survivors
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderState, FolderSwap, inspect_folder
 
 Known = Mapping[str, tuple[str, Mapping[str, str]]]
@@ -265,7 +265,7 @@ def _plan_target(plan: RestorePlan, record: VolumeRecord) -> RestoreTarget:
     current = engine.docker.volume(into)
     other = None
     if (upgraded := find_upgraded_record(record.data_kind)) is not None:
-        other = upgraded(EngineVolume(engine, into), record, users, plan.declared)
+        other = upgraded(EngineLocation(engine, into), record, users, plan.declared)
     trashed = plan.trash.get(record.name, "") if other is None else ""
     # An empty volume of a server that saves when it stops is not empty any more then.
     has_content = current is not None and (
@@ -304,7 +304,7 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
         OperationFailed: Nobody can look there.
     """
     engine, users = plan.engine, plan.observed.users(into)
-    folder, is_file = EngineVolume(engine, into), record.location == "file"
+    folder, is_file = EngineLocation(engine, into), record.location == "file"
     state = inspect_folder(folder)
     _require_fitting(engine, into, state, is_file=is_file)
     other = None
@@ -378,7 +378,7 @@ def _is_left_in(
         return False
     try:
         return survivors.is_part_of_archive(
-            EngineVolume(engine, record.name), Path(backup.path), record.artifacts
+            EngineLocation(engine, record.name), Path(backup.path), record.artifacts
         )
     except SafeComposeError:
         return False

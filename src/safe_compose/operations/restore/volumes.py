@@ -18,7 +18,7 @@ from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.store.journal import Run
 from safe_compose.ui import terminal
 from safe_compose.volumes import archive, extraction
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 
 def fill(
@@ -45,37 +45,37 @@ def fill(
     Raises:
         SafeComposeError: It failed.
     """
-    volume = EngineVolume(plan.engine, into)
+    location = EngineLocation(plan.engine, into)
     if empty_first:
-        extraction.clear(volume)
+        extraction.clear(location)
     if target.trash:
-        trash.move_back(volume, target.trash)
+        trash.move_back(location, target.trash)
         return "trash"
     if find_archive(target.record) is not None:
-        _fill_from_archive(plan, run, target, volume, add=add)
+        _fill_from_archive(plan, run, target, location, add=add)
         source = "archive"
     else:
-        _fill_from_dump(plan, run, target, volume)
-        _restore_settings(plan, target, volume, wanted=with_settings)
+        _fill_from_dump(plan, run, target, location)
+        _restore_settings(plan, target, location, wanted=with_settings)
         source = target.source
-    extraction.sync(volume)
+    extraction.sync(location)
     return source
 
 
 def _fill_from_archive(
-    plan: RestorePlan, run: Run, target: RestoreTarget, volume: EngineVolume, *, add: bool
+    plan: RestorePlan, run: Run, target: RestoreTarget, location: EngineLocation, *, add: bool
 ) -> None:
-    into, folder, artifacts = volume.name, Path(plan.backup.path), target.record.artifacts
+    into, folder, artifacts = location.name, Path(plan.backup.path), target.record.artifacts
     tar = find_archive(target.record)
     size = tar.uncompressed_bytes if tar is not None else None
     with terminal.showing_progress(
         f"restore {_name(target, into)}", total=size, ends=False
     ) as report:
         progress = add_heartbeat(run, into, report)
-        lost = extraction.extract(volume, folder, artifacts, progress, add=add)
+        lost = extraction.extract(location, folder, artifacts, progress, add=add)
     if lost:
         terminal.say(f"safe-compose: {_name(target, into)}: {lost}")
-    if copies := sqlite.put_copies(volume, folder, artifacts):
+    if copies := sqlite.put_copies(location, folder, artifacts):
         terminal.say(
             f"safe-compose: {_name(target, into)}: the consistent copy of"
             f" {count(copies, 'SQLite database')} is back, not the archive's"
@@ -88,15 +88,15 @@ def _name(target: RestoreTarget, into: str) -> str:
 
 
 def _fill_from_dump(
-    plan: RestorePlan, run: Run, target: RestoreTarget, volume: EngineVolume
+    plan: RestorePlan, run: Run, target: RestoreTarget, location: EngineLocation
 ) -> None:
-    into, folder, record = volume.name, Path(plan.backup.path), target.record
+    into, folder, record = location.name, Path(plan.backup.path), target.record
     if others := archive.select_others(record.artifacts):
         with terminal.showing_progress(
             f"restore the other files of {_name(target, into)}"
         ) as report:
             progress = add_heartbeat(run, into, report)
-            lost = extraction.extract(volume, folder, others, progress)
+            lost = extraction.extract(location, folder, others, progress)
         if lost:
             terminal.say(f"safe-compose: {_name(target, into)}: {lost}")
     size = sum(a.uncompressed_bytes for a in record.artifacts if a.kind in ("database", "base"))
@@ -105,13 +105,13 @@ def _fill_from_dump(
     ) as report:
         progress = add_heartbeat(run, into, report)
         current = _choose_image(plan.engine, record)
-        notes = find_database_of_dump(record).rebuild(volume, folder, current, progress)
+        notes = find_database_of_dump(record).rebuild(location, folder, current, progress)
     for note in notes:
         terminal.say(f"safe-compose: {_name(target, into)}: {note}")
 
 
 def _restore_settings(
-    plan: RestorePlan, target: RestoreTarget, volume: EngineVolume, *, wanted: bool
+    plan: RestorePlan, target: RestoreTarget, location: EngineLocation, *, wanted: bool
 ) -> None:
     """Restore the settings that a dump's server kept next to its databases, if that is wanted."""
     folder, artifacts = Path(plan.backup.path), target.record.artifacts
@@ -120,10 +120,10 @@ def _restore_settings(
         names = server_files.list_names(artifacts)
         words = f"its settings are of another major version, and not back: {names}" if names else ""
     elif wanted:
-        restored = server_files.restore_files(volume, folder, artifacts)
+        restored = server_files.restore_files(location, folder, artifacts)
         words = f"its settings are back as well: {', '.join(restored)}" if restored else ""
     if words:
-        terminal.say(f"safe-compose: {volume.name}: {words}")
+        terminal.say(f"safe-compose: {location.name}: {words}")
 
 
 def _choose_image(engine: Engine, record: VolumeRecord) -> VolumeRecord:

@@ -9,17 +9,17 @@ from safe_compose.core.policy import Verdict
 from safe_compose.engine import Engine
 from safe_compose.operations.backup.records import make_record
 from safe_compose.operations.backup.request import BackupRequest
-from safe_compose.volumes.engine_volume import EngineVolume
+from safe_compose.volumes.engine_location import EngineLocation
 
 
 @dataclass(frozen=True, slots=True)
-class VolumeCopy:
+class LocationCopy:
     """A copy of one location that is to be made."""
 
     engine: Engine
     request: BackupRequest
     """The backup that it is part of."""
-    volume: Location
+    location: Location
     verdict: Verdict
     into: Path
     """The folder of the backup."""
@@ -28,30 +28,30 @@ class VolumeCopy:
 
     @property
     def name(self) -> str:
-        """The name of the volume."""
-        return self.volume.name
+        """The name of the location."""
+        return self.location.name
 
     @property
     def title(self) -> str:
         """The location as messages name it: `volume shop_data`."""
-        return describe_location(self.volume.name)
+        return describe_location(self.location.name)
 
     @property
-    def on_engine(self) -> EngineVolume:
-        """The volume, to be read on its engine."""
-        is_file = isinstance(self.volume, HostFolder) and self.volume.is_file
-        return EngineVolume(self.engine, self.volume.name, is_file)
+    def on_engine(self) -> EngineLocation:
+        """The location, to be read on its engine."""
+        is_file = isinstance(self.location, HostFolder) and self.location.is_file
+        return EngineLocation(self.engine, self.location.name, is_file)
 
     @property
     def size(self) -> int | None:
-        """The size of the volume in bytes, for progress; None when it is unknown."""
-        return self.request.sizes.get(self.volume.name)
+        """The size of the location in bytes, for progress; None when it is unknown."""
+        return self.request.sizes.get(self.location.name)
 
     @property
     def users(self) -> tuple[Container, ...]:
-        """The containers that used the volume when it was inspected."""
-        return self.request.observed.users(self.volume.name)
+        """The containers that used the location when it was inspected."""
+        return self.request.observed.users(self.location.name)
 
     def make_record(self, method: str, artifacts: tuple[Artifact, ...]) -> VolumeRecord:
-        """Return the record of the volume with these artifacts."""
-        return make_record(self.request, self.volume, self.verdict, method, artifacts)
+        """Return the record of the location with these artifacts."""
+        return make_record(self.request, self.location, self.verdict, method, artifacts)

@@ -1,8 +1,8 @@
-"""A volume on an engine: helper containers for it, and its single entries.
+"""A volume, folder or file on an engine: helper containers for it, and its single entries.
 
 The entries are the content of a small file, the entry at a path, and files by name. Our own helper
 program reads them. Where it cannot run, the engine's archive API does, which follows symbolic links
-within the volume.
+within the location.
 """
 
 import threading
@@ -31,8 +31,8 @@ CHANGED, MISSING = 3, 10
 
 
 @dataclass(frozen=True, slots=True)
-class EngineVolume:
-    """A volume on an engine, which our own helper program reads and changes in containers."""
+class EngineLocation:
+    """A volume, folder or file that our own helper program reads and changes in containers."""
 
     engine: Engine
     name: str
@@ -50,19 +50,19 @@ class EngineVolume:
         return (f"--only={PurePosixPath(self.name).name}",) if self.is_file else ()
 
     def read_only_helper(self, *argv: str) -> Helper:
-        """Describe a helper container that sees the volume and cannot change it."""
+        """Describe a helper container that sees the location and cannot change it."""
         return self.engine.helpers.own(
             *argv, volumes=((self.mounted, MOUNT, True),), capabilities=READS
         )
 
     def changing_helper(self, *argv: str) -> Helper:
-        """Describe a helper container that changes the volume."""
+        """Describe a helper container that changes the location."""
         return self.engine.helpers.own(
             *argv, volumes=((self.mounted, MOUNT, False),), capabilities=CHANGES
         )
 
     def unpacking_helper(self, *argv: str, piped: tuple[str, ...] = ()) -> Helper:
-        """Describe a helper container that unpacks into the volume."""
+        """Describe a helper container that unpacks into the location."""
         return self.engine.helpers.own(
             "unpack",
             *argv,
@@ -78,7 +78,7 @@ class EngineVolume:
             None if there is no such file, or it has more than `limit` bytes.
 
         Raises:
-            OperationFailed: The volume cannot be read.
+            OperationFailed: The location cannot be read.
         """
         try:
             helper = self.read_only_helper("cat", MOUNT, path)
@@ -120,7 +120,7 @@ class EngineVolume:
         """Return the entry at each of the paths; missing ones are left out.
 
         Raises:
-            OperationFailed: The volume cannot be read.
+            OperationFailed: The location cannot be read.
             NoOwnImage: Our own helper program does not run on this engine.
         """
         helper = self.read_only_helper("stat", MOUNT, *paths)
@@ -138,10 +138,10 @@ class EngineVolume:
         return found
 
     def is_there(self, path: str) -> bool:
-        """Return whether the volume has a path.
+        """Return whether the location has a path.
 
         Raises:
-            OperationFailed: The volume cannot be read.
+            OperationFailed: The location cannot be read.
         """
         try:
             return bool(self.look([path]))
@@ -155,7 +155,7 @@ class EngineVolume:
         run, only the root and its folders are searched.
 
         Raises:
-            OperationFailed: The volume cannot be read.
+            OperationFailed: The location cannot be read.
         """
         try:
             helper = self.read_only_helper("list", *self.only, MOUNT)
