@@ -116,16 +116,21 @@ _OWN_SYSTEM = (
     " SELECT 910101, 'shop', 1, proj4text FROM spatial_ref_sys WHERE srid = 3857;"
 )
 """A row in a table of the extension's own, which a dump has to keep apart from those it came with."""
-_POSTGIS = replace(
-    _postgres(17, None),
-    image="postgis/postgis:17-3.5",
-    fill="CREATE EXTENSION postgis;"
-    " CREATE TABLE t (id int, at geography(Point, 4326)); CREATE INDEX ON t USING gist (at);"
-    f" INSERT INTO t VALUES (1, 'POINT(13.4 52.5)'), (2, 'POINT(2.3 48.9)'); {_OWN_SYSTEM}",
-    later="INSERT INTO t VALUES (4, 'POINT(0 0)');",
-    look="SELECT count(*), sum(id), ST_AsText(ST_Transform(ST_Collect(at::geometry), 910101))"
-    " FROM t;",
-)
+
+
+def _postgis(version: int, image: str) -> Server:
+    return replace(
+        _postgres(version, None),
+        image=image,
+        fill="CREATE EXTENSION postgis;"
+        " CREATE TABLE t (id int, at geography(Point, 4326)); CREATE INDEX ON t USING gist (at);"
+        f" INSERT INTO t VALUES (1, 'POINT(13.4 52.5)'), (2, 'POINT(2.3 48.9)'); {_OWN_SYSTEM}",
+        later="INSERT INTO t VALUES (4, 'POINT(0 0)');",
+        look="SELECT count(*), sum(id), ST_AsText(ST_Transform(ST_Collect(at::geometry), 910101))"
+        " FROM t;",
+    )
+
+
 _PGVECTOR = replace(
     _postgres(18, None),
     image="pgvector/pgvector:pg18",
@@ -140,7 +145,9 @@ _PGVECTOR = replace(
 SERVERS = {
     **{f"postgres {version}": _postgres(version, version + 1) for version in range(13, 18)},
     "postgres 18": _postgres(18, None),
-    "postgis 17": _POSTGIS,
+    "postgis 15": _postgis(15, "postgis/postgis:15-3.3"),
+    "postgis 17": _postgis(17, "postgis/postgis:17-3.5"),
+    "postgis 18": _postgis(18, "postgis/postgis:18-3.6"),
     "pgvector 18": _PGVECTOR,
     "mysql 9.7": _mysql("mysql:9.7", "MYSQL", "mysql", "[CMD, mysqladmin, ping, -h, 127.0.0.1]"),
     "mariadb 10.11": _mysql(

@@ -104,23 +104,21 @@ _LINEAR_ALGEBRA = {
     for machine in ("x86_64", "aarch64")
     for name in ("blas", "lapack")
 }
-_EXTENSIONS = "usr/share/postgresql/17/extension"
-_ALTERNATIVES = {
-    **_LINEAR_ALGEBRA,
-    **{
-        f"{_EXTENSIONS}/{name}.control": ImageFile(link=f"{name}-3.control")
-        for name in ("postgis", "postgis_raster", "postgis_tiger_geocoder", "postgis_topology")
-    },
-}
-"""Links that the maintainer scripts of PostGIS and of what it needs make."""
 
 
-def _postgis() -> Recipe:
-    needless = tuple(name for name in TRIXIE.needless if name not in ("libsqlite3-0", "openssl"))
-    release = replace(TRIXIE, needless=needless)
-    packages = ("postgresql-17-postgis-3", "postgresql-17-postgis-3-scripts")
-    made = _postgres(17, release, name="postgis/postgis:17-3.5", extensions=packages)
-    return replace(made, entries={**made.entries, **_ALTERNATIVES})
+def _postgis(release: Release, name: str) -> Recipe:
+    """With the links that the maintainer scripts of PostGIS and of what it needs make."""
+    major, needed = release.postgres, ("libsqlite3-0", "openssl")
+    needless = tuple(name for name in release.needless if name not in needed)
+    packages = (f"postgresql-{major}-postgis-3", f"postgresql-{major}-postgis-3-scripts")
+    made = _postgres(major, replace(release, needless=needless), name=name, extensions=packages)
+    controls = {
+        f"usr/share/postgresql/{major}/extension/{extension}.control": ImageFile(
+            link=f"{extension}-3.control"
+        )
+        for extension in ("postgis", "postgis_raster", "postgis_tiger_geocoder", "postgis_topology")
+    }
+    return replace(made, entries={**made.entries, **_LINEAR_ALGEBRA, **controls})
 
 
 _PGVECTOR = _postgres(
@@ -253,7 +251,9 @@ REAL_SERVERS = (
     _postgres(16, TRIXIE, _npm_postgres("16.14.0-beta.17")),
     _postgres(17, TRIXIE),
     _postgres(18, FORKY),
-    _postgis(),
+    _postgis(BOOKWORM, "postgis/postgis:15-3.3"),
+    _postgis(TRIXIE, "postgis/postgis:17-3.5"),
+    _postgis(FORKY, "postgis/postgis:18-3.6"),
     _PGVECTOR,
     _key_value("redis:8", "redis", {"REDIS_VERSION": "8.0.2"}, ["redis-server"], TRIXIE),
     _key_value("valkey/valkey:9.1", "valkey", {"VALKEY_VERSION": "9.1.2"}, ["valkey-server"], SID),

@@ -250,3 +250,34 @@ def test_a_dump_by_a_newer_pg_dump_loads_into_the_older_server_of_its_image(
     require_success(run("restore", kept["id"]))
     shop.up()
     assert shop.psql("SELECT count(*) FROM t", user="shop", database="shop") == "1"
+
+
+@pytest.mark.thorough
+def test_a_database_that_needs_an_extension_is_not_put_into_a_server_without_it(
+    server_image: Callable[[str], str], compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    server = SERVERS["postgis 15"]
+    server_image(server.image)
+    shop = compose_project(server.compose(), files={".env": f"PASSWORD={SECRET}\n", **NO_TRIALS})
+    shop.up()
+    server.ask(shop, server.fill)
+    before = server.ask(shop, server.look)
+    run = partial(safe_compose, cwd=shop.folder)
+    kept = json.loads(require_success(run("backup", "--json")).stdout)["backup"]["id"]
+    require_success(run(*JOB, "compose", "down", "-v"))
+
+    plain = SERVERS["postgres 15"]
+    define(shop, plain.compose())
+    shop.up()
+    refused = run("restore", kept, "--database", "shop", "--confirm", "shop")
+    assert refused.returncode == 77 and "the server has no extension postgis" in refused.stderr
+    lacking = run("undo", "--json", "--confirm", shop.name)
+    assert lacking.returncode == 73 and "everything is back, but" in lacking.stderr
+    assert "database shop needs postgis, and postgres:15 of" in lacking.stderr
+    assert f"such as {server.image}" in lacking.stderr
+    [missing] = json.loads(lacking.stdout.splitlines()[0])["undone"]["missing_extensions"]
+    assert (missing["database"], missing["extensions"]) == ("shop", ["postgis"])
+
+    define(shop, server.compose())
+    shop.up()
+    assert server.ask(shop, server.look) == before

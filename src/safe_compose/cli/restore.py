@@ -38,6 +38,7 @@ from safe_compose.operations.restore import path as restore_path
 from safe_compose.operations.restore import undo as restore_undo
 from safe_compose.operations.restore.database import run as restore_database
 from safe_compose.operations.restore.database import sources
+from safe_compose.operations.restore.extensions import require_extensions
 from safe_compose.operations.restore.logins import require_logins
 from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
 from safe_compose.store import settings_approval
@@ -368,15 +369,17 @@ def tell_restored(title: str, done: dict[str, Any], *, as_json: bool) -> None:
     """Print what a restore or an undo did.
 
     Raises:
-        OperationFailed: It is done, but a restored database lets its own service in no more.
+        OperationFailed: It is done, but a restored database needs an extension that its image does
+            not have, or lets its own service in no more.
     """
-    logins = done.get("logins", ())
+    judged = {name: done[name] for name in ("logins", "missing_extensions") if name in done}
     if as_json:
-        shapes = {"logins": [login.shape() for login in logins]} if "logins" in done else {}
+        shapes = {name: [one.shape() for one in found] for name, found in judged.items()}
         print_json({title: {**done, **shapes}})
     else:
         _tell_statistics(done)
-    require_logins(logins)
+    require_extensions(judged.get("missing_extensions", ()))
+    require_logins(judged.get("logins", ()))
 
 
 def _tell_statistics(done: dict[str, Any]) -> None:

@@ -410,5 +410,9 @@ class Database:
     passwords: Passwords | None = None
     """Handling of its passwords."""
     upgraded: UpgradedRecord | None = None
+    missing_extensions: Callable[[Any], Mapping[str, tuple[str, ...]]] | None = None
+    """Return the databases of a running server that need extensions which its image lacks, with the
+    names of these. Raises OperationFailed.
+    """
     settle_restore: SettleRestore | None = None
     """None also means that a single database of this kind cannot be restored alone."""

@@ -31,6 +31,7 @@ _POSTGRES = Database(
     stopped=postgres.dump_stopped,
     passwords=postgres.password,
     upgraded=postgres.adapt_record,
+    missing_extensions=postgres.find_missing_extensions,
     settle_restore=postgres.settle_restore,
 )
 _MYSQL = Database(

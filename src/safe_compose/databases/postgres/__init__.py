@@ -3,6 +3,7 @@
 - `discover`: the server, the location of its data, and a login
 - `client`: client programs and sessions; `connection`: their settings; `login`: their passwords
 - `server_facts`: the server's description of itself
+- `extensions`: those that databases need and their image lacks
 - `settings`: settings files and replication slots
 - `dump_lexer`: a plain dump split as psql does it
 - `dump_scanner`: the content of a plain dump, counted while it streams
@@ -46,6 +47,7 @@ from safe_compose.databases.postgres.discover import (
 )
 from safe_compose.databases.postgres.dump import PostgresDump, dump, verify_dump
 from safe_compose.databases.postgres.dump_stopped import dump_stopped
+from safe_compose.databases.postgres.extensions import find_missing_extensions
 from safe_compose.databases.postgres.major_upgrade import adapt_record
 from safe_compose.databases.postgres.restore import rebuild, restore_dump
 from safe_compose.databases.postgres.row_counts import count
@@ -67,6 +69,7 @@ __all__ = [
     "dump",
     "dump_stopped",
     "find_base",
+    "find_missing_extensions",
     "inspect_shutdown",
     "is_server",
     "own_files",

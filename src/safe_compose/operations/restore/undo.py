@@ -25,6 +25,7 @@ from safe_compose.operations.restore import services
 from safe_compose.operations.restore.confirmation import require_confirmation, require_trusted
 from safe_compose.operations.restore.deletion import find_deletion, list_recorded, open_same_engine
 from safe_compose.operations.restore.execute import RestoreRun, restoring
+from safe_compose.operations.restore.extensions import find_missing
 from safe_compose.operations.restore.logins import try_logins
 from safe_compose.operations.restore.plan import (
     RecordedVolumes,
@@ -52,7 +53,8 @@ _LOOK = parse(["volume", "ls"])
 def undo(workspace: Workspace, *, project: str | None, answer: GivenAnswer) -> dict[str, Any]:
     """Restore what the last guarded command destroyed, and return the result as JSON.
 
-    Its `logins` are objects: `require_logins` judges them once the result is shown.
+    Its `logins` and `missing_extensions` are objects: `require_logins` and `require_extensions`
+    judge them once the result is shown.
 
     Volumes get their name, driver, options, labels and content, and the services that ran are
     started. Nothing is asked unless current content would be replaced: that is then kept as a
@@ -155,18 +157,20 @@ def _tell_lost(lost: Sequence[Mapping[str, str]]) -> None:
 
 
 def _examine(restore_run: RestoreRun, lost: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Return what the servers on restored volumes hold and whether they let clients in.
+    """Return what the servers on restored volumes hold, lack, and whether they let clients in.
 
     The last lines say what is not back, and what is.
     """
     statistics = compare_statistics(restore_run)
-    logins = try_logins(restore_run.plan.engine, _list_homes(restore_run))
+    engine, homes = restore_run.plan.engine, _list_homes(restore_run)
+    logins = try_logins(engine, homes)
+    missing = find_missing(engine, homes)
     if restore_run.plan.relocation is None:
         with terminal.reporting_only():
             words = summarize(restore_run, statistics, lost=len(lost))
             _tell_lost(lost)
             terminal.say(f"safe-compose: {words}")
-    return {"statistics": statistics, "logins": logins}
+    return {"statistics": statistics, "logins": logins, "missing_extensions": missing}
 
 
 def restore(
