@@ -59,19 +59,26 @@ def test_a_server_is_recognised_by_its_image_and_mounts(image: str, at: str, ser
 
 
 @pytest.mark.parametrize(
-    ("argv", "memory_only"),
+    ("argv", "config", "memory_only"),
     [
-        (["redis-server", "--save", ""], True),
-        (["sh", "-c", "exec redis-server --save '' --requirepass $PW"], True),
-        (["redis-server", "--save", "", "--appendonly", "yes"], False),
-        (["redis-server", "--save", "60", "1"], False),
-        (["redis-server"], False),
+        (["redis-server", "--save", ""], "", True),
+        (["sh", "-c", "exec redis-server --save '' --requirepass $PW"], "", True),
+        (["redis-server", "--save", "", "--appendonly", "yes"], "", False),
+        (["redis-server", "--save", "60", "1"], "", False),
+        (["redis-server"], "", False),
+        (["redis-server", "x.conf"], 'port 6379\n save ""\n', True),
+        (["redis-server", "x.conf"], "SAVE ''\nappendonly no\n", True),
+        (["redis-server", "x.conf"], '# save ""\nmaxmemory 1mb\n', False),
+        (["redis-server", "x.conf"], 'save ""\nsave 60 1\n', False),
+        (["redis-server", "x.conf"], 'save ""\nappendonly yes\n', False),
+        (["redis-server", "x.conf", "--save", "60 1"], 'save ""\n', False),
+        (["redis-server", "x.conf", "--appendonly", "no"], 'save ""\nappendonly yes\n', True),
     ],
 )
-def test_a_command_line_tells_whether_data_is_kept_in_memory_alone(
-    argv: list[str], memory_only: bool
+def test_command_line_and_configuration_tell_whether_data_is_kept_in_memory_alone(
+    argv: list[str], config: str, memory_only: bool
 ) -> None:
-    assert is_memory_only(StartConfiguration(tuple(argv), {})) is memory_only
+    assert is_memory_only(StartConfiguration(tuple(argv), {}), config) is memory_only
 
 
 def module(name: str, path: str | None, *arguments: str) -> list[str]:
@@ -271,21 +278,30 @@ LOCKED = """
 services:
   cache:
     image: redis:7
-    command: [redis-server, --save, "", --aclfile, /etc/users.acl]
-    configs: [{source: users, target: /etc/users.acl}]
+    command: COMMAND
+    configs: [{source: users, target: /etc/users.acl}, {source: own, target: /etc/redis.conf}]
     volumes: ["data:/data"]
-configs: {users: {file: ./users.acl}}
+configs: {users: {file: ./users.acl}, own: {file: ./redis.conf}}
 volumes: {data: }
 """
 
 
 @pytest.mark.thorough
 @pytest.mark.engine
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [
+        ('[redis-server, --save, "", --aclfile, /etc/users.acl]', ""),
+        ("[redis-server, /etc/redis.conf]", 'save ""\naclfile /etc/users.acl\n'),
+    ],
+    ids=["command line", "configuration file"],
+)
 def test_what_only_memory_holds_is_not_stopped_when_we_cannot_log_in(
-    compose_project: ProjectFactory, safe_compose: SafeCompose
+    compose_project: ProjectFactory, safe_compose: SafeCompose, command: str, config: str
 ) -> None:
+    users = f"user default on >{PASSWORD} ~* &* +@all\n"
     project = compose_project(
-        LOCKED, files={"users.acl": f"user default on >{PASSWORD} ~* &* +@all\n"}
+        LOCKED.replace("COMMAND", command), files={"users.acl": users, "redis.conf": config}
     )
     project.up()
     name = f"{project.name}-cache-1"

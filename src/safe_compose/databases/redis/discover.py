@@ -43,6 +43,10 @@ _SETTINGS = (
 _PASSING = re.compile(r"temp-.*\.(?:rdb|aof)")
 """Files that exist while the server saves."""
 _MEMORY_ONLY = re.compile(r"--save[\s=]+(?:''|\"\"|$)")
+_SAVES = re.compile(r"--save[\s=]+['\"]?\d")
+_SAVE_LINE = re.compile(r"^\s*save\s+(\S+)", re.M | re.IGNORECASE)
+_SETS_APPENDING = re.compile(r"--appendonly[\s=]")
+_APPENDING_LINE = re.compile(r"^\s*appendonly\s+['\"]?yes", re.M | re.IGNORECASE)
 _APPENDS = re.compile(r"--appendonly[\s=]+['\"]?yes")
 
 
@@ -216,15 +220,23 @@ def summary(at: EngineContainer, *, timeout: float) -> str | None:
     )
 
 
-def is_memory_only(private: StartConfiguration) -> bool:
-    """Return whether the command line alone says that nothing is ever written to the disk."""
+def is_memory_only(private: StartConfiguration, config: str = "") -> bool:
+    """Return whether a server was told that nothing is ever written to the disk.
+
+    `config` is the text of its configuration file, which its command line overrides.
+    """
     words = private.argv
     bare = any(
         word == "--save" and after == ""
         for word, after in zip(words, (*words[1:], "-"), strict=True)
     )
     line = " ".join(words)
-    return (bare or bool(_MEMORY_ONLY.search(line))) and not _APPENDS.search(line)
+    saved = _SAVE_LINE.findall(config)
+    emptied = bool(saved) and saved[-1] in ("''", '""') and not _SAVES.search(line)
+    appends = (
+        _APPENDS.search(line) if _SETS_APPENDING.search(line) else _APPENDING_LINE.search(config)
+    )
+    return (bare or bool(_MEMORY_ONLY.search(line)) or emptied) and not appends
 
 
 def _settings(answers: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -19,6 +19,8 @@ _PASSWORD_LINE = re.compile(r"^\s*requirepass\s+(?:'([^']+)'|\"([^\"]+)\"|(\S+))
 _PASSWORD_NAME = re.compile(r"(?:REDIS|VALKEY|KEYDB)\w*(?:PASS|AUTH)\w*")
 _PORT_OPTION = re.compile(r"--port[\s=]+(\d+)")
 _PORT_LINE = re.compile(r"^\s*port\s+(\d+)\s*$", re.M)
+_INCLUDE_LINE = re.compile(r"^\s*include\s+['\"]?([^\s'\"*?]+)['\"]?\s*$", re.M)
+_MOST_INCLUDED = 8
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
 
@@ -36,7 +38,7 @@ def log_in(at: EngineContainer, *, timeout: float = ASK_TIMEOUT) -> RedisClient:
             f"container {container.name}: the server does not run ({container.state})"
         )
     private = at.engine.docker.private(container.id)
-    config = _config(at, private)
+    config = read_config(at, private)
     port = _port(private, config)
     client = "redis-cli"
     cause = ""
@@ -112,10 +114,15 @@ def _port(private: StartConfiguration, config: str) -> int:
     return (parse_number(match[1]) if match else named) or 6379
 
 
-def _config(at: EngineContainer, private: StartConfiguration) -> str:
-    """Return the text of the configuration file on the command line; empty if there is none."""
+def read_config(at: EngineContainer, private: StartConfiguration) -> str:
+    """Return the text of the configuration file on the command line; empty if there is none.
+
+    The text of the files that it includes follows, as a server reads them.
+    """
     path = next((word for word in " ".join(private.argv).split() if word.endswith(".conf")), None)
-    return _read_file(at, path) if path else ""
+    config = _read_file(at, path) if path else ""
+    included = [_read_file(at, path) for path in _INCLUDE_LINE.findall(config)[:_MOST_INCLUDED]]
+    return "\n".join((config, *included))
 
 
 def _read_file(at: EngineContainer, path: str) -> str:

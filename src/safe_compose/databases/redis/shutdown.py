@@ -25,6 +25,7 @@ from safe_compose.databases.redis.discover import (
 )
 from safe_compose.databases.redis.dump import SAVE_SECONDS, wait_for_saves
 from safe_compose.databases.redis.info import parse_number
+from safe_compose.databases.redis.login import read_config
 from safe_compose.databases.redis.rdb import BadRdb, read
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_args import Helper
@@ -72,8 +73,8 @@ def settling(at: EngineContainer) -> Iterator[SavedServer | ServerNotAsked]:
 
     Writes can be suspended since Redis 6.2. A stop alone would lose the data of a server without
     save points and without an append-only file. A server that does not let us in is stopped all the
-    same, unless its own command line says that it keeps its data in memory alone. If the block
-    fails, writes continue.
+    same, unless its command line or its configuration file says that it keeps its data in memory
+    alone. If the block fails, writes continue.
 
     Raises:
         OperationFailed: The server cannot save its data; nothing was stopped.
@@ -82,9 +83,10 @@ def settling(at: EngineContainer) -> Iterator[SavedServer | ServerNotAsked]:
     try:
         found = server(at)
     except ServerUnreachable as unreachable:
-        if is_memory_only(engine.docker.private(container.id)):
+        private = engine.docker.private(container.id)
+        if is_memory_only(private, read_config(at, private)):
             raise OperationFailed(
-                f"container {name} keeps its data in memory alone (--save '' and no append-only"
+                f"container {name} keeps its data in memory alone (save '' and no append-only"
                 " file), so a stop loses it, and it cannot be asked to save:"
                 f" {unreachable.message}; nothing was stopped",
                 next_step=(
