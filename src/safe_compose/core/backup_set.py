@@ -24,6 +24,7 @@ from safe_compose.core.observed import (
 )
 from safe_compose.core.policy import Verdict
 from safe_compose.core.redaction import hide_secrets
+from safe_compose.core.text import drop_subject
 from safe_compose.core.tier import Tier
 
 _OURS = frozenset({HELPER_LABEL, SCRATCH_LABEL, TRASH_LABEL})
@@ -149,8 +150,9 @@ def omit_closed(record: VolumeRecord) -> list[Omission]:
 
 def omit_failed(name: str, tier: str, reason: str, next_step: str | None) -> Omission:
     """Return the omission of a location that belongs in a backup and could not be backed up."""
+    why = drop_subject(reason, describe_location(name))
     return replace(
-        _omission(name, kind_of_location(name), hide_secrets(reason), tier),
+        _omission(name, kind_of_location(name), hide_secrets(why), tier),
         lacking=True,
         next_step=hide_secrets(next_step or "")[:_LONGEST],
     )

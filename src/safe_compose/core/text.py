@@ -46,6 +46,25 @@ def make_visible(text: str, longest: int = LONGEST) -> str:
     )
 
 
+def drop_subject(message: str, subject: str) -> str:
+    """Return a message without the subject it begins with, for a line that has named it already.
+
+    >>> drop_subject("volume a: it is full", "volume a")
+    'it is full'
+    """
+    return message.removeprefix(f"{subject}: ")
+
+
+def join_lines(lines: Iterable[str]) -> str:
+    """Return the last three lines that a program printed as one, without blank and repeated ones.
+
+    >>> join_lines(["a ", "", "b", "b"])
+    'a / b'
+    """
+    seen = dict.fromkeys(line.strip() for line in lines if line.strip())
+    return " / ".join([*seen][-3:])
+
+
 def make_lines_visible(text: str) -> list[str]:
     """Return the lines of our own text (a diff, a file to be written), each of them visible."""
     return [make_visible(line) for line in text.removesuffix("\n").split("\n")] if text else []

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+from safe_compose.core.text import join_lines
 from safe_compose.engine.named_pipe import AT, Ending, NeverOpened, Pipe, never_end
 from safe_compose.errors import OperationFailed
 from safe_compose.system import children
@@ -29,7 +30,7 @@ class HelperFailed(OperationFailed):
 
     def __init__(self, what: str, returncode: int, stderr: str) -> None:
         """Describe the failure by the last lines of stderr."""
-        last = " / ".join(line.strip() for line in stderr.strip().splitlines()[-3:])
+        last = join_lines(stderr.splitlines())
         gone = "No such image" in stderr  # a prune removed it after it had been found
         super().__init__(
             f"{what} failed ({returncode}){': ' + last if last else ''}",

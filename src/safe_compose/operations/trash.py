@@ -19,7 +19,7 @@ from safe_compose.core.observed import TRASH_LABEL, Volume
 from safe_compose.core.plan import TRASH_DAYS
 from safe_compose.core.quantities import count
 from safe_compose.core.short_id import find_matching, name_first
-from safe_compose.core.text import shell_quote
+from safe_compose.core.text import drop_subject, shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, Refused, SafeComposeError, StateChanged, UsageError
 from safe_compose.operations.transaction import begin, locking
@@ -244,8 +244,9 @@ class TrashedVolumes:
                     self._run.step("untrashed", volume=name, trash=trash)
             except SafeComposeError as fault:
                 complete = False
+                why = drop_subject(fault.message, f"volume {name}")
                 terminal.say(
-                    f"safe-compose: volume {name}: {fault.message}; its content is in the trash:"
+                    f"safe-compose: volume {name}: {why}; its content is in the trash:"
                     " safe-compose trash list"
                 )
         return complete

@@ -6,6 +6,7 @@ from typing import IO
 
 from safe_compose.core.observed import describe_location
 from safe_compose.core.redaction import hide_secrets
+from safe_compose.core.text import join_lines
 from safe_compose.engine import Engine
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_image import NoOwnImage
@@ -88,5 +89,5 @@ def read_last_words(error: HelperFailed) -> str:
 
     At most three lines and 600 characters are returned, with secrets hidden.
     """
-    lines = [line.strip() for line in str(error.stderr or "").splitlines() if line.strip()]
-    return hide_secrets(" / ".join(lines[-3:]) or error.message)[-600:]
+    words = join_lines(str(error.stderr or "").splitlines())
+    return hide_secrets(words or error.message)[-600:]

@@ -64,7 +64,8 @@ def log_in(at: EngineContainer, *, timeout: float = ASK_TIMEOUT) -> RedisClient:
                     continue
             break
     raise ServerUnreachable(
-        f"container {container.name}: the server does not let us in: {cause}; it was not dumped",
+        f"container {container.name}: the server does not let us in: {cause.rstrip('.')}; it was"
+        " not dumped",
         next_step=(
             "set REDISCLI_AUTH to its password in the container's environment, or stop it: docker"
             f" stop {shell_quote(container.name)}"

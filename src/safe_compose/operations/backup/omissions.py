@@ -27,11 +27,10 @@ def report_incomplete(backup: Backup) -> OperationFailed | None:
     """Return the fault that a partial backup ends with; None for a backup that lacks nothing."""
     if not backup.lacking:
         return None
-    names = ", ".join(o.name for o in backup.lacking)
-    why = "; ".join(f"{o.name}: {o.reason}" for o in backup.lacking)
+    lacks = "; ".join(f"{o.name} ({o.reason})" for o in backup.lacking)
     holds = ", ".join(v.name for v in backup.volumes)
     return OperationFailed(
-        f"backup {backup.id} is partial: it lacks {names} ({why}); what it holds ({holds}) is kept"
+        f"backup {backup.id} is partial: it lacks {lacks}; what it holds ({holds}) is kept"
         f" and verified ({backup.level})",
         next_step=backup.lacking[0].next_step or None,
     )

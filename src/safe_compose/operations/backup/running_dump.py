@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safe_compose.core.backup import slug
 from safe_compose.core.observed import Container
+from safe_compose.core.text import drop_subject
 from safe_compose.databases.protocol import Dump, ServerUnreachable
 from safe_compose.databases.servers import RunningServer
 from safe_compose.errors import OperationFailed
@@ -69,7 +70,8 @@ def dump_running(
 
 def _note_missing_dump(container: Container, why: str) -> tuple[str, ...]:
     """Report why a server was not dumped, and return that as a note."""
-    note = f"no dump of {container.name}: {why}"
+    cause = drop_subject(why, f"container {container.name}")
+    note = f"no dump of {container.name}: {cause}"
     terminal.say(f"safe-compose: {note}")
     return (note,)
 

@@ -1,5 +1,6 @@
 """The completion of moves to and from the trash that a killed run began."""
 
+from safe_compose.core.text import drop_subject
 from safe_compose.errors import OperationFailed, SafeComposeError
 from safe_compose.operations.recover.killed_run import KilledRun
 from safe_compose.operations.trash import (
@@ -49,10 +50,10 @@ def finish(killed: KilledRun) -> tuple[list[str], bool]:
             lines.append(f"volume {volume}: its content is in the trash again")
             killed.journal.reopen(run.id).step("taken-out", volume=volume, trash=trash)
         except rename.CannotMove as fault:
-            lines.append(f"volume {volume}: {fault.message}")
+            lines.append(_describe(volume, fault))
         except SafeComposeError as fault:
             complete = False
-            lines.append(f"volume {volume}: {fault.message}")
+            lines.append(_describe(volume, fault))
     return lines, complete
 
 
@@ -70,15 +71,20 @@ def _move_back_all(killed: KilledRun) -> tuple[list[str], bool]:
             words, complete = fault.message, False
         except rename.CannotMove as fault:
             words = (
-                f"volume {item.record.name}: {fault.message}; its content is in the trash:"
+                f"{_describe(item.record.name, fault)}; its content is in the trash:"
                 f" safe-compose trash restore {item.id}"
             )
         except SafeComposeError as fault:
-            words = f"volume {item.record.name}: {fault.message}; its content is in the trash"
+            words = f"{_describe(item.record.name, fault)}; its content is in the trash"
             complete = False
         if words:
             lines.append(words)
     return lines, complete
+
+
+def _describe(volume: str, fault: SafeComposeError) -> str:
+    subject = f"volume {volume}"
+    return f"{subject}: {drop_subject(fault.message, subject)}"
 
 
 class _MayStillDelete(OperationFailed):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from safe_compose.core.backup import VolumeRecord
 from safe_compose.core.observed import Container
 from safe_compose.databases.engine_container import EngineContainer
+from safe_compose.databases.protocol import ServerUnreachable
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, SafeComposeError
@@ -58,6 +59,8 @@ def find_missing(
             try:
                 server = database.server(EngineContainer(engine, user))
                 missing = database.missing_extensions(server)
+            except ServerUnreachable:
+                continue  # the attempt to log in says so
             except SafeComposeError as fault:  # everything is restored: this is only a report
                 terminal.say(
                     f"safe-compose: whether {user.name} has every extension that its databases need"

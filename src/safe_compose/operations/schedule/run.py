@@ -300,6 +300,9 @@ def _run_part(outcome: ScheduledRun, name: str, work: Callable[[], str]) -> None
         outcome.faults.append(fault)
         words = f"FAILED: {fault.message}"
     outcome.steps.append((name, words))
+    # The command ends with the first fault, whose message is printed then.
+    if outcome.faults and words.endswith(last := f": {outcome.faults[0].message}"):
+        words = f"{words.removesuffix(last)}, see the last lines"
     terminal.say(f"safe-compose: {name}: {words}")
 
 
