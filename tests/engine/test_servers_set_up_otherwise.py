@@ -372,6 +372,28 @@ def test_a_mariadb_that_answers_in_another_character_set_is_not_dumped_and_is_ar
     assert "no dump of" in gone.stderr and shop.volumes() == []
 
 
+@pytest.mark.engine
+@pytest.mark.thorough
+def test_a_mariadb_without_its_grant_tables_is_archived_and_each_reason_for_that_is_said_once(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    usual = "".join(line for line in MARIA.splitlines(keepends=True) if "command:" not in line)
+    shop = compose_project(usual, files={"safe-compose.toml": NO_TRIALS})
+    shop.up()
+    root = ("mariadb", "-uroot", "-pcanary-77ab-root", "-N", "-e")
+    shop.exec("db", *root, "CREATE DATABASE app; CREATE TABLE app.sale AS SELECT 1 AS id")
+    open_to_all = usual.replace("image:", "command: mariadbd --skip-grant-tables\n    image:")
+    (shop.folder / "compose.yaml").write_text(open_to_all)
+    shop.up()
+    hot = safe_compose("backup", cwd=shop.folder)
+    assert hot.returncode == 73 and shop.volumes() == [f"{shop.name}_data"]
+    assert hot.stderr.count("root without a password: it has no right to") == 1, hot.stderr
+    require_success(safe_compose(*JOB, "compose", "down", "-v", cwd=shop.folder))
+    require_success(safe_compose("undo", cwd=shop.folder))
+    shop.up()
+    assert shop.exec("db", *root, "SELECT COUNT(*) FROM app.sale") == "1\n"
+
+
 TEAR = "dd if=/dev/urandom of=/v/app/sale.ibd bs=1 seek=328180 count=64 conv=notrunc"
 """Within the page of InnoDB that begins at 327680."""
 

@@ -200,7 +200,8 @@ def contact(at: EngineContainer, timeout: Callable[[], float] = ask_timeout) -> 
                 continue
             return client
     raise ServerUnreachable(
-        f"the database server lets us in by no account that its settings name: {'; '.join(causes)}",
+        "the database server lets us in by no account that its settings name:"
+        f" {'; '.join(dict.fromkeys(causes))}",
         next_step="let the variable of its root password say what the password is",
     )
 
