@@ -19,6 +19,7 @@ from safe_compose.core.folders import (
     list_mounted,
 )
 from safe_compose.core.observed import FolderMount, Observed, Project
+from testing.disks import small_disk
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import ComposeProject, docker, require_success
 
@@ -360,3 +361,59 @@ def test_sqlite_in_a_folder_is_copied_consistently_and_an_unknown_database_only_
         "app": "cold",
         "mongo": "cold",
     }
+
+
+@pytest.mark.engine
+def test_what_is_mounted_in_a_folder_is_backed_up_by_itself_or_the_backup_is_partial(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    binds = "./data:/data", "./data/a disk/media:/media", "./data/inner:/inner"
+    project = compose_project(
+        f"services: {{web: {{{BOX}, volumes: {json.dumps(binds)}}}}}",
+        files={"data/a.csv": "1", "data/inner/b.csv": "2"},
+    )
+    disk = project.folder / "data" / "a disk"
+    with small_disk(disk, "size=3m"):
+        (disk / "media").mkdir()
+        (disk / "media" / "photo").write_text("a photo")
+        project.up()
+        try:
+            taken, left = backup(safe_compose, project, code=73)
+            assert taken.keys() == {"data", "data/a disk/media"}, (taken, left)
+            assert "lies in" in left["data/inner"]
+            assert "something is mounted there" in left["data/a disk"], left
+            _, left = backup(safe_compose, project, "--volume", "./data", code=73)
+            assert "something is mounted there" in left["data/a disk"], left
+            (project.folder / "safe-compose.toml").write_text(
+                '[folders]\n"data/a disk" = "disposable"\n'
+            )
+            taken, left = backup(safe_compose, project)
+            assert "disposable" in left["data/a disk"], left
+        finally:
+            project.docker("compose", "down", "--timeout", "1")
+
+
+@pytest.mark.engine
+def test_a_folder_is_not_at_rest_while_a_container_mounts_one_above(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(
+        f"""
+services:
+  web: {{{BOX}, volumes: ["./app:/app/data"]}}
+  all: {{{BOX}, volumes: [".:/work"]}}
+"""
+    )
+    (project.folder / "app").mkdir()
+    with closing(sqlite3.connect(project.folder / "app" / "shop.db")) as database:
+        database.execute("CREATE TABLE orders (number)")
+        database.execute("INSERT INTO orders VALUES (1), (2)")
+        database.commit()
+    project.up()
+    project.docker("compose", "stop", "web")
+    taken, _ = backup(safe_compose, project)
+    assert taken["app"]["method"] == "live", taken
+    assert [d["tables"][0]["rows"] for d in taken["app"]["sqlite"]] == [2]
+    project.docker("compose", "stop", "all")
+    taken, _ = backup(safe_compose, project)
+    assert taken["app"]["method"] == "cold", taken

@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shutil
+import sqlite3
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,18 @@ import pytest
 from safe_compose.engine import Engine
 from safe_compose.operations.recover import run as recover_run
 from safe_compose.store.steps import Placing
-from testing.disks import mounting
+from testing.disks import mounting, small_disk
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
-from testing.projects import ComposeProject, docker, require_success, unique, volume_exists
+from testing.projects import (
+    ComposeProject,
+    docker,
+    require_success,
+    unique,
+    volume_exists,
+    wait_until,
+)
+from testing.recipe import replace_tar
 from testing.runs import every_step
 
 pytestmark = pytest.mark.engine
@@ -57,6 +68,8 @@ def describe(folder: Path) -> dict[str, Any]:
         elif path.is_file():
             content = path.read_bytes()
         times = facts.st_mtime_ns if path != folder else 0
+        if path.suffix == ".db":  # a copy of a SQLite database is a new file
+            times, content = 0, None
         found[str(path.relative_to(folder))] = (
             stat.filemode(facts.st_mode), facts.st_uid, facts.st_gid, times, content
         )  # fmt: skip
@@ -303,6 +316,68 @@ services:
     assert (uploads / "empty" / "new").exists()
 
 
+def test_a_folder_with_a_mount_in_it_is_not_renamed(
+    shop: ComposeProject, safe_compose: SafeCompose
+) -> None:
+    uploads = shop.folder / "uploads"
+    with small_disk(uploads / "a disk", "size=3m") as disk:
+        (disk / "photo").write_text("on the disk")
+        refused = restore(safe_compose, shop, "--volume", "./uploads", "--confirm", shop.name)
+        assert refused.returncode == 77, refused.stderr
+        assert f"umount '{disk}'" in refused.stderr, refused.stderr
+        assert (disk / "photo").read_text() == "on the disk"
+        assert old_folders(shop) == leftovers(shop) == []
+        assert f"{shop.name}-web-1" in shop.running()
+    require_success(restore(safe_compose, shop, "--volume", "./uploads", "--confirm", shop.name))
+    assert len(old_folders(shop)) == 1
+
+
+def test_a_container_that_mounts_a_folder_above_is_stopped_if_it_is_of_the_project(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    made = compose_project(
+        f"""
+services:
+  web: {{{BOX}, volumes: ["./uploads:/app/uploads"]}}
+  look: {{{BOX}, volumes: [".:/work:ro"]}}
+  all:
+    image: "busybox:latest"
+    init: true
+    stop_grace_period: 1s
+    volumes: [".:/work"]
+    command: [sh, -c, "exec 3>>/work/uploads/log; while sleep 0.1; do echo x >&3; done"]
+"""
+    )
+    uploads = made.folder / "uploads"
+    uploads.mkdir()
+    (uploads / "photo").write_text("a photo")
+    made.up()
+    other = unique("above")
+    docker(
+        *("run", "-d", "--name", other, "--init", "-v", f"{made.folder.parent}:/all"),
+        *("busybox:latest", "sleep", "100000"),
+    )
+    try:
+        require_success(safe_compose("backup", "--volume", "./uploads", cwd=made.folder))
+        plan = require_success(
+            restore(safe_compose, made, "--volume", "./uploads", "--dry-run", "--json")
+        )
+        shape = json.loads(plan.stdout)["restored"]
+        assert shape["stops"] == [f"{made.name}-web-1", f"{made.name}-all-1"], shape
+        assert f"mount a folder above, and go on: {other}" in plan.stdout, plan.stdout
+        done = require_success(
+            restore(safe_compose, made, "--volume", "./uploads", "--confirm", made.name)
+        )
+        assert f"{made.name}-all-1" in made.running(), done.stderr
+        # whoever had a file open writes into the restored folder now
+        [old] = old_folders(made)
+        size = (old / "log").stat().st_size
+        wait_until("it writes", lambda: (uploads / "log").stat().st_size > 20)
+        assert (old / "log").stat().st_size == size
+    finally:
+        docker("rm", "-f", other)
+
+
 def test_recover_takes_no_folder_that_docker_made_for_the_restored_one(
     shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:
@@ -344,3 +419,63 @@ def test_a_path_restored_inside_of_a_folder_is_settled_though_its_staging_is_lef
     assert recover_run._settle_path(engine, step).settled
     assert sorted(path.name for path in folder.iterdir()) == ["photo", "photo.before-0a1b2c"]
     assert (folder / "photo").read_text() == "new"
+
+
+def test_by_hand_the_commands_of_the_recipe_bring_folders_and_files_back(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    made = compose_project(
+        f"""
+services:
+  web:
+    {{{BOX}, volumes: ["./-it's $$(touch x):/app/data", "./shop.db:/app/shop.db",
+      "./deep/er:/app/uploads"]}}
+"""
+    )
+    odd, deep, alone = (made.folder / n for n in ("-it's $(touch x)", "deep/er", "shop.db"))
+    (odd / "sub").mkdir(parents=True)
+    for database in (odd / "sub" / "-a 'b.db", alone):
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TABLE orders (number)")
+            connection.execute("INSERT INTO orders VALUES (1), (2)")
+            connection.commit()
+        os.chown(database, 1234, 4321)
+    deep.mkdir(parents=True)
+    (deep / "photo\n1").write_bytes(b"\0photo")
+    (deep / "link").symlink_to("photo\n1")
+    (deep / "pipe").hardlink_to(deep / "photo\n1")
+    os.setxattr(deep / "pipe", "user.note", b"mine")
+    deep.chmod(0o2750)
+    made.up()
+    backup = json.loads(require_success(safe_compose("backup", "--json", cwd=made.folder)).stdout)
+    made.docker("compose", "down")
+    before = {path: describe(path) for path in (odd, deep, alone)}
+    shutil.rmtree(odd)
+    shutil.rmtree(deep.parent)
+    alone.unlink()
+
+    kept = Path(backup["backup"]["path"])
+    text = (kept / "RESTORE.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    script = replace_tar("".join(b for b in blocks if not b.startswith("safe-compose ")))
+    # as in a terminal: a line that fails does not end the shell
+    done = subprocess.run(
+        ["/bin/sh"], input=script, cwd=kept, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    [filled] = made.folder.glob("shop.db.restored/*")
+    filled.rename(alone)
+    for path, described in before.items():
+        assert describe(path) == described, f"{script}\n{done.stderr}"
+    assert os.getxattr(deep / "pipe", "user.note") == b"mine"
+    assert (deep / "pipe").stat().st_ino == (deep / "photo\n1").stat().st_ino
+    for database in (odd / "sub" / "-a 'b.db", alone):
+        with closing(sqlite3.connect(database)) as connection:
+            assert connection.execute("SELECT count(*) FROM orders").fetchone() == (2,)
+    # again it does nothing, and says so
+    (deep / "later").write_text("written since")
+    again = subprocess.run(
+        ["/bin/sh"], input=script, cwd=kept, capture_output=True, text=True, timeout=120
+    )
+    assert again.returncode != 0 and (deep / "later").read_text() == "written since"
+    assert not list(kept.glob("x")) and not (made.folder / "x").exists()

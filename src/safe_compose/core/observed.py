@@ -299,6 +299,15 @@ class Container:
             return location.removeprefix(LAYER) == self.name
         return any(m.is_within(location) for m in self.mounts)
 
+    def writes_above(self, location: str) -> bool:
+        """Return whether it mounts, to write, a folder of the host that a location lies in."""
+        return location.startswith(FOLDER) and any(
+            m.type == "bind"
+            and not m.read_only
+            and location.startswith(f"{m.source.rstrip(FOLDER)}/")
+            for m in self.mounts
+        )
+
     def locks(self, volume: str) -> bool:
         """Return whether it is one of our deletion locks on the volume.
 
@@ -444,6 +453,20 @@ class Observed:
         Stopped containers count.
         """
         return tuple(c for c in self.containers if c.uses(location) and not c.locks(location))
+
+    def list_above(self, location: str) -> list[Container]:
+        """Return every running container that mounts, to write, a folder above a location.
+
+        It writes there by another way than the users of the location. Ours do not count.
+        """
+        return [
+            c
+            for c in self.containers
+            if c.lively
+            and c.writes_above(location)
+            and not c.uses(location)
+            and not c.is_marked_as_ours
+        ]
 
     def is_mounted(self, location: str) -> bool:
         """Return whether any running container, ours included, has the location mounted."""

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -29,6 +29,7 @@ from safe_compose.system import git
 from safe_compose.system.files import find_real_path
 from safe_compose.volumes import archive
 from safe_compose.volumes.engine_location import EngineLocation
+from safe_compose.volumes.inner_mounts import is_behind, list_inner_mounts
 from safe_compose.volumes.tar import BadTar
 from safe_compose.workspace import Workspace
 
@@ -36,6 +37,8 @@ _LOOK_SECONDS = 10.0
 """How long the files of one folder are counted, where a backup is not yet made."""
 _AT_ONCE = 4
 """Most folders that are looked into at once."""
+_MOST_MOUNTS = 10
+"""Most mounts in one folder that are named one by one."""
 _SEEN = 2000
 """Most files of a folder whose names are looked at."""
 
@@ -76,7 +79,7 @@ def find_folders(
         return FoundFolders((), (), {})
     rules = workspace.rules(observed)
     if names is not None:
-        return _find_named(workspace, observed, mounted, set(names))
+        return _find_named(workspace, observed, mounted, set(names), for_backup=for_backup)
     wanted = {one.name for one in mounted if policy.is_wanted(one.folder, observed, rules)}
     shared = workspace.engine.docker.connection.shares_paths
     left, omitted = _select_by_path(mounted, wanted, project)
@@ -105,8 +108,10 @@ def find_folders(
             omitted.append(backup_set.omit_disposable(verdict))
         else:
             data.append((replace(one.folder, is_file=look.kind == "file"), verdict))
-    data, nested = _leave_out_nested(data)
-    return FoundFolders(tuple(data), (*omitted, *nested), sizes, frozenset(too_large))
+    inner = _find_inner_mounts(workspace.engine, data) if for_backup else {}
+    data, nested = _leave_out_nested(data, inner)
+    unpacked = _omit_mounted(workspace, observed, data, inner, mounted)
+    return FoundFolders(tuple(data), (*omitted, *nested, *unpacked), sizes, frozenset(too_large))
 
 
 def _find_named(
@@ -114,6 +119,8 @@ def _find_named(
     observed: Observed,
     mounted: Iterable[MountedFolder],
     names: Container[str],
+    *,
+    for_backup: bool,
 ) -> FoundFolders:
     """Return the folders and files of these paths, whatever is in them."""
     chosen: list[HostFolder] = []
@@ -125,7 +132,9 @@ def _find_named(
             looks.append(look)
     verdicts = judge(workspace, chosen, observed, workspace.rules(observed))
     judged = tuple(map(folders.judge_look, verdicts, looks))
-    return FoundFolders(tuple(zip(chosen, judged, strict=True)), (), {})
+    data = tuple(zip(chosen, judged, strict=True))
+    inner = _find_inner_mounts(workspace.engine, data) if for_backup else {}
+    return FoundFolders(data, tuple(_omit_mounted(workspace, observed, data, inner, mounted)), {})
 
 
 def _is_too_large(verdict: Verdict, look: FolderContent, limit: float) -> bool:
@@ -197,28 +206,88 @@ def _omit(mounted: MountedFolder, why: str) -> Omission:
     )
 
 
+def _find_inner_mounts(
+    engine: Engine, data: Iterable[tuple[HostFolder, Verdict]]
+) -> dict[str, list[str]]:
+    """Return what is mounted in each of these folders.
+
+    A folder that cannot be read has nothing here: its backup fails, with the cause.
+    """
+
+    def look(path: str) -> list[str]:
+        try:
+            return list_inner_mounts(EngineLocation(engine, path))
+        except SafeComposeError:
+            return []
+
+    names = [folder.name for folder, _ in data if not folder.is_file]
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="mounts") as pool:
+        return dict(zip(names, pool.map(look, names), strict=True))
+
+
+def _omit_mounted(
+    workspace: Workspace,
+    observed: Observed,
+    data: Iterable[tuple[HostFolder, Verdict]],
+    inner: Mapping[str, Sequence[str]],
+    mounted: Iterable[MountedFolder],
+) -> list[Omission]:
+    """Return the omissions of what is mounted in folders, and is therefore not packed with them.
+
+    What a service mounts by itself is left out: it is backed up by itself, or omitted with a
+    reason of its own. So is what is mounted among the files of a database, which is dumped.
+    """
+    known = {one.name for one in mounted}
+    rules = workspace.rules(observed)
+    omitted = []
+    for folder, verdict in data:
+        if verdict.kind in DATABASES:
+            continue
+        found = [path for path in inner.get(folder.name, ()) if path not in known]
+        places = [HostFolder(path, labels=folder.labels) for path in found]
+        verdicts = judge(workspace, places, observed, rules)
+        dropped = [v.volume for v in verdicts if v.explicit and v.tier is Tier.DISPOSABLE]
+        omitted += [backup_set.omit_disposable(v) for v in verdicts if v.volume in dropped]
+        left = [path for path in found if not is_behind(path, dropped)]
+        for number, path in enumerate(left[:_MOST_MOUNTS], start=1):
+            more = len(left) - number if number == _MOST_MOUNTS else 0
+            why = f"something is mounted there, and a backup of {folder.name} does not enter it" + (
+                f"; nor {more} other mounts" if more else ""
+            )
+            step = (
+                f"let a service mount it by itself; or name it under [folders] in {PROJECT_FILE}:"
+                ' "disposable" leaves it out for good'
+            )
+            omitted.append(backup_set.omit_failed(path, verdict.tier.value, why, step))
+    return omitted
+
+
 def _leave_out_nested(
-    data: Sequence[tuple[HostFolder, Verdict]],
+    data: Sequence[tuple[HostFolder, Verdict]], inner: Mapping[str, Sequence[str]]
 ) -> tuple[list[tuple[HostFolder, Verdict]], list[Omission]]:
     """Return the folders without those that lie in another one, or hold a database's.
 
     A copy of the files around a running database would hold a torn copy of it, which a restore
-    would put in its place.
+    would put in its place. No copy of a folder has what is mounted in it (`inner`).
     """
+
+    def holds(outer: str, name: str) -> bool:
+        return name.startswith(f"{outer}/") and not is_behind(name, inner.get(outer, ()))
+
     databases = [f.name for f, verdict in data if verdict.kind not in PLAIN_KINDS | {"sqlite"}]
     omitted: list[Omission] = []
     whole: list[tuple[HostFolder, Verdict]] = []
     for folder, verdict in data:
-        inner = next((name for name in databases if name.startswith(f"{folder.name}/")), None)
-        if inner is None:
+        database = next((name for name in databases if holds(folder.name, name)), None)
+        if database is None:
             whole.append((folder, verdict))
             continue
-        why = f"the database in {inner} lies in it, and is backed up by itself"
+        why = f"the database in {database} lies in it, and is backed up by itself"
         step = f"let a service mount the other folders in {folder.name} one by one"
         omitted.append(backup_set.omit_failed(folder.name, verdict.tier.value, why, step))
     left = []
     for folder, verdict in whole:
-        outer = next((f.name for f, _ in whole if folder.name.startswith(f"{f.name}/")), None)
+        outer = next((f.name for f, _ in whole if holds(f.name, folder.name)), None)
         if outer is None or folder.name in databases:
             left.append((folder, verdict))
         else:

@@ -156,13 +156,22 @@ def copy_running(copy: LocationCopy) -> VolumeRecord:
             return _archive_between_restarts(copy, lively)
         _require_not_paused(copy, lively)
         raise _refuse_in_use(copy, lively)
-    if lively:
+    if lively or _list_above(copy):
         _require_no_hidden_log(copy, lively)
         return _archive_running(copy)
     record = archive_at_rest(copy)
     _require_nobody_ran(copy)
     _require_no_hidden_log(copy, ())
     return record
+
+
+def _list_above(copy: LocationCopy) -> list[Container]:
+    """Return the running containers that may write to plain files by a folder above.
+
+    A database, whose own server is stopped, is at rest: of the others none would touch its files.
+    """
+    plain = copy.verdict.kind in PLAIN_KINDS | {"sqlite"}
+    return copy.request.observed.list_above(copy.name) if plain else []
 
 
 def _require_no_hidden_log(copy: LocationCopy, lively: Sequence[Container]) -> None:

@@ -182,7 +182,8 @@ class RestoreRun:
             self._users[target.into] = {
                 u.id: full.started_at for u in users if (full := engine.docker.container(u.id))
             }
-            for user in users:
+            above = observed.list_above(target.into)
+            for user in (*users, *(c for c in above if c.project in self.plan.projects)):
                 if user.lively:
                     raise StateChanged(
                         f"container {user.name} was started on {target.into} meanwhile; what was"

@@ -22,6 +22,7 @@ from safe_compose.core.observed import (
 from safe_compose.core.quantities import count, format_size, format_stamp
 from safe_compose.core.redaction import hide_option
 from safe_compose.core.relocation import Relocation
+from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.core.volume_reach import describe_reach_of, drop_own_labels
 from safe_compose.databases.registry import find_upgraded_record, may_hold_in_memory
 from safe_compose.engine import Engine
@@ -31,6 +32,7 @@ from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.volumes import survivors
 from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderState, FolderSwap, inspect_folder
+from safe_compose.volumes.inner_mounts import list_inner_mounts
 
 Known = Mapping[str, tuple[str, Mapping[str, str]]]
 """The name of a volume -> its driver and options, as a journal stores them."""
@@ -48,6 +50,8 @@ class RecordedVolumes(NamedTuple):
 _TYPED = re.compile(r"[\w.-]+", re.ASCII)
 """A project name that nobody types by accident; an empty one would be confirmed by Enter."""
 _LOOK = parse(["volume", "ls"])
+_FEW = 3
+"""Most mounts in a folder that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +133,16 @@ class RestorePlan:
         return bool(self.occupied or self.reaching or self.unvouched) or self.of_other_engine
 
     def users(self) -> tuple[Container, ...]:
-        """Return the running containers on the volumes that are touched."""
+        """Return the running containers on the volumes that are touched.
+
+        Those of the projects count too that mount, to write, a folder above one that is touched.
+        """
         found = {u.id: u for t in self.targets for u in self.observed.users(t.into) if u.lively}
-        return tuple(found.values())
+        above = {c.id: c for c in self._list_above() if c.project in self.projects}
+        return tuple({**found, **above}.values())
+
+    def _list_above(self) -> list[Container]:
+        return [c for t in self.targets for c in self.observed.list_above(t.into)]
 
     def identity(self) -> frozenset[tuple[str, str, bool, bool, str | None, str]]:
         """Return what must be the same when the plan is made again."""
@@ -200,6 +211,9 @@ class RestorePlan:
             )
         if users := self.users():
             yield f"  will stop meanwhile, then start again: {', '.join(c.name for c in users)}"
+        users = self.users()
+        if others := {c.name: None for c in self._list_above() if c not in users}:
+            yield f"  mount a folder above, and go on: {', '.join(others)}"
         if backed_up := [t.into for t in self.targets if t.backed_up_first]:
             yield (
                 "  content that is there now is kept as a safety backup first:"
@@ -235,11 +249,32 @@ def make_plan(
         recorded: What this store's journal says about the deletion that is undone.
 
     Raises:
-        Refused: The current server of a volume could not hold its content.
+        Refused: The current server of a volume could not hold its content, or one folder lies in
+            another.
     """
     observed = engine.commands.look_at_folders(_LOOK)
     empty = RestorePlan(engine, backup, observed, (), declared, relocation, recorded, trash or {})
-    return replace(empty, targets=tuple(_plan_target(empty, record) for record in records))
+    plan = replace(empty, targets=tuple(_plan_target(empty, record) for record in records))
+    _require_apart(plan)
+    return plan
+
+
+def _require_apart(plan: RestorePlan) -> None:
+    """Check that no folder to restore lies in another one, with which it would be renamed.
+
+    Raises:
+        Refused: One does.
+    """
+    outers = [t.into for t in plan.targets if t.swap is not None and not t.swap.is_file]
+    for inner in (t.into for t in plan.targets):
+        outer = next((path for path in outers if inner.startswith(f"{path}/")), None)
+        if outer is not None:
+            raise Refused(
+                f"{inner} lies in {outer}: the two are restored one after the other; nothing was"
+                " restored",
+                next_step=f"safe-compose restore {plan.backup.id} --volume {shell_quote(outer)},"
+                f" then the same for {shell_quote(inner)}",
+            )
 
 
 def _plan_target(plan: RestorePlan, record: VolumeRecord) -> RestoreTarget:
@@ -307,6 +342,8 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
     folder, is_file = EngineLocation(engine, into), record.location == "file"
     state = inspect_folder(folder)
     _require_fitting(engine, into, state, is_file=is_file)
+    if state in (FolderState.FOLDER, FolderState.MOUNT):
+        _require_no_inner_mounts(folder)
     other = None
     if (upgraded := find_upgraded_record(record.data_kind)) is not None:
         other = upgraded(folder, record, users, plan.declared)
@@ -363,6 +400,25 @@ def _require_fitting(engine: Engine, into: str, state: FolderState, *, is_file: 
         f"{into} is {what} now, and no {'file' if is_file else 'folder'} is put in its place;"
         " nothing was restored",
         next_step="move it away first, or restore into a volume for a look: --into scratch",
+    )
+
+
+def _require_no_inner_mounts(folder: EngineLocation) -> None:
+    """Check that nothing is mounted in a folder that is replaced.
+
+    It would go away with the old content, and services would write to the disk below it.
+
+    Raises:
+        Refused: Something is.
+    """
+    if not (mounts := list_inner_mounts(folder)):
+        return
+    names = ", ".join(mounts[:_FEW]) + (f" and {len(mounts) - _FEW} more" * (len(mounts) > _FEW))
+    raise Refused(
+        f"in {folder.name} something is mounted: {names}; it would be moved away with what is there"
+        " now, so nothing was restored",
+        next_step=f"unmount it first: umount {join_for_shell(mounts[:_FEW])}; or restore into a"
+        " volume for a look: --into scratch",
     )
 
 
