@@ -21,7 +21,7 @@ from safe_compose.system.process import make_id, read_clock
 
 # These packages are imported while docker and compose answer the first questions.
 if TYPE_CHECKING:
-    from safe_compose.core.backup import BackupSummary
+    from safe_compose.core.backup_summary import BackupSummary
     from safe_compose.core.observed import Location, Observed
     from safe_compose.core.policy import Rule
     from safe_compose.settings.foreign_settings import ForeignSetting

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from safe_compose.core.backup import Backup, BackupSummary, Evidence, Omission, VolumeRecord
+from safe_compose.core.backup import Backup, Evidence, Omission, VolumeRecord
 from safe_compose.errors import OperationFailed
 from safe_compose.operations.backup import hot, omissions
 from safe_compose.operations.doctor.store import list_partial_backups
@@ -131,7 +131,7 @@ def test_what_a_backup_lacks_survives_its_manifest_and_stands_in_its_guide() -> 
     kept = made(LACKS, PASSED)
     back = schema.read_manifest(manifest.write_manifest(kept), kept.id, kept.path)
     assert back.omitted == (LACKS, PASSED) and back.lacking == (LACKS,)
-    assert BackupSummary.of(back).lacking == ("shop_mq",)
+    assert back.summarize().lacking == ("shop_mq",)
     assert "- volume `shop_mq`: a running rabbitmq is not archived" in restore_md.write_text(kept)
     fault = omissions.report_incomplete(back)
     assert fault is not None and fault.code == 73 and fault.next_step == "docker stop shop-mq-1"
@@ -140,8 +140,8 @@ def test_what_a_backup_lacks_survives_its_manifest_and_stands_in_its_guide() -> 
 
 
 def test_doctor_tells_of_a_newest_backup_that_is_partial_until_there_is_a_whole_one() -> None:
-    partial = replace(BackupSummary.of(made(LACKS)), verified=True)
-    whole = replace(BackupSummary.of(made(PASSED)), verified=True, id="20261123T072700Z-3f9a1c")
+    partial = replace(made(LACKS).summarize(), verified=True)
+    whole = replace(made(PASSED).summarize(), verified=True, id="20261123T072700Z-3f9a1c")
     other = replace(whole, project="other")
     [line] = list_partial_backups([other, partial, whole])
     assert (

@@ -30,10 +30,10 @@ from safe_compose.core.backup import (
     ServerStatistics,
     TableCount,
     VolumeRecord,
-    slug,
 )
 from safe_compose.core.policy import Rule
 from safe_compose.core.redaction import hide_option, redact
+from safe_compose.core.slug import slug
 from safe_compose.core.tier import Tier
 from safe_compose.errors import OperationFailed, StateChanged, UsageError
 from safe_compose.store.catalogue.catalogue import Catalogue, Draft, measure_free_space

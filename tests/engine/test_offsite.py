@@ -18,7 +18,7 @@ import pytest
 from obstore.store import S3Store
 
 from safe_compose.core import destination
-from safe_compose.core.backup import slug
+from safe_compose.core.slug import slug
 from safe_compose.errors import ConfigError
 from safe_compose.settings import load
 from testing.approvals import approve_settings

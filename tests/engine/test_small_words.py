@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from safe_compose.core import plan, retention
-from safe_compose.core.backup import Backup, BackupSummary
+from safe_compose.core.backup import Backup
+from safe_compose.core.backup_summary import BackupSummary
 from safe_compose.core.observed import Container, Volume
 from safe_compose.core.plan import Doomed
 from safe_compose.core.policy import Verdict
@@ -84,7 +85,7 @@ def test_only_what_forget_holds_is_shown_as_pinned() -> None:
         kept = Backup(
             f"b{seq}", seq, stamp(created), "shop", "", "E", "pre-delete", (), f"/store/b{seq}"
         )
-        line = replace(BackupSummary.of(kept), volumes=volumes, verified=True, level="L3")
+        line = replace(kept.summarize(), volumes=volumes, verified=True, level="L3")
         return replace(line, pinned_until=stamp(NOW + timedelta(days=until)))
 
     lines = [

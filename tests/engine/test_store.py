@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from safe_compose.core.backup import Backup, BackupSummary
+from safe_compose.core.backup import Backup
+from safe_compose.core.backup_summary import BackupSummary
 from safe_compose.core.short_id import find_end
 from safe_compose.errors import OperationFailed, StateChanged, UsageError, VerificationFailed
 from safe_compose.operations import forget
@@ -515,7 +516,7 @@ def manifests_read(look: Callable[[], object]) -> int:
 
 
 def fresh(catalogue: Catalogue) -> list[BackupSummary]:
-    return [BackupSummary.of(b) for b in Catalogue.at(catalogue.root).reader.backups()]
+    return [b.summarize() for b in Catalogue.at(catalogue.root).reader.backups()]
 
 
 @pytest.mark.thorough
@@ -562,7 +563,7 @@ def test_every_change_shows_at_once_and_an_index_that_lies_decides_nothing(
     Path(added.path, "verification.json").unlink()
     at = lies["names"].index("verified")
     key = index.make_key(added.path, ("manifest.json", "verification.json"))
-    line = [getattr(BackupSummary.of(replace(added, evidence=())), name) for name in lies["names"]]
+    line = [getattr(replace(added, evidence=()).summarize(), name) for name in lies["names"]]
     line[at] = True
     lies["lines"][f"another/{added.id}"] = [key, line]
     (catalogue.root / index.NAME).write_text(json.dumps(lies))
@@ -697,7 +698,7 @@ def test_wrong_words_for_verify_are_64_and_read_nothing(
 
 
 def test_a_receipt_holds_whatever_a_fault_says() -> None:
-    odd = BackupSummary.of(Backup("b1", 1, "", "a\x00b\udcff", "", "", "", (), "/x"))
+    odd = Backup("b1", 1, "", "a\x00b\udcff", "", "", "", (), "/x").summarize()
     root = ElementTree.fromstring(
         forget.format_junit(
             [forget.ReverificationResult(odd, 'ends with "\x1b]<&\ud800\ufffe', 0.5)]

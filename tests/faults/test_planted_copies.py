@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from safe_compose.core import destination, retention, volume_reach
-from safe_compose.core.backup import Backup, slug
+from safe_compose.core.backup import Backup
 from safe_compose.core.destination import Destination
+from safe_compose.core.slug import slug
 from safe_compose.errors import (
     OperationFailed,
     PlaceUnusable,

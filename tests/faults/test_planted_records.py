@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from safe_compose.core.backup import Backup, BackupSummary
+from safe_compose.core.backup import Backup
 from safe_compose.store.catalogue import index
 from safe_compose.store.journal import Journal
 from safe_compose.store.schedules import Schedule, Schedules
@@ -78,7 +78,7 @@ def test_a_time_of_a_wrong_clock_does_not_pass_for_a_backup_that_was_made(
 
 @pytest.mark.parametrize("created", ["yesterday", "2026", "99999-01-01T00:00:00Z", "2026-11-22"])
 def test_an_index_with_a_time_that_is_none_is_read_as_none(tmp_path: Path, created: str) -> None:
-    good = BackupSummary.of(BROKEN)
+    good = BROKEN.summarize()
     index.write(tmp_path, {"shop/x": ((1,), good)}, PRIVATE)
     assert index.read(tmp_path)
     path = tmp_path / index.NAME
@@ -89,7 +89,7 @@ def test_an_index_with_a_time_that_is_none_is_read_as_none(tmp_path: Path, creat
 
 
 def test_a_broken_backup_is_shown_among_those_to_choose_from() -> None:
-    words = pickers.describe_backup(BackupSummary.of(BROKEN), NOW)
+    words = pickers.describe_backup(BROKEN.summarize(), NOW)
     assert "its manifest is not JSON" in words
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from safe_compose.core.backup import BackupSummary, OffsiteCopy
+from safe_compose.core.backup_summary import BackupSummary, OffsiteCopy
 from safe_compose.operations.doctor import report
 from safe_compose.operations.doctor.losses import format_losses, list_losses
 from safe_compose.ui.report_layout import OK, PROBLEM, WARNING, ReportLine, lay_report

@@ -20,7 +20,8 @@ from safe_compose.cli.options import (
     print_json,
 )
 from safe_compose.core import retention
-from safe_compose.core.backup import Backup, BackupSummary, OffsiteCopy
+from safe_compose.core.backup import Backup
+from safe_compose.core.backup_summary import BackupSummary, OffsiteCopy
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.core.text import join_for_shell
 from safe_compose.errors import UsageError
@@ -117,7 +118,7 @@ def _print_backups(
 
 def judge_backup(backup: Backup | BackupSummary) -> tuple[str, str, str]:
     """Return the state of a backup in a word, its colour, and what a person should know of it."""
-    line = BackupSummary.of(backup) if isinstance(backup, Backup) else backup
+    line = backup.summarize() if isinstance(backup, Backup) else backup
     if line.broken:
         return "BROKEN", BAD, line.broken
     notes = [f"lacks {', '.join(line.lacking)}"] if line.lacking else []
@@ -151,7 +152,7 @@ def summarize_backup(
         backup: The backup.
         pinned: The paths of the backups that `forget` keeps because a deletion followed them.
     """
-    line = BackupSummary.of(backup) if isinstance(backup, Backup) else backup
+    line = backup.summarize() if isinstance(backup, Backup) else backup
     return {
         "id": line.id,
         "seq": line.seq,

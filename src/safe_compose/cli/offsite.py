@@ -21,7 +21,8 @@ from safe_compose.cli.options import (
     print_json,
     unlock,
 )
-from safe_compose.core.backup import Backup, BackupSummary, OffsiteCopy
+from safe_compose.core.backup import Backup
+from safe_compose.core.backup_summary import BackupSummary, OffsiteCopy
 from safe_compose.core.destination import Destination
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.errors import UsageError, VerificationFailed
@@ -140,7 +141,7 @@ def show_copies(
     catalogue = Catalogue.at(settings.store, settings.access)
     reader = catalogue.reader
     of = choose_project(id, project, catalogue) if id is not None else project
-    one = [BackupSummary.of(reader.find(id, of))] if id is not None else None
+    one = [reader.find(id, of).summarize()] if id is not None else None
     copies = _list_copies(one or reader.list_summaries(project), settings)
     if as_json:
         print_json({"action": "status", "offsite": [_copy_shape(b, c) for b, c in copies]})

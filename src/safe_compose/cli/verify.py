@@ -23,7 +23,6 @@ from safe_compose.cli.options import (
     print_json,
     unlock,
 )
-from safe_compose.core.backup import BackupSummary
 from safe_compose.core.short_id import shorten_ids
 from safe_compose.errors import UsageError, VerificationFailed
 from safe_compose.operations import forget as operations_forget
@@ -69,7 +68,7 @@ def verify(
         chosen = operations_forget.choose_sample(chosen, wanted) if wanted is not None else chosen
     else:
         of = choose_project(id, project, catalogue)
-        chosen = [BackupSummary.of(find_holding(catalogue, id or "latest", of, volume))]
+        chosen = [find_holding(catalogue, id or "latest", of, volume).summarize()]
     readings = []
     with _writing_receipt(receipt) as write:
         engine = open_workspace(make_down(None, None)).engine if trial else None

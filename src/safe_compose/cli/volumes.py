@@ -16,7 +16,7 @@ from safe_compose.cli.options import (
     print_json,
 )
 from safe_compose.core import backup_set, policy
-from safe_compose.core.backup import BackupSummary
+from safe_compose.core.backup_summary import BackupSummary
 from safe_compose.core.observed import (
     Location,
     Observed,

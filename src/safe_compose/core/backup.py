@@ -1,11 +1,10 @@
 """The content of a backup: files with digests, statistics of the data, and evidence."""
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from safe_compose.core.backup_summary import BackupSummary, OffsiteCopy
 from safe_compose.core.quantities import count
 
 WORKPLACE, OWNER = ".workplace-", "owner.json"
@@ -159,33 +158,6 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class OffsiteCopy:
-    """The state of one off-site copy of a backup."""
-
-    name: str
-    """The destination's name in the settings."""
-    url: str
-    """The URL, which never holds credentials."""
-    pushed: str | None = None
-    """When it was last sent as a whole, or fetched from there, UTC."""
-    verified: str | None = None
-    """When every byte of it was last read back and found good, UTC."""
-    fault: str | None = None
-    """Why the last push or verification failed, or None."""
-
-    @property
-    def state(self) -> str:
-        """`failed`, `verified` or `unknown`."""
-        return (
-            "failed"
-            if self.fault is not None
-            else "verified"
-            if self.verified is not None
-            else "unknown"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class VolumeRecord:
     """A location as it was, with everything needed to create it again.
 
@@ -329,77 +301,25 @@ class Backup:
         """
         return self.verified and self.unsigned_from is None
 
-
-UNKNOWN_PLACE = "an unknown place (it has no verification.json that reads)"
-"""Every backup that is made or fetched here has that file from the first moment: the author of one
-without it is unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackupSummary:
-    """A backup as lists show it: the fields that are needed of thousands at once."""
-
-    id: str
-    seq: int
-    created: str
-    project: str
-    endpoint: str
-    engine_id: str
-    reason: str
-    volumes: tuple[str, ...]
-    bytes: int
-    path: str
-    level: str | None
-    verified: bool
-    verified_at: str
-    """When it was last read back; empty when it never was, or is broken."""
-    pinned_until: str | None
-    broken: str | None
-    offsite: tuple[OffsiteCopy, ...] = ()
-    unsigned_from: str | None = None
-    lacking: tuple[str, ...] = ()
-    """Names of the volumes that a partial backup lacks."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is verified and was made here or was signed."""
-        return self.verified and self.unsigned_from is None
-
-    @classmethod
-    def of(cls, backup: Backup) -> "BackupSummary":
-        """Return the summary of a backup."""
-        return cls(
-            id=backup.id,
-            seq=backup.seq,
-            created=backup.created,
-            project=backup.project,
-            endpoint=backup.endpoint,
-            engine_id=backup.engine_id,
-            reason=backup.reason,
-            volumes=tuple(v.name for v in backup.volumes),
-            bytes=backup.bytes,
-            path=backup.path,
-            level=backup.level,
-            verified=backup.verified,
-            verified_at=max((e.at for e in backup.evidence), default=""),
-            pinned_until=backup.pinned_until,
-            broken=backup.broken,
-            offsite=backup.offsite,
-            unsigned_from=backup.unsigned_from,
-            lacking=tuple(o.name for o in backup.lacking),
+    def summarize(self) -> BackupSummary:
+        """Return what lists show of it."""
+        return BackupSummary(
+            id=self.id,
+            seq=self.seq,
+            created=self.created,
+            project=self.project,
+            endpoint=self.endpoint,
+            engine_id=self.engine_id,
+            reason=self.reason,
+            volumes=tuple(v.name for v in self.volumes),
+            bytes=self.bytes,
+            path=self.path,
+            level=self.level,
+            verified=self.verified,
+            verified_at=max((e.at for e in self.evidence), default=""),
+            pinned_until=self.pinned_until,
+            broken=self.broken,
+            offsite=self.offsite,
+            unsigned_from=self.unsigned_from,
+            lacking=tuple(o.name for o in self.lacking),
         )
-
-
-def slug(name: str) -> str:
-    """Return a name for files and folders that no other name gets.
-
-    It is the name itself if it is plain, or else its plain characters and a short hash of all of
-    it.
-
-    Two names never share a slug, also on a file system that ignores case.
-    """
-    if re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name) and not re.search(r"-[0-9a-f]{8}$", name):
-        return name
-    plain = re.sub(r"[^a-z0-9_.-]+", "_", name.lower()).strip("._-")[:60]
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
-    return f"{plain or 'name'}-{digest[:8]}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 
-from safe_compose.core.backup import MYSQL_SETTINGS, POSTGRES_SETTINGS, VolumeRecord, slug
+from safe_compose.core.backup import MYSQL_SETTINGS, POSTGRES_SETTINGS, VolumeRecord
 from safe_compose.core.observed import (
     CONFIG_HASH_LABEL,
     FOLDER,
@@ -15,6 +15,7 @@ from safe_compose.core.observed import (
     DeclaredMount,
     kind_of_location,
 )
+from safe_compose.core.slug import slug
 from safe_compose.errors import UsageError
 
 SCRATCH = "scratch"

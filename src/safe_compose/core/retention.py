@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from safe_compose.core.backup import Backup, BackupSummary, ServerStatistics, describe_shrinkage
+from safe_compose.core.backup import Backup, ServerStatistics, describe_shrinkage
+from safe_compose.core.backup_summary import BackupSummary
 
 LOOK_BACK = timedelta(days=30)
 """How long the last complete backup is held after much of a volume's content disappeared: the loss

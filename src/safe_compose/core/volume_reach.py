@@ -9,10 +9,13 @@ volume without options is known to stay inside.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from safe_compose.core.backup import VolumeRecord
 from safe_compose.core.observed import Volume, is_in_memory
 from safe_compose.core.redaction import hide_option, hide_secrets
+
+if TYPE_CHECKING:
+    from safe_compose.core.backup import VolumeRecord
 
 _NOT_MOUNTED = (
     "failed to mount local volume: ",
@@ -41,7 +44,7 @@ def describe_reach(driver: str, options: Mapping[str, str]) -> str | None:
     return f"options {shown}" if shown else None
 
 
-def describe_reach_of(record: VolumeRecord, now: Volume | None) -> str | None:
+def describe_reach_of(record: "VolumeRecord", now: Volume | None) -> str | None:
     """Describe the reach of the volume that gets a record's content.
 
     It is the existing volume `now`, which keeps its options, or else the one that would be created.

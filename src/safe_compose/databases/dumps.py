@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from safe_compose.core.backup import Artifact, TableCount, slug
+from safe_compose.core.backup import Artifact, TableCount
 from safe_compose.core.observed import Container, describe_location
+from safe_compose.core.slug import slug
 from safe_compose.databases.sql_lexer import BadDump
 from safe_compose.errors import OperationFailed
 from safe_compose.volumes.backup_files import new_folder, removing_new_files, sync_folder

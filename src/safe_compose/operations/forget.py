@@ -15,7 +15,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from safe_compose.core import retention
-from safe_compose.core.backup import Backup, BackupSummary
+from safe_compose.core.backup import Backup
+from safe_compose.core.backup_summary import BackupSummary
 from safe_compose.core.quantities import count, format_size, format_stamp
 from safe_compose.core.retention import Judgement, Policy
 from safe_compose.engine import Engine
@@ -84,7 +85,7 @@ class Forgetting:
 
 
 def _describe_judgement(judged: Judgement) -> dict[str, Any]:
-    backup = BackupSummary.of(judged.backup)
+    backup = judged.backup.summarize()
     return {
         "id": backup.id,
         "created": backup.created,
@@ -314,7 +315,7 @@ def reverify(
             )
         now = judged.backup if judged.unrecorded is not None else catalogue.reader.at(listed.path)
         yield ReverificationResult(
-            BackupSummary.of(now) if now is not None else listed,
+            now.summarize() if now is not None else listed,
             judged.fault,
             clock() - begun,
             judged.unrecorded,

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from safe_compose.core.backup import slug
 from safe_compose.core.quantities import format_seconds, format_stamp
+from safe_compose.core.slug import slug
 from safe_compose.system import files
 from safe_compose.system.files import PRIVATE, Access, make_folders, reporting
 from safe_compose.system.process import Process, read_clock, stamp

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
-from safe_compose.core.backup import BackupSummary
+from safe_compose.core.backup_summary import BackupSummary
 from safe_compose.core.quantities import format_moment, format_size
 from safe_compose.core.text import LONGEST_CELL, make_visible
 from safe_compose.core.tier import Tier

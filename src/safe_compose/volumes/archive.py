@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from safe_compose.core.backup import Artifact, Evidence, slug
+from safe_compose.core.backup import Artifact, Evidence
 from safe_compose.core.observed import describe_location
+from safe_compose.core.slug import slug
 from safe_compose.engine.helper_image import PACKS
 from safe_compose.engine.named_pipe import AT as PIPE
 from safe_compose.errors import OperationFailed, VerificationFailed

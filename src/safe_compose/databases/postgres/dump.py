@@ -14,16 +14,11 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from safe_compose.core.backup import (
-    Artifact,
-    DatabaseStatistics,
-    Evidence,
-    ServerStatistics,
-    slug,
-)
+from safe_compose.core.backup import Artifact, DatabaseStatistics, Evidence, ServerStatistics
 from safe_compose.core.observed import kind_of_location
 from safe_compose.core.owners import FILES
 from safe_compose.core.quantities import count
+from safe_compose.core.slug import slug
 from safe_compose.databases import owners, server_files
 from safe_compose.databases.dumps import (
     compare_rows,

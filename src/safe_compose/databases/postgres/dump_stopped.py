@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from safe_compose.core.backup import Artifact, slug
+from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
+from safe_compose.core.slug import slug
 from safe_compose.core.text import make_visible
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres.connection import SEARCH_PATH

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
-from safe_compose.core.backup import Artifact, DatabaseStatistics, slug
+from safe_compose.core.backup import Artifact, DatabaseStatistics
 from safe_compose.core.observed import describe_location
+from safe_compose.core.slug import slug
 from safe_compose.core.text import make_visible
 from safe_compose.databases.protocol import list_service_images
 from safe_compose.databases.sqlite.check import Checker, JudgedDatabase

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from safe_compose.core.backup import Artifact, VolumeRecord, describe_shrinkage, slug
+from safe_compose.core.backup import Artifact, VolumeRecord, describe_shrinkage
 from safe_compose.core.observed import (
     Container,
     Location,
@@ -16,6 +16,7 @@ from safe_compose.core.observed import (
 )
 from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_stamp
+from safe_compose.core.slug import slug
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.operations.backup.request import BackupRequest

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from safe_compose.core.backup import slug
 from safe_compose.core.observed import Container
+from safe_compose.core.slug import slug
 from safe_compose.core.text import drop_subject
 from safe_compose.databases.protocol import Dump, ServerUnreachable
 from safe_compose.databases.servers import RunningServer

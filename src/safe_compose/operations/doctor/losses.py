@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from safe_compose.core.backup import BackupSummary, OffsiteCopy
+from safe_compose.core.backup_summary import BackupSummary, OffsiteCopy
 from safe_compose.core.observed import describe_location, kind_of_location
 from safe_compose.core.quantities import format_age, format_seconds
 

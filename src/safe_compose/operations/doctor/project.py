@@ -8,7 +8,7 @@ from typing import Any
 
 from safe_compose.compose.files import Files
 from safe_compose.core import backup_set, predecessors
-from safe_compose.core.backup import BackupSummary
+from safe_compose.core.backup_summary import BackupSummary
 from safe_compose.core.observed import Observed, describe_location, kind_of_location
 from safe_compose.core.policy import Rule, Verdict
 from safe_compose.core.quantities import format_size, format_stamp

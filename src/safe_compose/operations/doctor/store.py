@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_compose.core import retention
-from safe_compose.core.backup import BackupSummary
+from safe_compose.core.backup_summary import BackupSummary
 from safe_compose.core.quantities import count, format_size
 from safe_compose.errors import SafeComposeError
 from safe_compose.operations.doctor.findings import Findings

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from safe_compose.core.backup import Backup, OffsiteCopy
+from safe_compose.core.backup import Backup
+from safe_compose.core.backup_summary import OffsiteCopy
 from safe_compose.core.destination import Destination
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import SafeComposeError, VerificationFailed

@@ -3,10 +3,11 @@
 import re
 from dataclasses import replace
 
-from safe_compose.core.backup import Backup, slug
+from safe_compose.core.backup import Backup
 from safe_compose.core.destination import Destination
 from safe_compose.core.quantities import format_size
 from safe_compose.core.short_id import find_matching, name_first
+from safe_compose.core.slug import slug
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import PlaceUnusable, UsageError, VerificationFailed
 from safe_compose.offsite import limits, transfer

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from safe_compose.core.backup import Backup, Evidence, OffsiteCopy
+from safe_compose.core.backup import Backup, Evidence
+from safe_compose.core.backup_summary import OffsiteCopy
 from safe_compose.core.destination import Destination
 from safe_compose.core.quantities import format_size
 from safe_compose.core.text import shell_quote

@@ -5,7 +5,8 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from safe_compose.core.backup import Backup, OffsiteCopy
+from safe_compose.core.backup import Backup
+from safe_compose.core.backup_summary import OffsiteCopy
 from safe_compose.core.destination import Destination
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import OperationFailed, SafeComposeError, VerificationFailed

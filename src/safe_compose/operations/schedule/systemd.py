@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from safe_compose.core.backup import slug
+from safe_compose.core.slug import slug
 from safe_compose.core.text import make_visible
 from safe_compose.errors import Refused, UsageError
 from safe_compose.system import children

@@ -9,11 +9,14 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from safe_compose.core.backup import Artifact, Backup, Omission, ServerStatistics, VolumeRecord
 from safe_compose.core.observed import FOLDER, LAYER
 from safe_compose.system.process import is_id
+
+if TYPE_CHECKING:
+    from safe_compose.core.backup import Artifact, Backup, Omission, ServerStatistics, VolumeRecord
 
 LARGEST_NUMBER = 1 << 53
 """Upper bound of bytes, rows and backup numbers; no real size reaches it."""
@@ -114,7 +117,7 @@ def is_moment(text: str) -> bool:
     return True
 
 
-def find_volume_fault(record: VolumeRecord) -> str | None:
+def find_volume_fault(record: "VolumeRecord") -> str | None:
     """Describe the first impossible value of a record, or return None."""
     return next(_faults_of_volume(record), None)
 
@@ -136,12 +139,12 @@ def find_collision(files: Iterable[str]) -> str | None:
     return None
 
 
-def find_fault(backup: Backup) -> str | None:
+def find_fault(backup: "Backup") -> str | None:
     """Describe the first impossible value of a manifest, or return None."""
     return next(_faults(backup), None)
 
 
-def _faults(backup: Backup) -> Iterator[str]:
+def _faults(backup: "Backup") -> Iterator[str]:
     if not is_id(backup.id):
         yield f"its id has not the form of one: {backup.id!r:.80}"
     if not 0 < backup.seq < LARGEST_NUMBER:
@@ -167,7 +170,7 @@ def _faults(backup: Backup) -> Iterator[str]:
         yield from _faults_of_omission(omission, names)
 
 
-def _faults_of_volume(record: VolumeRecord) -> Iterator[str]:
+def _faults_of_volume(record: "VolumeRecord") -> Iterator[str]:
     if not _is_location(record):
         yield f"{record.name!r:.80} is no name of a {record.location}"
     if not _DRIVER.fullmatch(record.driver):
@@ -193,7 +196,7 @@ def _faults_of_volume(record: VolumeRecord) -> Iterator[str]:
             yield f"volume {record.name}: a count of database {database.name!r:.80} is impossible"
 
 
-def _is_location(record: VolumeRecord) -> bool:
+def _is_location(record: "VolumeRecord") -> bool:
     """Return whether the name of a record is that of its kind of location, as it says."""
     name = record.name
     if record.location in ("folder", "file"):
@@ -204,7 +207,7 @@ def _is_location(record: VolumeRecord) -> bool:
     return record.location == "volume" and _VOLUME.fullmatch(name) is not None
 
 
-def _faults_of_omission(omission: Omission, held: Collection[str]) -> Iterator[str]:
+def _faults_of_omission(omission: "Omission", held: Collection[str]) -> Iterator[str]:
     # The name is only shown: a compose file may declare a volume by a name that docker never takes.
     if omission.kind not in ("volume", "folder", "layer", "database"):
         yield f"it lacks something of a kind that nobody knows: {omission.kind!r:.80}"
@@ -236,7 +239,7 @@ def _faults_of_user(volume: str, user: Mapping[str, str]) -> Iterator[str]:
         yield f"volume {volume}: {part!r:.80} is no folder of a volume"
 
 
-def _faults_of_file(record: VolumeRecord, artifact: Artifact) -> Iterator[str]:
+def _faults_of_file(record: "VolumeRecord", artifact: "Artifact") -> Iterator[str]:
     if not is_normal_path(artifact.file):
         yield (
             "its manifest names a file outside of its folder, or not in its normal form:"
@@ -260,7 +263,7 @@ def _faults_of_file(record: VolumeRecord, artifact: Artifact) -> Iterator[str]:
     yield from _faults_of_detail(record, artifact)
 
 
-def _faults_of_detail(record: VolumeRecord, artifact: Artifact) -> Iterator[str]:
+def _faults_of_detail(record: "VolumeRecord", artifact: "Artifact") -> Iterator[str]:
     detail = artifact.detail
     for key in _OWNERS:
         if detail.get(key) and not _OWNER.fullmatch(detail[key]):
@@ -279,7 +282,7 @@ def _faults_of_detail(record: VolumeRecord, artifact: Artifact) -> Iterator[str]
         yield f"volume {record.name}: {artifact.file}: its folders do not read"
 
 
-def _faults_of_server(volume: str, server: ServerStatistics) -> Iterator[str]:
+def _faults_of_server(volume: str, server: "ServerStatistics") -> Iterator[str]:
     for name, value in server.settings.items():
         if not _SETTING.fullmatch(name) or "\0" in value or "\n" in value:
             yield f"volume {volume}: {name!r:.80} is no setting of a database server"

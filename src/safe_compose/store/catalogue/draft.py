@@ -9,8 +9,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safe_compose.core.backup import Artifact, Backup, Omission, VolumeRecord, slug
 from safe_compose.core.observed import describe_location
+from safe_compose.core.slug import slug
 from safe_compose.errors import OperationFailed
 from safe_compose.store.catalogue import manifest
 from safe_compose.store.catalogue.checks import find_collision, is_normal_path, is_plain_path
@@ -26,6 +26,7 @@ from safe_compose.system.files import (
 )
 
 if TYPE_CHECKING:
+    from safe_compose.core.backup import Artifact, Backup, Omission, VolumeRecord
     from safe_compose.store.catalogue.schema import Verification
 
 
@@ -36,7 +37,11 @@ class Draft:
     """
 
     def __init__(
-        self, access: Access, path: Path, draft: Backup, give_name: Callable[[Path, Backup], Backup]
+        self,
+        access: Access,
+        path: Path,
+        draft: "Backup",
+        give_name: Callable[[Path, "Backup"], "Backup"],
     ) -> None:
         """Prepare a backup in the folder `path`; `give_name` gives it its number and its name."""
         self._access = access
@@ -68,11 +73,11 @@ class Draft:
 
     def commit(
         self,
-        records: Iterable[VolumeRecord],
+        records: Iterable["VolumeRecord"],
         *,
         warnings: Iterable[str] = (),
-        omitted: Iterable[Omission] = (),
-    ) -> Backup:
+        omitted: Iterable["Omission"] = (),
+    ) -> "Backup":
         """Sync everything to disk, then name the backup.
 
         It is durable afterwards, but not verified yet.
@@ -106,9 +111,9 @@ class IncomingCopy:
         self,
         access: Access,
         path: Path,
-        backup: Backup,
+        backup: "Backup",
         digests: Mapping[str, str],
-        give_name: Callable[[Backup, "Verification"], None],
+        give_name: Callable[["Backup", "Verification"], None],
     ) -> None:
         """Fetch into the folder `path`; `give_name` gives the backup its name.
 
@@ -152,7 +157,7 @@ class IncomingCopy:
             finally:
                 os.close(descriptor)
 
-    def commit(self, found: "Verification") -> Backup:
+    def commit(self, found: "Verification") -> "Backup":
         """Sync everything to disk, then name the backup.
 
         Args:
@@ -186,7 +191,7 @@ class IncomingCopy:
         )
 
 
-def check_files(folder: Path, volumes: Iterable[VolumeRecord]) -> dict[str, str]:
+def check_files(folder: Path, volumes: Iterable["VolumeRecord"]) -> dict[str, str]:
     """Return path -> sha256 of every file in a draft.
 
     Recorded digests of files that were hashed while they were written are trusted.
@@ -216,7 +221,7 @@ def check_files(folder: Path, volumes: Iterable[VolumeRecord]) -> dict[str, str]
     return digests
 
 
-def _check_artifact(folder: Path, artifact: Artifact) -> None:
+def _check_artifact(folder: Path, artifact: "Artifact") -> None:
     if not is_normal_path(artifact.file) or artifact.file in OURS:
         raise OperationFailed(
             f"an artifact has an impossible name: {artifact.file!r}; nothing was kept"
@@ -235,7 +240,7 @@ def _check_artifact(folder: Path, artifact: Artifact) -> None:
         )
 
 
-def find_misnamed(backup: Backup, digests: Mapping[str, str]) -> str | None:
+def find_misnamed(backup: "Backup", digests: Mapping[str, str]) -> str | None:
     """Describe how the files of an off-site backup differ from those of any backup of safe-compose.
 
     Returns:

@@ -10,8 +10,8 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
-from safe_compose.core.backup import slug
 from safe_compose.core.redaction import redact
+from safe_compose.core.slug import slug
 from safe_compose.core.text import shell_quote
 from safe_compose.errors import OperationFailed
 from safe_compose.store import locks

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from safe_compose.core.backup import BackupSummary, OffsiteCopy
+from safe_compose.core.backup_summary import BackupSummary, OffsiteCopy
 from safe_compose.store.catalogue.checks import is_moment
 from safe_compose.system.files import Access, read_regular, replace
 

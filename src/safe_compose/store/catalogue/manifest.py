@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safe_compose.core.backup import Backup, VolumeRecord
 from safe_compose.core.redaction import hide_option
 from safe_compose.store.catalogue.checks import MOST_FILES, is_normal_path
+
+if TYPE_CHECKING:
+    from safe_compose.core.backup import Backup, VolumeRecord
 
 MANIFEST, SUMS, RECIPE, VERIFICATION = (
     "manifest.json",
@@ -33,7 +35,7 @@ class ManifestDamaged(Exception):
     """An error about an unreadable file that describes a backup; the message says why."""
 
 
-def write_manifest(backup: Backup) -> bytes:
+def write_manifest(backup: "Backup") -> bytes:
     """Return the bytes of a manifest, with sorted keys and in ASCII.
 
     Evidence, path and secrets are left out.
@@ -77,7 +79,7 @@ def read_sums(data: bytes) -> dict[str, str]:
     return digests
 
 
-def hide_secrets_of(record: VolumeRecord) -> VolumeRecord:
+def hide_secrets_of(record: "VolumeRecord") -> "VolumeRecord":
     """Return the record with passwords in driver options hidden, and a note that says so.
 
     CIFS, for example, has `o=username=x,password=y`.

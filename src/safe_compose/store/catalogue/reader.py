@@ -11,8 +11,9 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from sys import intern
+from typing import TYPE_CHECKING
 
-from safe_compose.core.backup import UNKNOWN_PLACE, Backup, BackupSummary, TableCount, VolumeRecord
+from safe_compose.core.backup_summary import UNKNOWN_PLACE, BackupSummary
 from safe_compose.core.short_id import find_matching, name_first
 from safe_compose.errors import OperationFailed, UsageError, VerificationFailed
 from safe_compose.store.catalogue import index, manifest
@@ -21,12 +22,15 @@ from safe_compose.store.catalogue.manifest import MANIFEST, SUMS, VERIFICATION, 
 from safe_compose.system.files import explain_error, read_regular
 from safe_compose.system.process import is_id
 
+if TYPE_CHECKING:
+    from safe_compose.core.backup import Backup, VolumeRecord
+
 LARGEST_FETCHED = 1 << 40
 """Numbers of fetched copies stay below it: later backups here get higher numbers, which must be
 possible too."""
 
 
-def read_copy(described: bytes, backup_id: str, where: str) -> Backup:
+def read_copy(described: bytes, backup_id: str, where: str) -> "Backup":
     """Return the backup that the manifest of an off-site copy describes.
 
     `broken` says why the manifest is unreadable.
@@ -44,9 +48,7 @@ def read_copy(described: bytes, backup_id: str, where: str) -> Backup:
             raise ManifestDamaged("its number is impossible")
         return found
     except ManifestDamaged as damage:
-        return Backup(
-            backup_id, 0, "", where.partition("/")[0], "", "", "", (), where, broken=str(damage)
-        )
+        return _make_broken(backup_id, where.partition("/")[0], where, str(damage))
 
 
 class BackupReader:
@@ -61,7 +63,7 @@ class BackupReader:
         self._read: dict[str, tuple[str, Backup]] = {}
         """Folder of a backup -> sha256 of its manifest, and the backup that it describes."""
 
-    def backups(self, project: str | None = None, *, bare: bool = False) -> list[Backup]:
+    def backups(self, project: str | None = None, *, bare: bool = False) -> list["Backup"]:
         """Return every backup, or those of one project, the newest first.
 
         A damaged one comes last, with `broken` set.
@@ -85,18 +87,7 @@ class BackupReader:
                 ]
             except OperationFailed as fault:
                 found.append(
-                    Backup(
-                        folder.name,
-                        0,
-                        "",
-                        project or folder.name,
-                        "",
-                        "",
-                        "",
-                        (),
-                        str(folder),
-                        broken=fault.message,
-                    )
+                    _make_broken(folder.name, project or folder.name, str(folder), fault.message)
                 )
         wanted = [b for b in found if project is None or b.project in (project, folders[0].name)]
         return sorted(wanted, key=lambda b: b.seq, reverse=True)
@@ -127,7 +118,7 @@ class BackupReader:
                 line = known.get(name)
                 if line is None or key is None or line[0] != key:
                     backup = self._load(entry, keep=False)
-                    line = (key or (), BackupSummary.of(backup))
+                    line = (key or (), backup.summarize())
                     if key is None or backup.broken or not index.is_settled(key):
                         found.append(line[1])
                         continue
@@ -152,7 +143,7 @@ class BackupReader:
                 found += [entry.name for entry in list_backups(folder)]
         return found
 
-    def find_newest(self, engine_id: str, locations: Collection[str]) -> dict[str, Backup]:
+    def find_newest(self, engine_id: str, locations: Collection[str]) -> dict[str, "Backup"]:
         """Return the newest verified backup of each of these locations of an engine.
 
         Only backups that were made here or were signed count. They are read from their own files. A
@@ -179,8 +170,8 @@ class BackupReader:
         project: str | None = None,
         *,
         holding: Collection[str] = (),
-        fits: Callable[[Backup], bool] | None = None,
-    ) -> Backup:
+        fits: Callable[["Backup"], bool] | None = None,
+    ) -> "Backup":
         """Return a backup by its id, by its short form, by a unique beginning, or by `latest`.
 
         `latest` is the newest verified backup; one that was fetched without a signature is chosen
@@ -223,8 +214,8 @@ class BackupReader:
         self,
         project: str | None,
         holding: Collection[str],
-        fits: Callable[[Backup], bool] | None,
-    ) -> Backup:
+        fits: Callable[["Backup"], bool] | None,
+    ) -> "Backup":
         every = self.list_summaries(project)
         verified = [line for line in every if line.verified]
         with_them = [line for line in verified if set(holding) <= set(line.volumes)]
@@ -244,7 +235,7 @@ class BackupReader:
             f"there is no verified backup{of} in {self.folder.root}{there}", next_step=step
         )
 
-    def list_passed_over(self, latest: Backup) -> list[BackupSummary]:
+    def list_passed_over(self, latest: "Backup") -> list[BackupSummary]:
         """Return the newer, unverified backups of the volumes of `latest`, which it did not mean.
 
         Raises:
@@ -257,7 +248,7 @@ class BackupReader:
             if line.seq > latest.seq and not line.verified and names & set(line.volumes)
         ]
 
-    def at(self, path: str) -> Backup | None:
+    def at(self, path: str) -> "Backup | None":
         """Return the backup in a folder that `listed` named, or None when it is gone.
 
         It is read from its own files.
@@ -272,7 +263,7 @@ class BackupReader:
             None,
         )
 
-    def _load(self, entry: "os.DirEntry[str]", *, keep: bool = True) -> Backup:
+    def _load(self, entry: "os.DirEntry[str]", *, keep: bool = True) -> "Backup":
         """Read the folder of one backup; damage is reported in `broken`, never raised.
 
         Args:
@@ -323,12 +314,10 @@ class BackupReader:
             unsigned_from=found.unsigned_from,
         )
 
-    def _make_damaged(self, entry: "os.DirEntry[str]", why: str) -> Backup:
-        return Backup(
-            entry.name, 0, "", Path(entry.path).parent.name, "", "", "", (), entry.path, broken=why
-        )
+    def _make_damaged(self, entry: "os.DirEntry[str]", why: str) -> "Backup":
+        return _make_broken(entry.name, Path(entry.path).parent.name, entry.path, why)
 
-    def lacks(self, backup: Backup) -> str | None:
+    def lacks(self, backup: "Backup") -> str | None:
         """Describe the first file of a backup that is missing or of another size, or return None.
 
         Only metadata is compared: no content is read.
@@ -356,7 +345,7 @@ class BackupReader:
                     )
         return None
 
-    def sums(self, backup: Backup) -> dict[str, str]:
+    def sums(self, backup: "Backup") -> dict[str, str]:
         """Return path -> sha256 of every file of a backup but `SHA256SUMS`.
 
         Raises:
@@ -387,11 +376,18 @@ _NOTHING: Mapping[str, str] = {}
 
 def _make_unlistable(folder: Path, project: str, why: str) -> BackupSummary:
     """Return a broken backup that stands for a project's folder that cannot be listed."""
-    broken = Backup(folder.name, 0, "", project, "", "", "", (), str(folder), broken=why)
-    return BackupSummary.of(broken)
+    return _make_broken(folder.name, project, str(folder), why).summarize()
 
 
-def _reduce(backup: Backup) -> Backup:
+def _make_broken(backup_id: str, project: str, path: str, why: str) -> "Backup":
+    """Return a backup of which only this is known, and why it must not be trusted."""
+    # Imported here, the confirmation screen is shown sooner.
+    from safe_compose.core.backup import Backup
+
+    return Backup(backup_id, 0, "", project, "", "", "", (), path, broken=why)
+
+
+def _reduce(backup: "Backup") -> "Backup":
     """Return a backup with only the fields needed to compare thousands of backups.
 
     It keeps the volumes, the sizes of files, the levels of verification and the numbers of rows.
@@ -413,7 +409,9 @@ def _reduce(backup: Backup) -> Backup:
     )
 
 
-def _reduce_record(record: VolumeRecord) -> VolumeRecord:
+def _reduce_record(record: "VolumeRecord") -> "VolumeRecord":
+    from safe_compose.core.backup import TableCount
+
     files = tuple(
         replace(
             a,
@@ -445,5 +443,5 @@ def _reduce_record(record: VolumeRecord) -> VolumeRecord:
     )
 
 
-def _name_first(backups: Sequence[Backup | BackupSummary]) -> str:
+def _name_first(backups: Sequence["Backup | BackupSummary"]) -> str:
     return name_first([f"{b.id} ({b.project})" for b in backups])

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from safe_compose.core.backup import Backup, Evidence, OffsiteCopy, Omission, VolumeRecord
+from safe_compose.core.backup import Backup, Evidence, Omission, VolumeRecord
+from safe_compose.core.backup_summary import OffsiteCopy
 from safe_compose.store.catalogue import checks
 from safe_compose.store.catalogue.manifest import FORMAT, ManifestDamaged, to_bytes
 

@@ -9,12 +9,15 @@ import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safe_compose.core.backup import Backup
 from safe_compose.errors import StateChanged
 from safe_compose.store.catalogue.folder import COUNTER, TRASH, StoreFolder
 from safe_compose.store.catalogue.reader import BackupReader
 from safe_compose.system.files import reporting, sync_folder
+
+if TYPE_CHECKING:
+    from safe_compose.core.backup import Backup
 
 
 class BackupTrash:
@@ -26,8 +29,8 @@ class BackupTrash:
         self._reader = reader
 
     def forget(
-        self, chosen: Collection[str], may_go: Callable[[Sequence[Backup]], Collection[str]]
-    ) -> list[Backup]:
+        self, chosen: Collection[str], may_go: Callable[[Sequence["Backup"]], Collection[str]]
+    ) -> list["Backup"]:
         """Move backups to the trash, each by one rename, also on a full disk.
 
         `finish_forgetting` then frees their space.

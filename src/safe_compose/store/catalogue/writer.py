@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_compose import __version__
-from safe_compose.core.backup import OWNER, UNKNOWN_PLACE, WORKPLACE, Backup, Evidence, OffsiteCopy
+from safe_compose.core.backup_summary import UNKNOWN_PLACE, OffsiteCopy
 from safe_compose.core.redaction import redact
 from safe_compose.errors import OperationFailed, UsageError, VerificationFailed
 from safe_compose.store import locks
@@ -46,6 +46,7 @@ from safe_compose.system.files import replace as replace_file
 from safe_compose.system.process import is_id, make_id, stamp
 
 if TYPE_CHECKING:
+    from safe_compose.core.backup import Backup, Evidence
     from safe_compose.store.catalogue.schema import Verification
 
 PIN = timedelta(days=30)
@@ -80,6 +81,8 @@ class BackupWriter:
         Raises:
             OperationFailed: A file cannot be read or written, here or in the block.
         """
+        from safe_compose.core.backup import Backup
+
         self.folder.ensure()
         folder = self.folder.folder_of(project)
         now = self.folder.clock()
@@ -197,7 +200,7 @@ class BackupWriter:
         unfinished: Path,
         described: bytes,
         summed: bytes,
-        backup: Backup,
+        backup: "Backup",
         found: "Verification",
     ) -> None:
         """Sync and name a fetched backup, and make later backups get higher numbers.
@@ -218,7 +221,7 @@ class BackupWriter:
             unfinished.rename(backup.path)
             sync_folder(unfinished.parent)
 
-    def _name_draft(self, unfinished: Path, draft: Backup) -> Backup:
+    def _name_draft(self, unfinished: Path, draft: "Backup") -> "Backup":
         """Number, describe, sync and name a draft.
 
         Raises:
@@ -292,6 +295,8 @@ class BackupWriter:
         Raises:
             OperationFailed: A draft or a work folder cannot be removed.
         """
+        from safe_compose.core.backup import OWNER, WORKPLACE
+
         swept = []
         for folder in self.folder.project_folders():
             for workplace in folder.glob(f"{WORKPLACE}*"):
@@ -321,7 +326,7 @@ class BackupWriter:
 
     # -- later findings ----------------------------------------------------------------------------
 
-    def mark_verified(self, backup: Backup, evidence: Iterable[Evidence]) -> Backup:
+    def mark_verified(self, backup: "Backup", evidence: Iterable["Evidence"]) -> "Backup":
         """Add evidence and return the updated backup; the newest of one subject and level counts.
 
         A broken backup stays broken unless every one of its artifacts was read (L1 alone reads
@@ -344,7 +349,7 @@ class BackupWriter:
 
         return self._amend(backup, add)
 
-    def mark_broken(self, backup: Backup, why: str) -> Backup:
+    def mark_broken(self, backup: "Backup", why: str) -> "Backup":
         """Record that a backup must not be trusted.
 
         It is kept, but never chosen automatically.
@@ -356,7 +361,7 @@ class BackupWriter:
             backup, lambda before: before.model_copy(update={"evidence": (), "broken": why})
         )
 
-    def mark_copied(self, backup: Backup, copy: OffsiteCopy) -> Backup:
+    def mark_copied(self, backup: "Backup", copy: OffsiteCopy) -> "Backup":
         """Record the state of an off-site copy; it replaces the recorded one.
 
         Raises:
@@ -370,7 +375,9 @@ class BackupWriter:
 
         return self._amend(backup, note)
 
-    def _amend(self, backup: Backup, change: Callable[["Verification"], "Verification"]) -> Backup:
+    def _amend(
+        self, backup: "Backup", change: Callable[["Verification"], "Verification"]
+    ) -> "Backup":
         from safe_compose.store.catalogue import schema
 
         folder = Path(backup.path)
@@ -412,7 +419,7 @@ def _discard(unfinished: Path) -> None:
 
 def _read_description(
     backup_id: str, described: bytes, summed: bytes
-) -> tuple[Backup, dict[str, str]]:
+) -> tuple["Backup", dict[str, str]]:
     """Return an off-site backup and the SHA-256 of each of its files.
 
     Raises:
