@@ -52,7 +52,7 @@ def pages() -> dict[str, str]:
 
 
 def _overview_page() -> str:
-    text = f"{overview._HEAD}\n{overview._format_groups()}\n{overview._TAIL}"
+    text = overview.format_help()
     does, _, rest = text.partition("\n")
     lines = head("safe-compose", does)
     for title, body in _sections(rest):

@@ -43,6 +43,9 @@ def test_a_pipe_gets_a_line_for_each_backup_with_exact_values(
     assert "2026-01-25 07:27:00 UTC" in on_terminal("list", "--utc", cwd=tmp_path)
     files = safe_compose("show", "000018").stdout
     assert "\n# files\nfile\tkind\tsize\t" in files and "\n# evidence\nlevel\t" in files
+    shown = on_terminal("show", "000018", cwd=tmp_path)
+    assert "safe-compose show 000018 --verbose" in shown and "levels" not in shown
+    assert "levels" in on_terminal("show", "000018", "--verbose", cwd=tmp_path)
 
 
 def test_colors_are_for_terminals_unless_they_are_forced_or_not_wanted(

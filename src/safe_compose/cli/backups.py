@@ -250,7 +250,7 @@ def _describe(
         ("note", [Cell(note)] if note else []),
         ("volumes", [Cell(v.name) for v in backup.volumes]),
         ("size", [tables.size_cell(backup.bytes)]),
-        ("encrypted", [Cell("yes, with age" if sealed else "no")]),
+        ("encrypted", [Cell("yes, with age")] if sealed else []),
         ("kept until", [moments.cell(kept_until)] if kept_until else []),
         ("engine", [Cell(backup.endpoint)] if backup.endpoint else []),
         ("path", [Cell(backup.path)]),
@@ -285,7 +285,8 @@ def _print_files(backup: Backup, *, whole: bool) -> None:
             Cell(a.file),
             Cell(a.kind),
             tables.size_cell(a.bytes),
-            Cell(levels.get(a.file, ""), style=style),
+            # A list was compared with its archive.
+            Cell(levels.get(a.file.replace(".list.gz", ".tar.gz"), ""), style=style),
             Cell(v.method),
             Cell(v.name),
             Cell(a.sha256),

@@ -67,7 +67,7 @@ def answer_hook(
     if agent is not None or (uninstall and strict):
         raise UsageError("--agent and --strict are not for this; nothing was written")
     edits = _plan(install or uninstall or [], scope, removal=bool(uninstall), strict=strict)
-    _make(edits, yes=yes, as_json=as_json)
+    _make(edits, yes=yes, as_json=as_json, tries=not uninstall)
 
 
 def _plan(names: Sequence[str], scope: str, *, removal: bool, strict: bool) -> list[HookEdit]:
@@ -89,7 +89,7 @@ def _plan(names: Sequence[str], scope: str, *, removal: bool, strict: bool) -> l
     return [agent_hooks.plan_install(place, environ, strict=strict) for place in places]
 
 
-def _make(edits: Sequence[HookEdit], *, yes: bool, as_json: bool) -> None:
+def _make(edits: Sequence[HookEdit], *, yes: bool, as_json: bool, tries: bool) -> None:
     """Show every change, then make it. With `--json` and without `--yes` they are only shown."""
     todo = [edit for edit in edits if edit.changes]
     if not as_json:
@@ -116,7 +116,7 @@ def _make(edits: Sequence[HookEdit], *, yes: bool, as_json: bool) -> None:
         ]
         print_json({"hooks": shapes, "done": yes or not todo})
     elif todo:
-        terminal.say("safe-compose: done. `safe-compose doctor` tries each hook")
+        terminal.say(f"safe-compose: done{'. `safe-compose doctor` tries each hook' * tries}")
     else:
         terminal.say("safe-compose: everything is as wanted, nothing was written")
 

@@ -82,7 +82,7 @@ def _install_routes(
     """Make the changes after a yes. With `--json` and without `--yes` they are only shown."""
     if changes and (yes or not as_json):
         terminal.flush()
-        ask_yes(f"Make {count(len(changes), 'change')}?", yes=yes)
+        ask_yes(f"Change {count(len({change.path for change in changes}), 'file')}?", yes=yes)
         apply.apply(changes, places)
     if as_json:
         print_json({"changes": [asdict(c) for c in changes], "done": yes or not changes})
@@ -140,7 +140,8 @@ def _remove_routes(places: InstallPlaces, *, yes: bool, as_json: bool) -> None:
     left: list[str] = []
     if known and (yes or not as_json):
         terminal.flush()
-        ask_yes(f"Take {count(len(known), 'change')} back?", yes=yes)
+        files = count(len({change.path for change in known}), "file")
+        ask_yes(f"Take the changes of {files} back?", yes=yes)
         done, left = apply.uninstall(places)
     if as_json:
         print_json(

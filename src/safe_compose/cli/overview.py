@@ -54,10 +54,15 @@ def print_usage() -> int:
 
 def print_help() -> int:
     """Print the verbs by group and what each does, with three examples; return 0."""
-    start = "`start CONTAINER` is docker's.\n"
-    sys.stdout.write(f"{_HEAD}\n{_format_groups()}\n{_FLAGS}\n{_EXAMPLES}\n{start}{_TAIL}")
+    sys.stdout.write(format_help())
     sys.stdout.flush()
     return 0
+
+
+def format_help() -> str:
+    """Return the verbs by group and what each does, with our flags and three examples."""
+    start = "`start CONTAINER` is docker's.\n"
+    return f"{_HEAD}\n{_format_groups()}\n{_FLAGS}\n{_EXAMPLES}\n{start}{_TAIL}"
 
 
 def print_verbs() -> int:

@@ -78,7 +78,7 @@ def _examine_trash(engine: Engine) -> Findings:
     for item in items:
         if (holder := engine.locks.find(item.volume)) is None or holder.state != "running":
             attention.append(
-                f"nothing holds item {item.id} of the trash against a prune: safe-compose recover"
+                f"nothing protects item {item.id} of the trash from a prune: safe-compose recover"
             )
     size = sum(sizes.values()) if len(sizes) == len(items) else None
     return Findings({"items": len(items), "bytes": size}, tuple(attention))
