@@ -293,8 +293,9 @@ volumes: {data: }
     [
         ('[redis-server, --save, "", --aclfile, /etc/users.acl]', ""),
         ("[redis-server, /etc/redis.conf]", 'save ""\naclfile /etc/users.acl\n'),
+        ("[redis-server, --aclfile, /etc/users.acl]", ""),
     ],
-    ids=["command line", "configuration file"],
+    ids=["command line", "configuration file", "while it runs"],
 )
 def test_what_only_memory_holds_is_not_stopped_when_we_cannot_log_in(
     compose_project: ProjectFactory, safe_compose: SafeCompose, command: str, config: str
@@ -310,12 +311,14 @@ def test_what_only_memory_holds_is_not_stopped_when_we_cannot_log_in(
         "it answers", lambda: "PONG" in docker("exec", *auth, name, "redis-cli", "ping").stdout
     )
     docker("exec", *auth, name, "redis-cli", "set", "a", "1")
+    docker("exec", *auth, name, "redis-cli", "config", "set", "save", "")
     started = docker("inspect", "-f", "{{.State.StartedAt}}", name).stdout
     for words, code in ((("backup",), 73), ((*JOB, "compose", "down", "-v"), 73)):
         refused = safe_compose(*words, cwd=project.folder)
         assert refused.returncode == code and "NOAUTH" in refused.stderr, refused.stderr
         assert PASSWORD not in refused.stderr
-    assert "in memory alone" in refused.stderr and f"docker stop {name}" in refused.stderr
+    assert "it cannot be asked to save" in refused.stderr
+    assert f"docker stop {name}" in refused.stderr
     docker("pause", name)
     refused = safe_compose(*JOB, "compose", "down", "-v", cwd=project.folder)
     assert refused.returncode == 75 and f"docker unpause {name}" in refused.stderr, refused.stderr

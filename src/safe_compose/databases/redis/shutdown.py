@@ -22,6 +22,7 @@ from safe_compose.databases.redis.discover import (
     is_file_name,
     is_memory_only,
     server,
+    serves,
 )
 from safe_compose.databases.redis.dump import SAVE_SECONDS, wait_for_saves
 from safe_compose.databases.redis.info import parse_number
@@ -73,28 +74,16 @@ def settling(at: EngineContainer) -> Iterator[SavedServer | ServerNotAsked]:
 
     Writes can be suspended since Redis 6.2. A stop alone would lose the data of a server without
     save points and without an append-only file. A server that does not let us in is stopped all the
-    same, unless its command line or its configuration file says that it keeps its data in memory
-    alone. If the block fails, writes continue.
+    same, unless it may keep its data in memory alone. If the block fails, writes continue.
 
     Raises:
         OperationFailed: The server cannot save its data; nothing was stopped.
     """
-    engine, container, name = at.engine, at.container, at.name
     try:
         found = server(at)
     except ServerUnreachable as unreachable:
-        private = engine.docker.private(container.id)
-        if is_memory_only(private, read_config(at, private)):
-            raise OperationFailed(
-                f"container {name} keeps its data in memory alone (save '' and no append-only"
-                " file), so a stop loses it, and it cannot be asked to save:"
-                f" {unreachable.message}; nothing was stopped",
-                next_step=(
-                    f"if what it holds may go: docker stop {shell_quote(name)}, then repeat the"
-                    " command"
-                ),
-            ) from unreachable
-        yield ServerNotAsked(container, unreachable.message, _clock(at))
+        _require_saving_at_stop(at, unreachable)
+        yield ServerNotAsked(at.container, unreachable.message, _clock(at))
         return
     paused = _pause(found)
     try:
@@ -106,6 +95,34 @@ def settling(at: EngineContainer) -> Iterator[SavedServer | ServerNotAsked]:
             with suppress(OperationFailed, ErrorAnswer):
                 found.client.ask("CLIENT", "UNPAUSE")
         raise
+
+
+def _require_saving_at_stop(at: EngineContainer, why: ServerUnreachable) -> None:
+    """Require that a server which cannot be asked is known to write what it holds to its volume.
+
+    Its settings may have changed while it runs, so a file of its data has to be there as well.
+
+    Raises:
+        OperationFailed: It may keep its data in memory alone.
+    """
+    container, private = at.container, at.engine.docker.private(at.container.id)
+    step = f"if what it holds may go: docker stop {shell_quote(container.name)}"
+    if is_memory_only(private, read_config(at, private)):
+        fact = (
+            "keeps its data in memory alone (save '' and no append-only file), so a stop loses it,"
+        )
+    else:
+        locations = {m.location for m in container.mounts if serves(container, m.location)}
+        for name in locations:
+            if any(_StoppedFiles(EngineLocation(at.engine, name), ()).find_files()):
+                return
+        step = f"have it save (redis-cli SAVE with a login of yours), or {step}"
+        fact = "has saved nothing on its volume yet, so a stop may lose what it holds,"
+    raise OperationFailed(
+        f"container {container.name} {fact} and it cannot be asked to save: {why.message}; nothing"
+        " was stopped",
+        next_step=f"{step}; then repeat the command",
+    ) from why
 
 
 def _pause(found: RedisServer) -> bool:
