@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safe_compose.audit import agent_protocols
-from safe_compose.audit.agent_verdicts import DECIDES, NOTHING, HookAnswer, Look, judge
+from safe_compose.audit.agent_verdicts import NOTHING, HookAnswer, Look, judge
 from safe_compose.audit.destructive_words import may_hold_destructive
+from safe_compose.audit.guard_changes import DECIDES
 from safe_compose.audit.live_look import make_look
 from safe_compose.core.text import make_visible
 from safe_compose.errors import ConfigError

@@ -19,6 +19,7 @@ from safe_compose.audit.data_notes import find_notes, may_hold_data_deletion
 from safe_compose.audit.destructive import DestructiveCommand, find_destructive
 from safe_compose.audit.destructive_words import may_hold_destructive
 from safe_compose.audit.engine_api import read_api_call
+from safe_compose.audit.guard_changes import DECIDES
 from safe_compose.audit.programs import (
     ENGINES,
     LAUNCHERS,
@@ -40,7 +41,6 @@ from safe_compose.system.installation import describe_extra
 LOOK_SECONDS = 1.2
 """Seconds in which the engine must report the volumes of a command; after that the words alone are
 judged."""
-DECIDES = "A person decides this"
 _LEVELS = ("", "ask", "deny")
 _CHANGE_NOTHING = frozenset(
     {

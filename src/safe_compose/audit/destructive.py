@@ -14,7 +14,14 @@ from safe_compose.audit.programs import (
     SHELLS,
     UNGUARDED,
 )
-from safe_compose.audit.risk import SOFT, docker_name, may_turn, read_invocation
+from safe_compose.audit.risk import (
+    ANONYMOUS,
+    LIKE_DOCKER,
+    SOFT,
+    docker_name,
+    may_turn,
+    read_invocation,
+)
 from safe_compose.audit.shell_line import ShellLine, SimpleCommand
 from safe_compose.audit.shell_words import Word
 from safe_compose.core.redaction import hide_secrets, redact
@@ -34,8 +41,6 @@ _ALIASES = {
     "drm": ("container", "rm"),
 }
 """Aliases of docker's commands that plugins of shells define."""
-_LIKE_DOCKER = re.compile(r"docker|compose|podman|nerdctl|^dc|(^|_)dc?$", re.IGNORECASE)
-_ANONYMOUS = frozenset({"compose_rm_anon", "container_rm_anon", "compose_recreate_changed_volume"})
 
 
 class DestructiveCommand(NamedTuple):
@@ -87,11 +92,11 @@ def _read_unknown(command: SimpleCommand, text: str) -> Iterator[DestructiveComm
     """Yield the command of a program that is a variable, read as docker's or compose's."""
     words = command.words
     name = words[0].parts[0].name if words[0].parts else ""
-    like = bool(_LIKE_DOCKER.search(name))
+    like = bool(LIKE_DOCKER.search(name))
     groups = ((), (Word("compose"),)) if like or re.search("docker|compose", text) else ((),)
     for group in groups if len(words) > 1 else ():
         found = read_invocation((*group, *words[1:]), "docker")
-        if found is None or found.kind in SOFT or (found.kind in _ANONYMOUS and not like):
+        if found is None or found.kind in SOFT or (found.kind in ANONYMOUS and not like):
             continue
         yield DestructiveCommand(command, found, False, "")
         return

@@ -14,7 +14,15 @@ from typing import NamedTuple
 from safe_compose.audit.destructive_words import may_hold_destructive
 from safe_compose.audit.engine_api import read_api_call
 from safe_compose.audit.programs import ENGINES, SENDERS
-from safe_compose.audit.risk import DOES, LIKE_FLAGS, SOFT, docker_name, read_invocation
+from safe_compose.audit.risk import (
+    ANONYMOUS,
+    DOES,
+    LIKE_DOCKER,
+    LIKE_FLAGS,
+    SOFT,
+    docker_name,
+    read_invocation,
+)
 from safe_compose.audit.safer_commands import join_words, make_harmless, show_words
 from safe_compose.audit.shell import read, read_argv
 from safe_compose.audit.shell_line import ShellLine, SimpleCommand
@@ -40,9 +48,7 @@ DANGER = re.compile(
     re.IGNORECASE,
 )
 """Matches the words that make a block with the safe form a warning and not advice."""
-_ANONYMOUS = frozenset({"compose_rm_anon", "container_rm_anon", "compose_recreate_changed_volume"})
-_LESS = _ANONYMOUS | {"folder_change"}
-_LIKE_DOCKER = re.compile(r"docker|compose|podman|nerdctl|^dc|(^|_)dc?$", re.IGNORECASE)
+_LESS = ANONYMOUS | {"folder_change"}
 _VARIABLE = re.compile(
     r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:\[[^]]*\])?(?::?[-=](.*))?\})", re.DOTALL
 )
@@ -328,7 +334,7 @@ def _read_unknown(
         for group, found in readings
         if found is not None
         and found.kind not in SOFT
-        and not (found.kind in _ANONYMOUS and not _LIKE_DOCKER.search(name))
+        and not (found.kind in ANONYMOUS and not LIKE_DOCKER.search(name))
     ]
     # `rm -fsv` fits both readings; `-s` is known to one of them only
     for group, found in sorted(likely, key=lambda reading: reading[1].doubt is not None)[:1]:

@@ -35,6 +35,10 @@ _FLAGS_TO_TURN = frozenset(
 _RARE_OPERANDS = frozenset({("compose", "down"), ("system", "prune")})
 """Those that people give flags rather than operands."""
 LIKE_FLAGS = re.compile(r"arg|opt|flag|vol|extra|param", re.IGNORECASE)
+LIKE_DOCKER = re.compile(r"docker|compose|podman|nerdctl|^dc|(^|_)dc?$", re.IGNORECASE)
+"""Names of variables that may hold the docker command."""
+ANONYMOUS = frozenset({"compose_rm_anon", "container_rm_anon", "compose_recreate_changed_volume"})
+"""Kinds of commands that delete no volume that has a name of its own."""
 _LIKE_OPERANDS = re.compile(
     r"serv|svc|name|app|cont|proj|file|stack|comp|db|id$|^[cdins]$", re.IGNORECASE
 )

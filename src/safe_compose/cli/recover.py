@@ -1,7 +1,6 @@
 """The verb that ends what a crash interrupted: recover."""
 
 from safe_compose.cli.options import AsJson, IdentityFile, app, make_down, print_json, unlock
-from safe_compose.grammar import parser
 from safe_compose.operations import deletion_lock, trash
 from safe_compose.operations.passwords import roll_back
 from safe_compose.operations.recover import run as recover_run
@@ -21,7 +20,7 @@ def recover_from_crash(identity: IdentityFile = None, as_json: AsJson = False) -
         own_run=workspace.engine.run_id,
     )
     lines += roll_back.recover(workspace)
-    deletion_lock.renew(workspace, workspace.engine.commands.look(parser.parse(["volume", "ls"])))
+    deletion_lock.renew(workspace, workspace.engine.commands.look())
     trash.recreate_locks(workspace)
     if workspace.catalogue.root.exists() and (
         count := workspace.catalogue.trash.finish_forgetting()

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safe_compose.compose.single_use import find_descriptor, read_again
+from safe_compose.fastpath.layers import COMPOSE_FILES
 from safe_compose.grammar.parser import Invocation
 from safe_compose.grammar.tables import TRUE
 
 BY_LABEL = frozenset({"down", "kill", "rm"})
 """Verbs of section 4 that go by labels with `-p` but without `-f`, or when the file does not load
 (`projectOrName`)."""
-DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 
 
 class Files:
@@ -159,7 +159,7 @@ def _search_upward(start: Path) -> list[Path]:
     """
     start = start.resolve()
     for folder in (start, *start.parents):
-        for name in DEFAULT_FILES:
+        for name in COMPOSE_FILES:
             # Path.exists raises where a folder may not be searched
             if os.path.exists(folder / name):  # noqa: PTH110
                 stem, dot, suffix = name.partition(".")

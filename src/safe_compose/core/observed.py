@@ -61,6 +61,10 @@ def is_in_memory(driver: str, options: Mapping[str, str]) -> bool:
     return driver == "local" and options.get("type") in IN_MEMORY and not bound
 
 
+VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+"""moby: volume/local, `volumeNameRegex`, but a single character is allowed because other drivers
+and old engines accept it."""
+CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 FOLDER, LAYER = "/", "layer:"
 """Prefixes of the names of locations that are not volumes. No name of a volume begins so (moby:
 volume/local, `volumeNameRegex`)."""

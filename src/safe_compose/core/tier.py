@@ -24,3 +24,4 @@ class Tier(Enum):
 
 
 _RANKS = {tier: rank for rank, tier in enumerate(Tier)}
+TIER_NAMES = tuple(tier.value for tier in Tier)

@@ -23,6 +23,8 @@ from safe_compose.volumes.gzip_stream import make_evidence
 from safe_compose.volumes.helper_program import read_last_words
 
 _Client = TypeVar("_Client")
+STOP_SECONDS = 120
+"""How long a server of ours may take to stop cleanly."""
 KILLED = (125, 126, 127, 137)
 """Exit codes that say nothing about a program: it was not started, or killed."""
 

@@ -32,13 +32,15 @@ from safe_compose.engine.compose_project import Compose, ComposeQuery
 from safe_compose.engine.docker import Daemon
 from safe_compose.engine.errors import inspecting
 from safe_compose.errors import DockerNotFound, EngineUnavailable
-from safe_compose.grammar.parser import Invocation
+from safe_compose.grammar.parser import Invocation, parse
 from safe_compose.system.files import find_real_path
 
 if TYPE_CHECKING:
     from safe_compose.engine.compose_v1 import ComposeV1Query
     from safe_compose.engine.helper_containers import Helpers
 
+NO_COMMAND = parse(["volume", "ls"])
+"""A command that changes nothing, for a look at all volumes and containers."""
 CONFIG_FILES_LABEL = "com.docker.compose.project.config_files"
 
 
@@ -119,7 +121,7 @@ class Commands:
         finally:
             query.drop()
 
-    def look_at_folders(self, invocation: Invocation) -> Observed:
+    def look_at_folders(self, invocation: Invocation = NO_COMMAND) -> Observed:
         """Return what `look` does, with the folders of the host by their real paths.
 
         A container that mounts one by a symbolic link is found then too. `look` itself does not
@@ -135,7 +137,7 @@ class Commands:
         containers = tuple(map(values.resolve_folders, observed.containers))
         return replace(observed, containers=containers)
 
-    def look(self, invocation: Invocation, *, stdin: bytes | None = None) -> Observed:
+    def look(self, invocation: Invocation = NO_COMMAND, *, stdin: bytes | None = None) -> Observed:
         """Return the volumes, containers and compose project of this command, at one moment.
 
         Containers that cannot matter to the command come from the list alone: their start,

@@ -8,8 +8,7 @@ from typing import Any
 
 from safe_compose.compose.probe import Probe
 from safe_compose.core.observed import DeclaredMount, FolderMount
-
-TIERS = frozenset({"critical", "important", "disposable"})
+from safe_compose.core.tier import TIER_NAMES
 
 
 def list_hooked_services(services: Mapping[str, Any]) -> tuple[str, ...]:
@@ -210,16 +209,15 @@ def read_tiers(
     ]
     tiers: dict[str, str] = {}
     warnings: list[str] = []
-    strictest = ("critical", "important", "disposable")
     for key, body in entries:
         word = body.get("tier") if isinstance(body, dict) else body
         if word is None:
             continue
-        if not isinstance(word, str) or word not in TIERS:
+        if not isinstance(word, str) or word not in TIER_NAMES:
             warnings.append(
                 f"x-safe-compose of {f'volume {key}' if key else 'the project'} is none of"
-                f" {', '.join(strictest)}: taken as critical"
+                f" {', '.join(TIER_NAMES)}: taken as critical"
             )
             word = "critical"
-        tiers[key] = min(str(word), tiers.get(key, "disposable"), key=strictest.index)
+        tiers[key] = min(str(word), tiers.get(key, "disposable"), key=TIER_NAMES.index)
     return tiers, tuple(warnings)

@@ -10,7 +10,7 @@ raises, so that no unknown content is passed on.
 from collections.abc import Iterable, Iterator
 
 RECORD = 512
-_PAX_LIMIT = 16 << 20
+PAX_LIMIT = 16 << 20
 
 
 class BadStream(ValueError):
@@ -30,7 +30,7 @@ def rename_top(chunks: Iterable[bytes], old: str, new: str) -> Iterator[bytes]:
     while (header := source.read(RECORD)) != bytes(RECORD):
         flag, size = header[156:157], _number(header[124:136])
         if flag == b"x":
-            if size > _PAX_LIMIT:
+            if size > PAX_LIMIT:
                 raise BadStream("a PAX header is too long")
             pax = _records(source.read(size))
             source.read(-size % RECORD)

@@ -43,7 +43,9 @@ DATABASE_FILES = {
 """Name of a file that every server of its kind writes -> how many levels above it the folder of
 the data is."""
 SQLITE_ENDINGS = (".sqlite", ".sqlite3", ".db", ".db3", ".sqlitedb")
-SQLITE_COMPANIONS = ("-wal", "-journal", "-shm")
+SQLITE_LOGS = ("-wal", "-journal")
+"""Suffixes of the files beside a SQLite database that may hold commits, or their undoing."""
+SQLITE_COMPANIONS = (*SQLITE_LOGS, "-shm")
 """What SQLite adds to the name of a database for the files beside it."""
 UPLOADS = frozenset(
     {

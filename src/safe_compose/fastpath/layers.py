@@ -21,7 +21,7 @@ PATIENCE = 0.3
 """Seconds for all answers. The guard's own look takes the rest of a second."""
 LARGEST = 4 << 20
 """Bytes of one list of changes."""
-_COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _SETTINGS = ("COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME")
 _LARGEST_ENV_FILE = 64 << 10
 _UNUSED = '{"status":["created","exited","dead"]}'
@@ -209,7 +209,7 @@ def _find_compose_folder(folder: str) -> str:
     """Return the nearest folder, upwards, that holds a compose file; else the folder itself."""
     place = folder
     while True:
-        if any(os.path.exists(os.path.join(place, name)) for name in _COMPOSE_FILES):
+        if any(os.path.exists(os.path.join(place, name)) for name in COMPOSE_FILES):
             return place
         if os.path.dirname(place) == place:
             return folder

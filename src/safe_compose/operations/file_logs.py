@@ -12,13 +12,13 @@ from safe_compose.core.observed import Container
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import StateChanged
+from safe_compose.fastpath.layer_data import SQLITE_LOGS
 from safe_compose.volumes.engine_location import EngineLocation
 
 _SECONDS = 10.0
 _VERSIONS_AT, _WAL = 18, b"\2\2"
 """Offset and value of the header's versions of a database with a write-ahead log
 (sqlite.org/fileformat: "The Database Header")."""
-_ENDS = ("-wal", "-journal")
 
 
 class FileLog(NamedTuple):
@@ -47,7 +47,7 @@ def find_log(engine: Engine, containers: Iterable[Container], path: str) -> File
 
 def _list_logs(container: Container, path: str) -> list[str]:
     mounts = (m for m in container.mounts if m.location == path)
-    return [f"{mount.destination}{end}" for mount in mounts for end in _ENDS]
+    return [f"{mount.destination}{end}" for mount in mounts for end in SQLITE_LOGS]
 
 
 def require_no_log(engine: Engine, containers: Iterable[Container], path: str) -> None:

@@ -7,6 +7,8 @@ from safe_compose.core.observed import Container
 from safe_compose.engine import Engine
 from safe_compose.fastpath.layer_data import LayerData, find_data
 
+LISTING_SECONDS = 30.0
+"""Seconds for the engine's lists of what containers changed, where a copy depends on them."""
 MOST_CHECKED = 16
 """Most files of a container that are looked at one by one; of more, some certainly exist."""
 

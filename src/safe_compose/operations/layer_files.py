@@ -9,11 +9,11 @@ from safe_compose.core.observed import Container
 from safe_compose.core.text import make_visible, shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, StateChanged
-from safe_compose.fastpath.layer_data import find_data
+from safe_compose.fastpath.layer_data import SQLITE_LOGS, find_data
 from safe_compose.volumes.layer_archive import LayerFiles, stream_back, stream_files
 from safe_compose.volumes.tar import Member, read_members
 
-_LOGS, _SECONDS = ("-wal", "-journal"), 10.0
+_SECONDS = 10.0
 MOST_ASKED = 5000
 """Most files whose times are asked for, one by one."""
 MOST_SINGLE = 64
@@ -69,7 +69,7 @@ def require_no_log(
         StateChanged: There is such a log, or nobody can tell.
     """
     paths = {to_path(entry) for entry in entries if entry.type != "d"}
-    logs = (f"{path}{end}" for path in find_data(sorted(paths)).sqlite for end in _LOGS)
+    logs = (f"{path}{end}" for path in find_data(sorted(paths)).sqlite for end in SQLITE_LOGS)
     for log in logs:
         until = time.monotonic() + _SECONDS
         if log not in paths and engine.layers.holds_file(container.id, log, until) is not False:

@@ -8,14 +8,11 @@ from safe_compose.core.observed import KEEPS_LABEL, Container
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, SafeComposeError
-from safe_compose.grammar.parser import parse
 from safe_compose.operations.compose_stop import HookedServices
 from safe_compose.store.journal import Run
 from safe_compose.system.own_container import find_own_containers
 from safe_compose.system.signals import deferring_signals, ignoring_signals
 from safe_compose.ui import terminal
-
-_LOOK = parse(["volume", "ls"])
 
 FEW_NAMES = 3
 """Most containers that are named while they stop; of more, the number is shown."""
@@ -29,7 +26,7 @@ _NOTICED_SECONDS = 5.0
 """How long after its stop time a container may take to be seen as ended."""
 
 HEALTH_SECONDS = 60.0
-"""How long a restarted container may take to become healthy."""
+"""How long a container may take to become healthy, and its database to answer, after a start."""
 
 
 class ContainerState(NamedTuple):
@@ -162,9 +159,7 @@ class StoppedContainers:
         """
         if self.hooked is None or not self.hooked.of(containers):
             return []
-        return self.hooked.list_stopped_with(
-            containers, self._engine.commands.look(_LOOK).containers
-        )
+        return self.hooked.list_stopped_with(containers, self._engine.commands.look().containers)
 
     def _stop_hooked(
         self, hooked: HookedServices, containers: Sequence[Container], timeout: int

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from safe_compose.core.observed import FOLDER
+from safe_compose.core.observed import CONTAINER_NAME, FOLDER, VOLUME_NAME
 from safe_compose.store.steps import (
     BackedUp,
     Docker,
@@ -44,9 +44,6 @@ from safe_compose.store.steps import (
     WritingLayer,
 )
 
-_VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
-"""Volume names that docker accepts, and those of a single character, which old engines accepted."""
-_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _CONTAINER_ID = re.compile(r"[0-9a-f]{12,64}")
 
 
@@ -102,7 +99,7 @@ class _Facts:
         return found
 
     def volume(self, key: str) -> str:
-        return _match(_VOLUME, self._shape.get(key))
+        return _match(VOLUME_NAME, self._shape.get(key))
 
     def location(self, key: str) -> str:
         """Return the name of a volume, or the absolute path of a folder of the host."""
@@ -136,7 +133,7 @@ class _Facts:
         return tuple(found)
 
     def volumes(self, key: str) -> frozenset[str]:
-        return frozenset(_match(_VOLUME, name) for name in self.list(key))
+        return frozenset(_match(VOLUME_NAME, name) for name in self.list(key))
 
     def parts(self, key: str) -> "tuple[_Facts, ...]":
         found = self.list(key)
@@ -183,7 +180,7 @@ def _parse_stopping(at: At, f: _Facts) -> Step:
         at,
         tuple(
             StoppedContainer(
-                _match(_CONTAINER, part.text("id")),
+                _match(CONTAINER_NAME, part.text("id")),
                 part.text("name"),
                 part.text("state"),
                 part.text("started_at"),
@@ -262,7 +259,7 @@ def _parse_placing(at: At, f: _Facts) -> Step:
 def _parse_restoring_database(at: At, f: _Facts) -> Step:
     names = (f.text("database"), f.text("beside"), f.maybe_text("aside"))
     return RestoringDatabase(
-        at, _match(_CONTAINER, f.text("container")), f.text("volume"), *names, f.texts("roles")
+        at, _match(CONTAINER_NAME, f.text("container")), f.text("volume"), *names, f.texts("roles")
     )
 
 

@@ -9,12 +9,8 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells
 
+from safe_compose.core.line_wrap import HANGING, NARROWEST
 from safe_compose.core.text import make_visible
-
-NARROWEST = 20
-"""Columns that every terminal is taken to have."""
-HANGING = 2
-"""Columns by which the second line of a paragraph is indented."""
 
 
 class Span(NamedTuple):

@@ -10,6 +10,8 @@ from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_image import READS, NoOwnImage
 from safe_compose.volumes.engine_location import ending_after
 
+SEARCH_SECONDS = 120.0
+"""How long the search for the youngest file of a location may take, where much depends on it."""
 _AT = "/volumes"
 _LINE = re.compile(rb"(-?\d+) /volumes/(\d+)\n")
 

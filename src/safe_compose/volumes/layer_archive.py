@@ -11,10 +11,11 @@ from typing import IO, NamedTuple, cast
 
 from safe_compose.core.backup import Artifact
 from safe_compose.engine import Engine
+from safe_compose.engine.tar_top import RECORD
 from safe_compose.errors import OperationFailed, VerificationFailed
 from safe_compose.volumes.archive import archive_and_list
 from safe_compose.volumes.gzip_stream import unpack
-from safe_compose.volumes.tar import RECORD, BadTar, Member, read_list
+from safe_compose.volumes.tar import BadTar, Member, read_list
 
 _PIECE = 256 << 10
 _TOP = "volume"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
-RECORD = 512
+from safe_compose.engine.tar_top import PAX_LIMIT, RECORD
+
 HEAD = 16
 """Bytes at the beginning of a file that identify some file types."""
 _ZERO = bytes(RECORD)
@@ -27,7 +28,6 @@ _TYPES = {
 """tar's type flags and the letters of `find -printf %y`; `h` is a hard link to an earlier member.
 """
 _KINDS = frozenset("fdlpcbs")
-_PAX_LIMIT = 16 << 20
 _ENTRY_LIMIT = 16 << 20
 """Bytes of one entry of a list: more than the longest path that a folder of a folder of a folder
 can have.
@@ -199,7 +199,7 @@ def _headers(reader: _TarReader) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]
             pax = {}
             yield header, facts
             continue
-        if size > _PAX_LIMIT:
+        if size > PAX_LIMIT:
             raise BadTar("a PAX header is too long")
         records = _pax_records(reader.read(size))
         reader.skip(-size % RECORD)

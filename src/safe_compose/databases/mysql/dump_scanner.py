@@ -13,19 +13,13 @@ stored programs are between `DELIMITER ;;` and `DELIMITER ;`.
 
 import re
 
+from safe_compose.databases.mysql.statements import NAME
 from safe_compose.databases.sql_lexer import BadDump, Lexer
 
-_NAME = rb"`(?:[^`]|``)*+`"
-_USE = re.compile(rb"USE (" + _NAME + rb");\n")
-_LOCK = re.compile(rb"LOCK TABLES (" + _NAME + rb") WRITE;\n")
+_USE = re.compile(rb"USE (" + NAME + rb");\n")
+_LOCK = re.compile(rb"LOCK TABLES (" + NAME + rb") WRITE;\n")
 _INSERT = re.compile(
-    rb"INSERT INTO ("
-    + _NAME
-    + rb")(?: \("
-    + _NAME
-    + rb"(?:, ?"
-    + _NAME
-    + rb")*+\))? VALUES(?= |\n)"
+    rb"INSERT INTO (" + NAME + rb")(?: \(" + NAME + rb"(?:, ?" + NAME + rb")*+\))? VALUES(?= |\n)"
 )
 
 _TOKEN = re.compile(

@@ -15,13 +15,11 @@ from safe_compose.databases.mysql.dump import verify_dump
 from safe_compose.databases.mysql.helper_server import MysqlHelper, MysqlLocation
 from safe_compose.databases.mysql.shutdown_state import inspect_shutdown
 from safe_compose.databases.protocol import read_statistics
-from safe_compose.databases.trials import require_same
+from safe_compose.databases.trials import STOP_SECONDS, require_same
 from safe_compose.errors import Refused, VerificationFailed
 from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import show_nothing, unpack
 from safe_compose.volumes.helper_program import feed
-
-STOP_SECONDS = 120
 
 
 def own_databases(statistics: ServerStatistics) -> tuple[str, ...]:

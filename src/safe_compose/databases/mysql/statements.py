@@ -20,13 +20,13 @@ _IN_QUOTES = {quote: re.compile(rb"[\\" + quote + rb"]|\*/|/\*") for quote in (b
 _DELIMITER = re.compile(rb"DELIMITER (;;|;|\$\$|//)[ \t]*\n")
 _CODE_LIMIT = 16 << 20
 
-_NAME = rb"`(?:[^`]|``)*+`"
-_ONE = _NAME + rb"(?![ ]?\.)"
+NAME = rb"`(?:[^`]|``)*+`"
+_ONE = NAME + rb"(?![ ]?\.)"
 """A name that is not qualified by a database."""
 _LITERAL = rb"(?:''|-?[0-9]+|[A-Za-z0-9_]+|@@?[A-Za-z0-9_.]+)"
 _VARIABLE = rb"(?:@[A-Za-z0-9_]+|(?:SESSION )?[A-Za-z_]+)"
 _ASSIGNED = _VARIABLE + rb" ?= ?" + _LITERAL
-_ACCOUNT = rb"(?:" + _NAME + rb"|'')@(?:" + _NAME + rb"|'')"
+_ACCOUNT = rb"(?:" + NAME + rb"|'')@(?:" + NAME + rb"|'')"
 _HEADS = re.compile(
     rb"(?:SET " + _ASSIGNED + rb"(?:, ?" + _ASSIGNED + rb")*+\Z"
     rb"|SET NAMES [A-Za-z0-9_]+\Z|SET @@SESSION\.SQL_LOG_BIN ?= ?[A-Za-z0-9_@.]+\Z"
@@ -50,11 +50,11 @@ CHOOSES = re.compile(
 """The two lines that put a dump into a database of its own choice (mysqldump.c: init_dumping)."""
 _VALUES = re.compile(
     rb"(?:INSERT|REPLACE) (?:IGNORE )?INTO "
-    + _NAME
+    + NAME
     + rb" ?(?:\("
-    + _NAME
+    + NAME
     + rb"(?:, ?"
-    + _NAME
+    + NAME
     + rb")*+\) ?)?VALUES",
     re.IGNORECASE,
 )
@@ -285,9 +285,7 @@ class StatementReader:
         ):
             return
         self.programs += _PROGRAM.match(code[:4096]) is not None
-        good = _HEADS.match(code) is not None and not _REACHES_OUT.search(
-            re.sub(_NAME, b"``", code)
-        )
+        good = _HEADS.match(code) is not None and not _REACHES_OUT.search(re.sub(NAME, b"``", code))
         if (values := _VALUES.match(code)) is not None:
             good = (
                 _HEADS.match(code) is not None

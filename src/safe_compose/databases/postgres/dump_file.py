@@ -23,7 +23,7 @@ from safe_compose.engine import Engine
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import Refused, StateChanged, UsageError, VerificationFailed
-from safe_compose.volumes.gzip_stream import read_blocks
+from safe_compose.volumes.gzip_stream import GZIP, read_blocks
 from safe_compose.volumes.helper_program import read_last_words
 
 _PACKED = {
@@ -65,7 +65,6 @@ _NO_DUMPS = {
     ),
 }
 """First bytes, mapped to the kind of file and what can be done with it."""
-_GZIP = b"\x1f\x8b"
 _SUSPICIOUS_BYTES, _SUSPICIOUS_RATIO = 1 << 30, 500
 """A gzip stream that expands to so many bytes, and by so much, holds no dump."""
 
@@ -117,13 +116,13 @@ def identify(path: Path) -> DumpFile:
             next_step="a dump in folder format: pg_restore -f dump.sql FOLDER",
         )
     _refuse_packed(path, head)
-    zipped = head.startswith(_GZIP)
+    zipped = head.startswith(GZIP)
     identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     if zipped:
         with _unzipping(path), gzip.open(path) as inside:
             head = inside.read(512)
         _refuse_packed(path, head)
-        if head.startswith(_GZIP):
+        if head.startswith(GZIP):
             raise Refused(
                 f"{path} is packed twice; nothing was restored",
                 next_step="unpack it once first: gzip -d",

@@ -18,9 +18,8 @@ from safe_compose.databases.postgres.control_data import find_data_directory, re
 from safe_compose.databases.postgres.discover import server
 from safe_compose.databases.postgres.dump import PostgresDump, dump
 from safe_compose.databases.postgres.helper_server import PostgresHelper, PostgresLocation
-from safe_compose.databases.postgres.restore import STOP_SECONDS
 from safe_compose.databases.protocol import ServerUnreachable, Stopped
-from safe_compose.databases.trials import making_scratch_volume
+from safe_compose.databases.trials import STOP_SECONDS, making_scratch_volume
 from safe_compose.engine import Engine
 from safe_compose.engine.helper_args import Helper
 from safe_compose.errors import OperationFailed

@@ -25,14 +25,13 @@ from safe_compose.databases.postgres.restrict import feed_psql, restrict_key
 from safe_compose.databases.postgres.row_counts import measure
 from safe_compose.databases.postgres.server_facts import TEMPLATE_LOCALE
 from safe_compose.databases.protocol import read_statistics
-from safe_compose.databases.trials import require_same
+from safe_compose.databases.trials import STOP_SECONDS, require_same
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import Refused, VerificationFailed
 from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import show_nothing, unpack
 from safe_compose.volumes.helper_program import read_last_words
 
-STOP_SECONDS = 120
 _CREATE_ROLE = re.compile(rb'CREATE ROLE ("(?:[^"\n]|"")+"|[^\s";]+);')
 
 

@@ -21,6 +21,7 @@ from safe_compose.databases.redis.discover import is_file_name
 from safe_compose.databases.redis.dump import verify_dump
 from safe_compose.databases.redis.info import describe_differences, parse_keyspace, parse_number
 from safe_compose.databases.trials import (
+    STOP_SECONDS,
     ServerTrial,
     TrialSkipped,
     making_scratch_volume,
@@ -35,7 +36,6 @@ from safe_compose.volumes.helper_program import MOUNT
 
 READY_SECONDS = 600.0
 """Time limit for a server of ours to load its data; one that dies is seen at once."""
-STOP_SECONDS = 120
 MOST_DATABASES = 100_000
 """Each database costs a server memory, even an empty one."""
 _SURROUNDINGS = re.compile(

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from safe_compose.core.backup import TableCount
 from safe_compose.databases.sqlite import judge
+from safe_compose.fastpath.layer_data import SQLITE_LOGS
 
 SECONDS = 15.0
 """Time limit for the check of one database, besides the time for its bytes."""
@@ -23,7 +24,6 @@ TOTAL_SECONDS = 90.0
 """Time limit for all databases of one volume: services may be stopped meanwhile."""
 BYTES_A_SECOND = 8 << 20
 """Read rate of a slow disk; larger databases get more time."""
-_SIDE_FILES = ("-wal", "-journal")
 _FILE_SLACK = 64 << 20
 _ANSWER_LIMIT = 64 << 20
 
@@ -84,7 +84,7 @@ class Checker:
         """
         size = sum(
             at.stat().st_size
-            for at in (path, *(Path(f"{path}{end}") for end in _SIDE_FILES))
+            for at in (path, *(Path(f"{path}{end}") for end in SQLITE_LOGS))
             if at.exists()
         )
         extra = size / BYTES_A_SECOND

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from safe_compose.core.backup import Artifact
 from safe_compose.core.text import make_visible
+from safe_compose.fastpath.layer_data import SQLITE_LOGS
 from safe_compose.volumes.gzip_stream import make_damage_fault, unpack
 from safe_compose.volumes.tar import BadTar, Member, read_members
 
 MAGIC = b"SQLite format 3\0"
-SIDE_FILES = (b"-wal", b"-journal")
+SIDE_FILES = tuple(end.encode() for end in SQLITE_LOGS)
 """Suffixes of the files that belong to a database; `-shm` is rebuilt from the first of them."""
 SMALLEST = 100
 """Size of a database's header in bytes."""

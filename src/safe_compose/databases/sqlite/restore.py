@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from safe_compose.core.backup import Artifact
 from safe_compose.core.observed import describe_location
-from safe_compose.databases.sqlite.find import describe
+from safe_compose.databases.sqlite.find import SIDE_FILES, describe
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.engine.helper_image import NoOwnImage
 from safe_compose.errors import OperationFailed, VerificationFailed
@@ -17,7 +17,7 @@ from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.gzip_stream import unpack
 from safe_compose.volumes.helper_program import MOUNT, read_last_words
 
-STALE = (b"-wal", b"-shm", b"-journal")
+STALE = (*SIDE_FILES, b"-shm")
 _AT_ONCE = 500
 """Paths in one argument list."""
 

@@ -33,7 +33,7 @@ from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.errors import EngineUnavailable, OperationFailed, SafeComposeError
 from safe_compose.fastpath.layer_data import (
-    SQLITE_COMPANIONS,
+    SQLITE_LOGS,
     LayerData,
     find_folder,
     find_highest,
@@ -41,14 +41,12 @@ from safe_compose.fastpath.layer_data import (
 )
 from safe_compose.operations.backup.jobs import VolumeJob
 from safe_compose.operations.backup.records import describe_user, remove_half
-from safe_compose.operations.layer_changes import inspect_layers
+from safe_compose.operations.layer_changes import LISTING_SECONDS, inspect_layers
 from safe_compose.store.catalogue.checks import is_pair
 from safe_compose.ui import terminal
 from safe_compose.volumes.archive import archive_blocks
 from safe_compose.volumes.layer_archive import LayerFiles, stream_files
 
-PATIENCE = 30.0
-"""Seconds for the engine's lists, for a backup."""
 ATTEMPTS = 3
 """How often files are read that somebody changes meanwhile."""
 
@@ -172,18 +170,18 @@ class FoundLayer:
         return [
             self.engine.layers.describe(self.container.id, f"{path}{end}")
             for path in self.data.sqlite
-            for end in ("", *SQLITE_COMPANIONS[:2])
+            for end in ("", *SQLITE_LOGS)
         ]
 
     def _choose_files(self) -> LayerFiles:
         """Return the files to be archived, without those of a server that runs."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + LISTING_SECONDS
         identity, data, holds = self.container.id, self.data, self.engine.layers.holds_file
         databases = () if self.container.lively else data.databases
         files = set(self.changed).difference(databases, leave_out_below(self.changed, databases))
         files.update(data.files)
         for path in data.sqlite:
-            beside = (f"{path}{end}" for end in SQLITE_COMPANIONS[:2])
+            beside = (f"{path}{end}" for end in SQLITE_LOGS)
             files.add(path)
             # An unknown one is read as well: without its log, a database is silently wrong.
             files.update(p for p in beside if holds(identity, p, until) is not False)
@@ -239,11 +237,11 @@ def _find_losses(
         and not c.auto_remove
         and (f"{LAYER}{c.name}" in names if names else project is not None and project.owns(c))
     ]
-    for loss in inspect_layers(engine, theirs, time.monotonic() + PATIENCE):
+    for loss in inspect_layers(engine, theirs, time.monotonic() + LISTING_SECONDS):
         if loss.unread:
             terminal.say(
                 f"safe-compose: not all that {loss.container.name} changed in its own layer could"
-                f" be listed within {PATIENCE:.0f} s"
+                f" be listed within {LISTING_SECONDS:.0f} s"
             )
         if loss.unread or not loss.data.is_empty:
             yield loss
@@ -301,11 +299,11 @@ def _look_again(engine: Engine, layer: Layer) -> FoundLayer:
     container = engine.docker.container(layer.name.removeprefix(LAYER))
     if container is None:
         raise OperationFailed(f"the container of {layer.name} is not there any more")
-    [loss] = inspect_layers(engine, [container], time.monotonic() + PATIENCE)
+    [loss] = inspect_layers(engine, [container], time.monotonic() + LISTING_SECONDS)
     if loss.unread:
         raise OperationFailed(
             f"not all that container {container.name} changed in its own layer could be listed"
-            f" within {PATIENCE:.0f} s: a copy would lack some of it",
+            f" within {LISTING_SECONDS:.0f} s: a copy would lack some of it",
             next_step=f"see what it writes: docker diff {shell_quote(container.name)}; then give"
             " that a volume",
         )

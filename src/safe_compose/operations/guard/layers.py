@@ -18,7 +18,7 @@ from safe_compose.errors import Interrupted, Refused, SafeComposeError
 from safe_compose.fastpath.layer_data import RECREATE, REMOVE
 from safe_compose.grammar import own_flags
 from safe_compose.grammar.parser import Invocation
-from safe_compose.operations.layer_changes import inspect_layers
+from safe_compose.operations.layer_changes import LISTING_SECONDS, inspect_layers
 from safe_compose.system.children import hold_standard_descriptors
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace, open_workspace
@@ -179,10 +179,10 @@ def _back_up(workspace: Workspace, invocation: Invocation, losses: Sequence[Laye
         OperationFailed: A part of them could not be backed up.
     """
     # Imported here, docker runs sooner where nothing is backed up.
-    from safe_compose.operations.backup import layers, manual
+    from safe_compose.operations.backup import manual
     from safe_compose.operations.backup.omissions import report_incomplete
 
-    until = time.monotonic() + layers.PATIENCE
+    until = time.monotonic() + LISTING_SECONDS
     again = inspect_layers(workspace.engine, [loss.container for loss in losses], until)
     names = [
         f"{LAYER}{loss.container.name}" for loss in again if loss.unread or not loss.data.is_empty

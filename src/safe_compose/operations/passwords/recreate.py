@@ -17,6 +17,7 @@ from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.fastpath import launch
 from safe_compose.grammar.parser import Invocation
+from safe_compose.operations.stopped_containers import HEALTH_SECONDS
 from safe_compose.store.run_record import RunRecord
 from safe_compose.system import children
 from safe_compose.system.project_files import FileChange
@@ -25,9 +26,6 @@ from safe_compose.workspace import Workspace
 
 _SECONDS = 300.0
 """How long compose may take to say what it would do."""
-
-HEALTH_SECONDS = 60.0
-"""How long a recreated container may take to reach its earlier state, and a database to answer."""
 
 
 @dataclass(frozen=True, slots=True)

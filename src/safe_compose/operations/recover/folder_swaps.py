@@ -9,17 +9,14 @@ from typing import NamedTuple
 
 from safe_compose.core.observed import FOLDER, describe_location
 from safe_compose.errors import OperationFailed, StateChanged
-from safe_compose.grammar.parser import parse
 from safe_compose.operations.recover.killed_run import KilledRun
 from safe_compose.store.steps import Placing, Restored
-from safe_compose.volumes import last_write
 from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderSwap
+from safe_compose.volumes.last_write import SEARCH_SECONDS, find_last_writes
 
-_LOOK = parse(["volume", "ls"])
 AFTERWARDS = timedelta(seconds=15)
 """How long after the last line of its journal a run may have written."""
-_SEARCH_SECONDS = 120.0
 
 
 class Settled(NamedTuple):
@@ -87,11 +84,11 @@ def _find_obstacle(killed: KilledRun, swap: FolderSwap) -> str | None:
     if last is None:
         return "its journal does not tell when the run died"
     engine = killed.engine
-    for user in engine.commands.look_at_folders(_LOOK).users(path):
+    for user in engine.commands.look_at_folders().users(path):
         now = engine.docker.container(user.id)
         if now is not None and now.lively:
             return f"container {now.name} runs on it"
-    youngest = last_write.find_last_writes(engine, [path], timeout=_SEARCH_SECONDS).get(path)
+    youngest = find_last_writes(engine, [path], timeout=SEARCH_SECONDS).get(path)
     if youngest is None or youngest > last + AFTERWARDS:
         return "something may have been written to it"
     return None

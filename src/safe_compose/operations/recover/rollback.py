@@ -12,7 +12,6 @@ from safe_compose.core.quantities import format_exactly
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.engine import Engine
 from safe_compose.errors import SafeComposeError, UsageError, VerificationFailed
-from safe_compose.grammar.parser import parse
 from safe_compose.operations import trash
 from safe_compose.operations.backup import verify
 from safe_compose.operations.recover.killed_run import KilledRun
@@ -21,10 +20,9 @@ from safe_compose.store.journal import Run
 from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import RestoringVolume, Running, TakenFromTrash, VolumeRestored
 from safe_compose.ui import terminal
-from safe_compose.volumes import extraction, gzip_stream, last_write, rename
+from safe_compose.volumes import extraction, gzip_stream, rename
 from safe_compose.volumes.engine_location import EngineLocation
-
-_LOOK = parse(["volume", "ls"])
+from safe_compose.volumes.last_write import SEARCH_SECONDS, find_last_writes
 
 BEAT_SECONDS = 10.0
 """The longest time between two lines in the journal while content is written to a volume.
@@ -35,10 +33,6 @@ So nothing that a dead run wrote is much younger than its last line.
 
 _AFTERWARDS = timedelta(seconds=5)
 """How long a helper may continue to write after its run has died."""
-
-
-_SEARCH_SECONDS = 120.0
-"""How long the search for the youngest file of a volume may take."""
 
 
 class InterruptedRestore(NamedTuple):
@@ -244,7 +238,7 @@ def _find_obstacle(killed: KilledRun, begun: InterruptedRestore) -> str | None:
     if begun.volume.startswith(FOLDER) and begun.safety is None:
         return "it is a folder of the host, and no backup holds what was in it"
     engine = killed.engine
-    for user in engine.commands.look_at_folders(_LOOK).users(begun.volume):
+    for user in engine.commands.look_at_folders().users(begun.volume):
         now = engine.docker.container(user.id)
         never_ran = now is None or now.started_at.startswith("0001-")
         if now is None or never_ran or is_helper(now):  # such as one that keeps content in memory
@@ -276,9 +270,7 @@ def _find_later_write(killed: KilledRun, begun: InterruptedRestore) -> str | Non
     if last is None:
         return "its journal does not tell when it died"
     afterwards = timedelta(seconds=BEAT_SECONDS) + _AFTERWARDS
-    youngest = last_write.find_last_writes(engine, [begun.volume], timeout=_SEARCH_SECONDS).get(
-        begun.volume
-    )
+    youngest = find_last_writes(engine, [begun.volume], timeout=SEARCH_SECONDS).get(begun.volume)
     if youngest is None:
         return "nobody can tell whether something was written to it since"
     return (

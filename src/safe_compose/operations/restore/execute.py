@@ -14,7 +14,6 @@ from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_size
 from safe_compose.core.tier import Tier
 from safe_compose.errors import SafeComposeError, StateChanged
-from safe_compose.grammar.parser import parse
 from safe_compose.operations import file_logs, trash
 from safe_compose.operations.backup.before_deletion import ColdBackup, DeletionBackup
 from safe_compose.operations.backup.request import BackupRequest
@@ -22,6 +21,7 @@ from safe_compose.operations.compose_stop import find_hooked_services
 from safe_compose.operations.recover.rollback import InterruptedRestore, add_heartbeat, roll_back
 from safe_compose.operations.restore.confirmation import require_possible
 from safe_compose.operations.restore.plan import RestorePlan, make_plan
+from safe_compose.operations.restore.request import LOCK_SECONDS
 from safe_compose.operations.restore.target import RestoreTarget
 from safe_compose.operations.restore.volumes import fill
 from safe_compose.operations.stopped_containers import StoppedContainers
@@ -34,9 +34,6 @@ from safe_compose.volumes import encryption, gzip_stream
 from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderSwap
 from safe_compose.workspace import Workspace
-
-LOCK_SECONDS = 60.0
-_LOOK = parse(["volume", "ls"])
 
 
 @contextmanager
@@ -176,7 +173,7 @@ class RestoreRun:
             SafeComposeError: A target could not be restored.
         """
         engine = self.plan.engine
-        observed, ours = engine.commands.look_at_folders(_LOOK), engine.mounts.keepers()
+        observed, ours = engine.commands.look_at_folders(), engine.mounts.keepers()
         for target in self.plan.targets:
             users = [u for u in observed.users(target.into) if u.name not in ours]
             self._users[target.into] = {

@@ -14,10 +14,7 @@ from safe_compose.databases.protocol import ServerUnreachable
 from safe_compose.databases.registry import DATABASES
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, SafeComposeError
-from safe_compose.grammar.parser import parse
 from safe_compose.ui import terminal
-
-_LOOK = parse(["volume", "ls"])
 
 
 class MissingExtensions(NamedTuple):
@@ -47,7 +44,7 @@ def find_missing(
         engine: The engine.
         volumes: The records of what was restored, and the volumes that have it now.
     """
-    observed = engine.commands.look_at_folders(_LOOK)
+    observed = engine.commands.look_at_folders()
     found: list[MissingExtensions] = []
     for record, volume in volumes:
         database = DATABASES.get(record.data_kind)

@@ -8,8 +8,7 @@ from typing import Any
 from safe_compose.core.quantities import count, format_stamp
 from safe_compose.core.text import join_for_shell, shell_quote
 from safe_compose.errors import StateChanged
-from safe_compose.operations.restore.execute import LOCK_SECONDS
-from safe_compose.operations.restore.request import GivenAnswer
+from safe_compose.operations.restore.request import LOCK_SECONDS, GivenAnswer
 from safe_compose.operations.transaction import begin, locking
 from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import Placing, Restored

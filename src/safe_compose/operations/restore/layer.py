@@ -18,22 +18,16 @@ from safe_compose.errors import StateChanged
 from safe_compose.grammar.parser import parse
 from safe_compose.operations.backup import manual, verify
 from safe_compose.operations.backup.omissions import report_incomplete
-from safe_compose.operations.layer_changes import inspect_layers
+from safe_compose.operations.layer_changes import LISTING_SECONDS, inspect_layers
 from safe_compose.operations.layer_files import require_free, require_no_log, write_files
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore import undo
-from safe_compose.operations.restore.request import GivenAnswer, RestoreChoice
+from safe_compose.operations.restore.request import LOCK_SECONDS, GivenAnswer, RestoreChoice
 from safe_compose.operations.transaction import begin, locking
 from safe_compose.ui import terminal
 from safe_compose.volumes.layer_archive import list_files
 from safe_compose.volumes.tar import Member
 from safe_compose.workspace import Workspace
-
-LOCK_SECONDS = 60.0
-PATIENCE = 30.0
-"""Seconds for the engine's list of what a container changed."""
-MOST_SINGLE = 64
-"""Most files that are read back one by one; of more, the folders that hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +163,7 @@ def _is_data_there(workspace: Workspace, container: Container, entries: Sequence
 
     What only its image brought there is in the image. Where that is unknown, there is some.
     """
-    [now] = inspect_layers(workspace.engine, [container], time.monotonic() + PATIENCE)
+    [now] = inspect_layers(workspace.engine, [container], time.monotonic() + LISTING_SECONDS)
     if now.unread:
         return True
     # The engine's list is in UTF-8, and has another character in place of each byte that is not.

@@ -19,10 +19,8 @@ from safe_compose.databases.registry import find_passwords, has_passwords
 from safe_compose.engine import Engine
 from safe_compose.engine.client_stream import HelperFailed
 from safe_compose.errors import OperationFailed, SafeComposeError
-from safe_compose.grammar.parser import parse
 from safe_compose.ui import terminal
 
-_LOOK = parse(["volume", "ls"])
 _START_SECONDS = 20.0
 """How long a server without a health check may take until it answers at all."""
 
@@ -55,7 +53,7 @@ def try_logins(
         engine: The engine.
         volumes: The records of what was restored, and the volumes that have it now.
     """
-    observed = engine.commands.look_at_folders(_LOOK)
+    observed = engine.commands.look_at_folders()
     found: dict[tuple[str, str], LoginResult] = {}
     for record, volume in volumes:
         if not has_passwords(record.data_kind):

@@ -25,7 +25,7 @@ from safe_compose.errors import (
 )
 from safe_compose.operations.backup import verify
 from safe_compose.operations.recover.run import recover
-from safe_compose.operations.restore.request import GivenAnswer
+from safe_compose.operations.restore.request import LOCK_SECONDS, GivenAnswer
 from safe_compose.operations.transaction import begin, locking, transaction
 from safe_compose.system.signals import ignoring_signals
 from safe_compose.ui import terminal
@@ -33,8 +33,6 @@ from safe_compose.volumes import single_path
 from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderState, inspect_folder
 from safe_compose.workspace import Workspace
-
-LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ from safe_compose.core.volume_reach import describe_reach_of, drop_own_labels
 from safe_compose.databases.registry import find_upgraded_record, may_hold_in_memory
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused, SafeComposeError
-from safe_compose.grammar.parser import parse
 from safe_compose.operations.restore.target import RestoreTarget, find_archive
 from safe_compose.volumes import survivors
 from safe_compose.volumes.engine_location import EngineLocation
@@ -49,7 +48,6 @@ class RecordedVolumes(NamedTuple):
 
 _TYPED = re.compile(r"[\w.-]+", re.ASCII)
 """A project name that nobody types by accident; an empty one would be confirmed by Enter."""
-_LOOK = parse(["volume", "ls"])
 _FEW = 3
 """Most mounts in a folder that are named."""
 
@@ -252,7 +250,7 @@ def make_plan(
         Refused: The current server of a volume could not hold its content, or one folder lies in
             another.
     """
-    observed = engine.commands.look_at_folders(_LOOK)
+    observed = engine.commands.look_at_folders()
     empty = RestorePlan(engine, backup, observed, (), declared, relocation, recorded, trash or {})
     plan = replace(empty, targets=tuple(_plan_target(empty, record) for record in records))
     _require_apart(plan)

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from safe_compose.operations.trash import TrashItem
 
+LOCK_SECONDS = 60.0
+"""How long a restore waits for another run that holds its project."""
+
 
 class GivenAnswer(NamedTuple):
     """A set of answers that the flags of a command give."""

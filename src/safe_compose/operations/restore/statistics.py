@@ -10,14 +10,12 @@ from safe_compose.core.observed import FOLDER
 from safe_compose.core.quantities import count
 from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.errors import SafeComposeError
-from safe_compose.grammar.parser import parse
 from safe_compose.operations.restore.execute import RestoreRun
 from safe_compose.operations.restore.target import RestoreTarget
 from safe_compose.operations.restore.volumes import find_database_of_dump
 from safe_compose.ui import terminal
 from safe_compose.volumes import archive
 
-_LOOK = parse(["volume", "ls"])
 FEW_MEMBERS = 100_000
 """Entries of archives up to which the files among them are counted."""
 
@@ -145,7 +143,7 @@ def _count_target(
     ):
         return None
     volume = restore_run.homes.get(target.into, target.into)
-    users = engine.commands.look_at_folders(_LOOK).users(volume)
+    users = engine.commands.look_at_folders().users(volume)
     database = find_database_of_dump(target.record)
     serving = next((u for u in users if u.state == "running" and database.serves(u, volume)), None)
     if serving is None:

@@ -18,7 +18,6 @@ from safe_compose.core.relocation import SCRATCH, list_inspection_commands, plan
 from safe_compose.core.text import shell_quote
 from safe_compose.engine import Engine, read_declared_mounts
 from safe_compose.errors import Refused, UsageError
-from safe_compose.grammar.parser import parse
 from safe_compose.operations.outcome import list_earlier_losses
 from safe_compose.operations.recover.run import recover
 from safe_compose.operations.restore import services
@@ -43,9 +42,6 @@ from safe_compose.store.run_record import RunRecord
 from safe_compose.store.steps import Trashed
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace
-
-_LOOK = parse(["volume", "ls"])
-
 
 # -- undo and restore ------------------------------------------------------------------------------
 
@@ -376,7 +372,7 @@ def _move_in(restore_run: RestoreRun, deletion: RunRecord) -> None:
         services.run_compose(
             restore_run.workspace, deletion, "up", "--no-start", "--no-deps", service
         )
-    observed = restore_run.plan.engine.commands.look(_LOOK)
+    observed = restore_run.plan.engine.commands.look()
     for target in waiting:
         with terminal.reporting_only():
             _move_one(restore_run, target, observed)

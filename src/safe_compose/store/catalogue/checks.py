@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from safe_compose.core.observed import FOLDER, LAYER
+from safe_compose.core.observed import CONTAINER_NAME, FOLDER, LAYER, VOLUME_NAME
+from safe_compose.core.tier import TIER_NAMES
 from safe_compose.system.process import is_id
 
 if TYPE_CHECKING:
@@ -32,14 +33,10 @@ LONGEST_WORD = 4096
 
 _PLAIN_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 _PROJECT_FOLDER = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
-_VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
-"""moby: volume/local, `volumeNameRegex`, but a single character is allowed because other drivers
-accept it."""
 _DRIVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,254}")
 _SERVICE = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,254}")
 """compose-spec: `^[a-zA-Z0-9._-]+$`, but without a leading hyphen, because the name becomes an
 argument of compose."""
-_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,511}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -59,7 +56,6 @@ _KINDS = frozenset(
         "others list",
     }
 )
-_TIERS = frozenset({"critical", "important", "disposable"})
 _INSIDE_THE_VOLUME = ("folder", "dbfilename", "appendfilename", "appenddirname")
 _OWNERS = ("owner", "root", "files")
 _PROGRAMS = ("redis-server", "valkey-server")
@@ -175,7 +171,7 @@ def _faults_of_volume(record: "VolumeRecord") -> Iterator[str]:
         yield f"{record.name!r:.80} is no name of a {record.location}"
     if not _DRIVER.fullmatch(record.driver):
         yield f"volume {record.name}: {record.driver!r:.80} is no name of a driver"
-    if record.tier not in _TIERS:
+    if record.tier not in TIER_NAMES:
         yield f"volume {record.name}: {record.tier!r:.80} is no tier"
     for what, pairs in (("option", record.options), ("label", record.labels)):
         for name, value in pairs.items():
@@ -203,8 +199,8 @@ def _is_location(record: "VolumeRecord") -> bool:
         plain = name == f"{FOLDER}{PurePosixPath(name[1:])}"  # without `//`, `.` and a last slash
         return name.startswith(FOLDER) and name != FOLDER and _is_below(name[1:]) and plain
     if record.location == "layer":
-        return name.startswith(LAYER) and bool(_CONTAINER.fullmatch(name.removeprefix(LAYER)))
-    return record.location == "volume" and _VOLUME.fullmatch(name) is not None
+        return name.startswith(LAYER) and bool(CONTAINER_NAME.fullmatch(name.removeprefix(LAYER)))
+    return record.location == "volume" and VOLUME_NAME.fullmatch(name) is not None
 
 
 def _faults_of_omission(omission: "Omission", held: Collection[str]) -> Iterator[str]:
@@ -213,7 +209,7 @@ def _faults_of_omission(omission: "Omission", held: Collection[str]) -> Iterator
         yield f"it lacks something of a kind that nobody knows: {omission.kind!r:.80}"
     if omission.kind == "volume" and omission.name in held:
         yield f"it says that it holds volume {omission.name}, and that it does not"
-    if omission.tier and omission.tier not in _TIERS:
+    if omission.tier and omission.tier not in TIER_NAMES:
         yield f"{omission.name!r:.80}: {omission.tier!r:.80} is no tier"
     if any(
         "\0" in text or len(text) > LONGEST_WORD
@@ -224,7 +220,7 @@ def _faults_of_omission(omission: "Omission", held: Collection[str]) -> Iterator
 
 def _faults_of_user(volume: str, user: Mapping[str, str]) -> Iterator[str]:
     forms = (
-        ("container", _CONTAINER),
+        ("container", CONTAINER_NAME),
         ("service", _SERVICE),
         ("image", _REFERENCE),
         ("image_id", _IMAGE_ID),

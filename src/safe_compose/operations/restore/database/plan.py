@@ -15,7 +15,7 @@ from safe_compose.databases.postgres.dump_reader import DumpSummary
 from safe_compose.databases.postgres.row_counts import measure
 from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed, Refused, StateChanged
-from safe_compose.operations.restore.database.servers import LOOK, list_clients
+from safe_compose.operations.restore.database.servers import list_clients
 from safe_compose.operations.restore.database.sources import BackupSource, DumpSource, FileSource
 from safe_compose.workspace import Workspace
 
@@ -185,7 +185,7 @@ def make_plan(
     """
     engine = workspace.engine
     target = target_server.inspect_server(server, name)
-    observed = engine.commands.look(LOOK)
+    observed = engine.commands.look()
     stops, strangers = list_clients(engine, observed, server, name) if target.exists else ((), ())
     missing = tuple(r for r in dump.roles if r not in target.roles)
     small = target.exists and target.bytes <= workspace.settings.trial_limit

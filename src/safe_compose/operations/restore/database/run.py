@@ -19,18 +19,15 @@ from safe_compose.operations.restore.database.plan import (
     require_possible,
 )
 from safe_compose.operations.restore.database.servers import (
-    LOOK,
     find_server_container,
     require_same_server,
 )
 from safe_compose.operations.restore.database.sources import DumpSource
 from safe_compose.operations.restore.database.swap import swap_in
-from safe_compose.operations.restore.request import GivenAnswer
+from safe_compose.operations.restore.request import LOCK_SECONDS, GivenAnswer
 from safe_compose.operations.transaction import locking
 from safe_compose.ui import terminal
 from safe_compose.workspace import Workspace
-
-LOCK_SECONDS = 60.0
 
 
 def restore(
@@ -67,7 +64,7 @@ def restore(
     engine = workspace.engine
     if not answer.dry_run:
         recover(engine, workspace.catalogue, workspace.journal, own_run=workspace.run_id)
-    container = find_server_container(engine, engine.commands.look(LOOK), volume, project)
+    container = find_server_container(engine, engine.commands.look(), volume, project)
     server = postgres.server(EngineContainer(engine, container))
     dump = source.read(engine, server.client.image)
     name = database or dump.database or dump.part or None

@@ -9,12 +9,9 @@ from safe_compose.databases.engine_container import EngineContainer
 from safe_compose.databases.postgres import target_server
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused, StateChanged, UsageError
-from safe_compose.grammar.parser import parse
 
 SETTLE_SECONDS = 3.0
 """How long an unexpected session may last: a health check comes and goes."""
-
-LOOK = parse(["volume", "ls"])
 
 
 def find_server_container(

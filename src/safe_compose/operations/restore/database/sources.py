@@ -27,7 +27,7 @@ from safe_compose.databases.sql_lexer import BadDump, NotADump
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused, UsageError, VerificationFailed
 from safe_compose.operations.backup import verify
-from safe_compose.operations.restore.database.servers import LOOK, list_running_servers
+from safe_compose.operations.restore.database.servers import list_running_servers
 from safe_compose.ui import terminal
 from safe_compose.volumes import gzip_stream
 from safe_compose.workspace import Workspace
@@ -387,7 +387,7 @@ def open_dump_file(
     if (
         len(
             serving := list_running_servers(
-                engine, engine.commands.look(LOOK), mysql.serves, volume, project
+                engine, engine.commands.look(), mysql.serves, volume, project
             )
         )
         == 1

@@ -23,7 +23,7 @@ from safe_compose.databases.trials import require_same
 from safe_compose.errors import OperationFailed, SafeComposeError, StateChanged, VerificationFailed
 from safe_compose.operations.compose_stop import find_hooked_services
 from safe_compose.operations.restore.database.plan import DatabaseRestorePlan
-from safe_compose.operations.restore.database.servers import LOOK, list_clients
+from safe_compose.operations.restore.database.servers import list_clients
 from safe_compose.operations.stopped_containers import StoppedContainers
 from safe_compose.operations.transaction import begin, transaction
 from safe_compose.store.journal import Run
@@ -119,7 +119,7 @@ def _load_and_swap(
     stopping = [there for c in found.stops if (there := engine.docker.container(c.id)) is not None]
     stopped_containers.stop(stopping)
     target_server.end_sessions(server, found.database, [at for c in stopping for at in c.addresses])
-    _, strangers = list_clients(engine, engine.commands.look(LOOK), server, found.database)
+    _, strangers = list_clients(engine, engine.commands.look(), server, found.database)
     if strangers:
         raise StateChanged(
             f"database {found.database} is in use again ({'; '.join(strangers)})",
