@@ -429,10 +429,14 @@ def test_by_hand_the_commands_of_the_recipe_bring_folders_and_files_back(
 services:
   web:
     {{{BOX}, volumes: ["./-it's $$(touch x):/app/data", "./shop.db:/app/shop.db",
-      "./deep/er:/app/uploads"]}}
+      "./deep/er:/app/uploads",
+      {{type: bind, source: "./a:b", target: /data, bind: {{create_host_path: false}}}}]}}
 """
     )
     odd, deep, alone = (made.folder / n for n in ("-it's $(touch x)", "deep/er", "shop.db"))
+    colon = made.folder / "a:b"
+    colon.mkdir(mode=0o700)
+    (colon / "note").write_text("a note")
     (odd / "sub").mkdir(parents=True)
     for database in (odd / "sub" / "-a 'b.db", alone):
         with closing(sqlite3.connect(database)) as connection:
@@ -449,8 +453,9 @@ services:
     made.up()
     backup = json.loads(require_success(safe_compose("backup", "--json", cwd=made.folder)).stdout)
     made.docker("compose", "down")
-    before = {path: describe(path) for path in (odd, deep, alone)}
+    before = {path: describe(path) for path in (odd, deep, alone, colon)}
     shutil.rmtree(odd)
+    shutil.rmtree(colon)
     shutil.rmtree(deep.parent)
     alone.unlink()
 
@@ -465,6 +470,7 @@ services:
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     [filled] = made.folder.glob("shop.db.restored/*")
     filled.rename(alone)
+    (made.folder / "a_b.restored").rename(colon)
     for path, described in before.items():
         assert describe(path) == described, f"{script}\n{done.stderr}"
     assert os.getxattr(deep / "pipe", "user.note") == b"mine"

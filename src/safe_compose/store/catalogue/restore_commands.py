@@ -59,11 +59,22 @@ def _make_create_command(record: VolumeRecord) -> str:
     return join_for_shell(words) + ' "$VOLUME"'
 
 
+def is_restored_beside(record: VolumeRecord) -> bool:
+    """Return whether the commands make a new folder next to the place, from which it is moved.
+
+    A single file comes out within a folder; and `docker run -v` takes no path with a colon.
+    """
+    return record.location == "file" or (record.location == "folder" and ":" in record.name)
+
+
+def _mountable(record: VolumeRecord) -> str:
+    return record.name.replace(":", "_")
+
+
 def set_variables(record: VolumeRecord) -> str:
     """Return the assignments of the variables that the other commands use."""
     image = next((u["image"] for u in record.users if u.get("image")), "debian:12")
-    # a single file comes out within a new folder, beside its place
-    name = f"{record.name}.restored" if record.location == "file" else record.name
+    name = f"{_mountable(record)}.restored" if is_restored_beside(record) else record.name
     return f"MADE= VOLUME={shell_quote(name)} IMAGE={shell_quote(image)}"
 
 

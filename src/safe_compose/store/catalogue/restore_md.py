@@ -16,6 +16,7 @@ from safe_compose.store.catalogue.restore_commands import (
     check_made,
     create_location,
     format_block,
+    is_restored_beside,
     print_file,
     set_variables,
 )
@@ -119,6 +120,11 @@ def _volume(record: VolumeRecord, backup_id: str) -> Iterator[str]:
         yield f"- note: {escape_markdown(note)}"
     if any(HIDDEN in value for value in record.options.values()):
         yield f"- put the real value in the place of `{HIDDEN}` below"
+    if record.location == "folder" and is_restored_beside(record):
+        yield (
+            "- `docker run -v` takes no path with a colon: the commands make another folder, which"
+            " you then move to its place"
+        )
     archives = [a for a in record.artifacts if a.kind == "archive"]
     for archive in archives:
         into = _into_container if record.location == "layer" else _from_archive
