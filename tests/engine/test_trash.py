@@ -327,7 +327,7 @@ def test_an_item_is_restored_by_itself_and_an_expired_one_goes_with_a_yes(
     assert (old["expired"], old["held"], old["expires"]) == (True, False, "2026-01-31T00:00:00Z")
     attention = json.loads(safe_compose("doctor", "--json").stdout)["attention"]
     assert [a for a in attention if "trash empty --expired" in a] and [
-        a for a in attention if "nothing holds item" in a
+        a for a in attention if "nothing protects item" in a
     ]
     require_success(safe_compose("recover"))
     assert [i["held"] for i in listed(safe_compose, name)] == [True]
