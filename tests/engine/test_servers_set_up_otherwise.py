@@ -347,6 +347,33 @@ def test_a_server_that_lets_in_its_own_user_alone_is_backed_up_and_gets_one_data
     assert (shop.folder / "compose.yaml").read_text() == before
 
 
+NOBODY = (
+    "printf 'local all all reject\\nhost all all all reject\\n' >$PGDATA/pg_hba.conf &&"
+    " pg_ctl reload --silent"
+)
+
+
+@pytest.mark.thorough
+@pytest.mark.engine
+def test_a_server_that_lets_nobody_in_is_archived_and_the_rule_that_it_needs_is_named(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    shop = compose_project(CLOSED)
+    shop.up()
+    as_itself = ("compose", "exec", "-T", "-u", "postgres", "db")
+    ask = (*as_itself, "psql", "-qAtc")
+    shop.docker(*ask, "CREATE TABLE sale AS SELECT 7 AS n", "shop")
+    shop.docker(*as_itself, "sh", "-c", NOBODY)
+    hot = safe_compose("backup", cwd=shop.folder)
+    assert hot.returncode == 73 and "`local all all peer`" in hot.stderr, hot.stderr
+    require_success(safe_compose(*JOB, "compose", "down", "-v", cwd=shop.folder))
+    require_success(safe_compose("undo", cwd=shop.folder))
+    open_again = "printf 'local all all peer\\n' >$PGDATA/pg_hba.conf && pg_ctl reload --silent"
+    shop.docker(*as_itself, "sh", "-c", open_again)
+    shop.up()
+    assert shop.docker(*ask, "SELECT n FROM sale", "shop").stdout == "7\n"
+
+
 MARIA = """
 services:
   db:

@@ -49,6 +49,10 @@ _WITH_PASSWORD = (
     "let POSTGRES_PASSWORD of the service be the password that the database has, then repeat the"
     " command"
 )
+_WITH_LOGIN_RULE = (
+    "let pg_hba.conf let its superuser in, such as by a first line `local all all peer`, and have"
+    " the server read it (pg_ctl reload); then repeat the command"
+)
 _PACKED = re.compile(r"postgres|postgis|timescale|pgvector|pg_?\d|cloudnative-pg|citus|pgrouting")
 
 
@@ -312,7 +316,7 @@ def _find(
             raise LoginRefused(
                 f"container {container.name}: the server lets us in by no way that is known:"
                 f" {found}; it was not dumped",
-                next_step=_WITH_PASSWORD,
+                next_step=_WITH_LOGIN_RULE if "pg_hba.conf" in found else _WITH_PASSWORD,
             )
         raise ServerUnreachable(
             f"container {container.name}: the database server does not answer: {found}; it was not"
