@@ -8,21 +8,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from safe_compose.core.backup import Backup, Evidence, Omission, VolumeRecord
+from safe_compose.core.observed import Container, Mount, Observed, Volume
+from safe_compose.core.policy import Verdict
+from safe_compose.core.tier import Tier
+from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.operations.backup import hot, omissions
+from safe_compose.operations.backup.location_copy import LocationCopy
+from safe_compose.operations.backup.request import BackupRequest
 from safe_compose.operations.doctor.store import list_partial_backups
 from safe_compose.store.catalogue import checks, manifest, restore_md, schema
 from testing.approvals import approve_settings
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.projects import docker, require_success
 
-# -- without an engine -----------------------------------------------------------------------------
+# -- one volume ----------------------------------------------------------------------------------
 
 LACKS = Omission(
     "shop_mq",
@@ -55,23 +60,26 @@ def made(*omitted: Omission) -> Backup:
     )
 
 
-@pytest.mark.parametrize("files", [[], ["dump.rdb"]])
+def copy_of(engine: Engine, kind: str, user: Container) -> LocationCopy:
+    """A copy of the volume of a container that the engine does not have."""
+    volume = Volume(user.mounts[0].location)
+    verdict = Verdict(volume.name, Tier.CRITICAL, "", kind)
+    observed = Observed("unix:///x", "E", (volume,), (user,))
+    request = BackupRequest("shop", "manual", (), observed, ((volume, verdict),))
+    return LocationCopy(engine, request, volume, verdict, Path("/x"))
+
+
+def container(name: str, image: str, state: str, volume: str, at: str) -> Container:
+    mounts = (Mount("volume", volume, "", at),)
+    return Container("1", name, image, "sha256:0", state, mounts=mounts)
+
+
 def test_a_paused_server_is_not_archived_without_what_it_holds_in_memory(
-    monkeypatch: pytest.MonkeyPatch, files: list[str]
+    engine: Engine,
 ) -> None:
-    monkeypatch.setattr(hot, "find_servers", lambda *_: [])
-    monkeypatch.setattr(hot, "_archive_running", lambda _: pytest.fail("archived"))
-    copy: Any = SimpleNamespace(
-        name="shop_cache",
-        title="volume shop_cache",
-        request=SimpleNamespace(observed=None),
-        verdict=SimpleNamespace(kind="redis"),
-        location=SimpleNamespace(in_memory=False),
-        users=[SimpleNamespace(name="shop-cache-1", state="paused", lively=True)],
-        engine=SimpleNamespace(archives=SimpleNamespace(list_root=lambda _: files)),
-    )
+    paused = container("shop-cache-1", "redis:7", "paused", "shop_cache", "/data")
     with pytest.raises(OperationFailed, match="shop-cache-1 is paused") as refused:
-        hot.copy_running(copy)
+        hot.copy_running(copy_of(engine, "redis", paused))
     assert "docker unpause shop-cache-1" in (refused.value.next_step or "")
 
 
@@ -83,48 +91,13 @@ def test_a_paused_server_is_not_archived_without_what_it_holds_in_memory(
     ],
 )
 def test_a_container_on_the_data_of_a_server_that_does_not_run_is_not_called_that_server(
-    monkeypatch: pytest.MonkeyPatch, kind: str, words: str
+    engine: Engine, kind: str, words: str
 ) -> None:
-    monkeypatch.setattr(hot, "find_servers", lambda *_: [])
-    copy: Any = SimpleNamespace(
-        name="shop_data",
-        title="volume shop_data",
-        request=SimpleNamespace(observed=None),
-        verdict=SimpleNamespace(kind=kind),
-        location=SimpleNamespace(in_memory=False),
-        users=[SimpleNamespace(name="shop-web-1", state="running", lively=True)],
-        engine=SimpleNamespace(archives=SimpleNamespace(list_root=lambda _: ["PG_VERSION"])),
-    )
+    web = container("shop-web-1", "nginx:1", "running", "shop_data", "/data")
     with pytest.raises(OperationFailed) as refused:
-        hot.copy_running(copy)
+        hot.copy_running(copy_of(engine, kind, web))
     assert words in refused.value.message
     assert "docker stop shop-web-1" in (refused.value.next_step or "")
-
-
-def test_what_is_in_no_dump_is_shown_when_the_backup_is_made(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server = SimpleNamespace(name="shop-db-1")
-    found = SimpleNamespace(title="PostgreSQL 15.20", databases=["shop"])
-    dump = SimpleNamespace(
-        server=found, artifacts=(), statistics=(), warnings=("in no dump: closed",)
-    )
-    database: Any = SimpleNamespace(dump=lambda *_: dump)
-    monkeypatch.setattr(hot, "find_first_answering", lambda *_: (server, found))
-    monkeypatch.setattr(hot, "tell_labels_left_out", lambda _: ())
-    monkeypatch.setattr(hot, "_archive_other_files", lambda *_: ((), ()))
-    copy: Any = SimpleNamespace(
-        name="shop_data",
-        engine=None,
-        into=None,
-        size=None,
-        method="dump",
-        location=SimpleNamespace(name="shop_data"),
-        make_record=lambda method, artifacts: made().volumes[0],
-    )
-    record = hot._dump_running(copy, database, [])
-    assert record.notes == ("in no dump: closed",)
-    assert "shop-db-1: in no dump: closed" in capsys.readouterr().err
 
 
 def test_what_a_backup_lacks_survives_its_manifest_and_stands_in_its_guide() -> None:

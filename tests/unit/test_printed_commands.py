@@ -6,16 +6,16 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from safe_compose.core.backup import VolumeRecord
 from safe_compose.fastpath import launch
 from safe_compose.grammar import parser
 from safe_compose.operations.guard import confirm
 from safe_compose.operations.recover.rollback import list_half_restored
 from safe_compose.operations.restore.request import RestoreChoice
+from safe_compose.operations.trash import TrashItem
 from safe_compose.store.run_record import RunRecord
 from safe_compose.store.step_parser import parse
 from testing.launcher import make_launcher
@@ -50,7 +50,14 @@ def test_a_restore_that_was_cut_off_is_finished_by_its_own_words(
 
 
 def test_items_of_the_trash_are_restored_by_their_own_ids() -> None:
-    items: Any = {"a": SimpleNamespace(id="one"), "b": SimpleNamespace(id="two")}
+    record = VolumeRecord("shop_data", "local", {}, {}, "", "critical", "files", False, "cold")
+    when = "2026-11-29T00:00:00Z"
+    items = {
+        name: TrashItem(
+            f"safe-compose-trash-{name}", "20261129T000000Z-aaaaaa", when, "shop", record
+        )
+        for name in ("one", "two")
+    }
     assert RestoreChoice(trash=items).command("x") == ("trash", "restore", "one", "two")
 
 

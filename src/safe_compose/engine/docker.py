@@ -220,11 +220,14 @@ class Daemon:
         """Return the bytes of volumes, of those that the engine measures within `timeout` seconds.
 
         `GET /system/df` walks every volume of the engine (moby daemon/disk_usage.go), which is slow
-        on a big one.
+        on a big one; without names it is not asked.
         """
         from docker.errors import DockerException
         from requests.exceptions import RequestException
 
+        wanted = set(names)
+        if not wanted:
+            return {}
         api = self.connection.api
         try:
             # API < 1.42 ignores `type` and adds images and containers to the work
@@ -238,7 +241,6 @@ class Daemon:
             # best effort: the confirmation screen says "not measured", and a backup checks the disk
             # as it writes
             return {}
-        wanted = set(names)
         return {name: size for name, size in usage.items() if name in wanted}
 
     def list_cleanup_commands(self) -> list[CleanupCommand]:
