@@ -118,8 +118,8 @@ def ask(
         OperationFailed: The approval cannot be written.
     """
     ui_terminal.say(
-        "These settings send data to places, lock it for keys, or speak for a project, that your"
-        " own do not name:"
+        "These settings send data to other places than your own settings, encrypt it for other"
+        " keys, or speak for another project:"
     )
     for one in found:
         ui_terminal.say(f"  {format_setting(one)}")
