@@ -52,7 +52,7 @@ def _findings(path: str, text: str) -> list[Finding]:
 
 
 def _find(path: str, text: str) -> FileFindings:
-    plain = _plain(text)
+    plain = _normalize(text)
     return findings.find(path, plain, markdown(plain))
 
 
@@ -72,7 +72,7 @@ def _add_warning(path: str, text: str, block: tuple[int, int]) -> str | None:
         more = Counter(_describe_change(f) for f in now) - Counter(
             _describe_change(f) for f in before
         )
-        lost = Counter(outline(_plain(text))) - Counter(outline(_plain(after)))
+        lost = Counter(outline(_normalize(text))) - Counter(outline(_normalize(after)))
         if gone and not more and not lost:
             return after
     return None
@@ -112,7 +112,7 @@ def _describe_change(finding: Finding) -> tuple[str, str]:
     return finding.kind, finding.command
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 

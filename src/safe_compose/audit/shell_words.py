@@ -168,22 +168,22 @@ def _part(node: "tree_sitter.Node", source: ShellSource, *, quoted: bool = False
 def _string(raw: str, node: "tree_sitter.Node", source: ShellSource, row: int) -> Word:
     sure = all(child.type in ('"', "string_content") for child in node.children)
     if sure:
-        return Word(_plain(raw[1:-1]), bare=False, row=row)
+        return Word(_unquote_double(raw[1:-1]), bare=False, row=row)
     parts = []
     at = node.start_byte + 1
     for child in node.children:
         if child.type in ('"', "string_content"):
             continue
         if child.start_byte > at:
-            parts.append(Part(_plain(source.text[at : child.start_byte]), quoted=True))
+            parts.append(Part(_unquote_double(source.text[at : child.start_byte]), quoted=True))
         parts.append(_part(child, source, quoted=True))
         at = child.end_byte
     if node.end_byte - 1 > at:
-        parts.append(Part(_plain(source.text[at : node.end_byte - 1]), quoted=True))
+        parts.append(Part(_unquote_double(source.text[at : node.end_byte - 1]), quoted=True))
     return Word(raw[1:-1].replace('\\"', '"'), False, False, row, tuple(parts))
 
 
-def _plain(inner: str) -> str:
+def _unquote_double(inner: str) -> str:
     return re.sub(r'\\(["\\$`\n])', lambda m: "" if m[1] == "\n" else m[1], inner)
 
 

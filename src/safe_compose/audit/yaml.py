@@ -40,7 +40,7 @@ def yaml(text: str) -> FileSnippets:
     if len(text) > LARGEST:
         size = f"is larger than {LARGEST >> 10} KiB"
         notes = ((1, f"{size}, so that its lines were read as plain text and not as YAML"),)
-        return FileSnippets(tuple(_plain(text)), {}, notes)
+        return FileSnippets(tuple(_read_lines(text)), {}, notes)
     try:
         for document in YAML(typ="safe", pure=True).compose_all(text):
             reader.document(document)
@@ -51,11 +51,11 @@ def yaml(text: str) -> FileSnippets:
         )[0]
         line = mark.line + 1 if mark is not None else 1
         notes = ((line, f"does not read as YAML ({problem}); its lines were read as plain text"),)
-        reader.snippets += _plain(text)
+        reader.snippets += _read_lines(text)
     return FileSnippets(tuple(reader.snippets), reader.known, notes)
 
 
-def _plain(text: str) -> Iterator[Snippet]:
+def _read_lines(text: str) -> Iterator[Snippet]:
     for row, line in logical_lines(replace_templates(text)):
         bare = re.sub(r"^\s*(?:-\s+)*(?:[\"']?[\w.-]+[\"']?:\s+)?", "", line)
         if bare and not bare.startswith("#"):

@@ -295,10 +295,10 @@ _DAY_MS = 86_400_000
 
 
 def _check_prometheus(volume: _InspectedVolume) -> str | None:
-    return _blocks(volume, "") or _blocks(volume, "data")
+    return _describe_blocks(volume, "") or _describe_blocks(volume, "data")
 
 
-def _blocks(volume: _InspectedVolume, base: str) -> str | None:
+def _describe_blocks(volume: _InspectedVolume, base: str) -> str | None:
     """Describe the history in Prometheus blocks; None if it is short.
 
     Blocks are named by ULIDs, which begin with the time of their creation, and record in

@@ -15,7 +15,7 @@ def inspecting() -> Iterator[None]:
         yield
     except _network_errors() as error:
         raise EngineUnavailable(
-            f"the daemon cannot be inspected: {_plain(error)}",
+            f"the daemon cannot be inspected: {_extract_reason(error)}",
             next_step="check that `docker info` answers with the same flags",
         ) from error
     except MISREAD as error:
@@ -35,7 +35,8 @@ def changing(what: str) -> Iterator[None]:
         yield
     except _network_errors() as error:
         raise OperationFailed(
-            f"docker could not {what}: {getattr(error, 'explanation', None) or _plain(error)}"
+            f"docker could not {what}:"
+            f" {getattr(error, 'explanation', None) or _extract_reason(error)}"
         ) from error
     except MISREAD as error:
         raise OperationFailed(
@@ -61,7 +62,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return NoAnswer, DockerException, RequestException, HTTPError
 
 
-def _plain(error: Exception) -> str:
+def _extract_reason(error: Exception) -> str:
     """Return the reason of an error.
 
     The exceptions that requests and urllib3 wrap around it are left out.

@@ -75,21 +75,21 @@ class _Scanner:
     def run(self) -> JsonValue:
         value = self._value(self._skip(1 if self._text.startswith("\ufeff") else 0), 0)
         if self._skip(value.end) != len(self._text):
-            raise self._fault(value.end, "more than one value")
+            raise self._make_fault(value.end, "more than one value")
         return value
 
     def _value(self, at: int, depth: int) -> JsonValue:
         if depth > DEEPEST:
-            raise self._fault(at, f"more than {DEEPEST} levels")
+            raise self._make_fault(at, f"more than {DEEPEST} levels")
         if self._text[at : at + 1] in ("{", "["):
             return self._container(at, depth)
         found = _STRING.match(self._text, at) or _SCALAR.match(self._text, at)
         if found is None:
-            raise self._fault(at, "no JSON")
+            raise self._make_fault(at, "no JSON")
         try:
             return JsonValue(at, found.end(), data=json.loads(found[0]))
         except ValueError as error:  # a number of more digits than Python reads
-            raise self._fault(at, "a number that is too long") from error
+            raise self._make_fault(at, "a number that is too long") from error
 
     def _container(self, start: int, depth: int) -> JsonValue:
         is_object = self._text[start] == "{"
@@ -102,7 +102,7 @@ class _Scanner:
             if self._text[at : at + 1] == close:
                 break
             if self._text[at : at + 1] != ",":
-                raise self._fault(at, f"neither `,` nor `{close}`")
+                raise self._make_fault(at, f"neither `,` nor `{close}`")
             at = self._skip(at + 1)
         data = (
             {str(m.key): m.value.data for m in members}
@@ -116,10 +116,10 @@ class _Scanner:
             return JsonMember(None, at, self._value(at, depth + 1))
         key = _STRING.match(self._text, at)
         if key is None:
-            raise self._fault(at, "no key")
+            raise self._make_fault(at, "no key")
         colon = self._skip(key.end())
         if self._text[colon : colon + 1] != ":":
-            raise self._fault(colon, "no `:` after a key")
+            raise self._make_fault(colon, "no `:` after a key")
         value = self._value(self._skip(colon + 1), depth + 1)
         return JsonMember(json.loads(key[0]), at, value)
 
@@ -127,7 +127,7 @@ class _Scanner:
         found = self._space.match(self._text, at)
         return found.end() if found is not None else at
 
-    def _fault(self, at: int, what: str) -> NotJson:
+    def _make_fault(self, at: int, what: str) -> NotJson:
         return NotJson(f"line {self._text.count(chr(10), 0, at) + 1}: {what}")
 
 

@@ -55,7 +55,7 @@ class Folder:
         try:
             free = os.statvfs(self._base)
         except OSError as error:
-            raise self._fault("measured", error) from error
+            raise self._make_fault("measured", error) from error
         left = free.f_bavail * free.f_frsize
         if left < need:
             raise make_fault(
@@ -81,7 +81,7 @@ class Folder:
                     ):
                         found.append(f"{project}/{name}")
         except OSError as error:
-            raise self._fault("listed", error) from error
+            raise self._make_fault("listed", error) from error
         return found
 
     def files(self, folder: str) -> dict[str, int]:
@@ -112,7 +112,7 @@ class Folder:
                     elif stat.S_ISREG(kind.st_mode) and kind.st_nlink == 1:
                         found[f"{below}{entry.name}"] = kind.st_size
         except OSError as error:
-            raise self._fault("listed", error) from error
+            raise self._make_fault("listed", error) from error
         return found
 
     def put(self, name: str, blocks: Iterable[bytes], _size: int) -> None:
@@ -141,7 +141,7 @@ class Folder:
                 os.rename(draft, plain, src_dir_fd=folder, dst_dir_fd=folder)
                 os.fsync(folder)
         except OSError as error:
-            raise self._fault("written", error) from error
+            raise self._make_fault("written", error) from error
 
     def read(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of a file.
@@ -163,7 +163,7 @@ class Folder:
                     f"{self.title}: {name} is no file of its own there ({explain_error(error)});"
                     " nothing of it is used"
                 ) from error
-            raise self._fault("read", error) from error
+            raise self._make_fault("read", error) from error
 
     def rename(self, old: str, new: str) -> None:
         """Rename a folder.
@@ -179,7 +179,7 @@ class Folder:
             with self._opening("") as base:
                 os.fsync(base)
         except OSError as error:
-            raise self._fault("written", error) from error
+            raise self._make_fault("written", error) from error
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -217,7 +217,7 @@ class Folder:
         finally:
             os.close(at)
 
-    def _fault(self, done: str, error: OSError) -> OperationFailed:
+    def _make_fault(self, done: str, error: OSError) -> OperationFailed:
         where = (
             f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
         )

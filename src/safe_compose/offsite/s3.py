@@ -109,7 +109,7 @@ class Bucket:
                 **config,
             )
         except Exception as error:  # any error that a wrong endpoint or region causes
-            raise self._fault(error) from error
+            raise self._make_fault(error) from error
 
     def check(self, _need: int) -> None:
         """Check that the bucket answers; its free space is unknown.
@@ -179,7 +179,7 @@ class Bucket:
         except SafeComposeError:  # of `blocks`, or from above
             raise
         except Exception as error:
-            raise self._fault(error) from error
+            raise self._make_fault(error) from error
         finally:
             left.set()
 
@@ -205,7 +205,7 @@ class Bucket:
         except SafeComposeError:
             raise
         except Exception as error:
-            raise self._fault(error, reading=True) from error
+            raise self._make_fault(error, reading=True) from error
 
     def close(self) -> None:
         """Do nothing: no connection stays open."""
@@ -229,7 +229,7 @@ class Bucket:
         except SafeComposeError:
             raise
         except Exception as error:
-            raise self._fault(error) from error
+            raise self._make_fault(error) from error
         return found
 
     def _await(self, call: Callable[[], _T], seconds: float, *, listing: bool = False) -> _T:
@@ -250,7 +250,7 @@ class Bucket:
             )
         return cast(_T, result)
 
-    def _fault(self, error: Exception, *, reading: bool = False) -> OperationFailed:
+    def _make_fault(self, error: Exception, *, reading: bool = False) -> OperationFailed:
         """Return the server's message without the request, which would reveal the key's id.
 
         Returns:

@@ -97,7 +97,7 @@ class SftpServer:
             OperationFailed: It has less, or refuses.
             PlaceUnusable: It does not answer properly, or in time.
         """
-        free = self._free()
+        free = self._measure_free_space()
         if free is not None and free < need:
             raise make_fault(
                 self._to,
@@ -368,7 +368,7 @@ class SftpServer:
             self._session.ask(REMOVE, pack_string(self._path(new)))
         self._session.ask(RENAME, words)
 
-    def _free(self) -> int | None:
+    def _measure_free_space(self) -> int | None:
         if b"statvfs@openssh.com" not in self._session.extensions:
             return None
         with self._reporting_errors("measured"):
@@ -390,7 +390,7 @@ class SftpServer:
         hint = ""
         if done == "written":
             with suppress(SftpFault, OperationFailed):
-                free = self._free()
+                free = self._measure_free_space()
                 hint = f"; {free >> 20} MiB are free there" if free is not None else ""
         if done == "looked at" and fault.code == NO_SUCH_FILE:
             return make_fault(

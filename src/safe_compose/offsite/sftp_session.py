@@ -158,7 +158,7 @@ class SftpSession:
                 except BlockingIOError:
                     continue
                 except OSError:
-                    self._broken()
+                    self._raise_fault()
                 ends = time.monotonic() + self._stall
 
     def _packet(self, patience: float) -> tuple[int, bytes]:
@@ -199,7 +199,7 @@ class SftpSession:
                 next_step="look at the server and the line, then try again",
             )
         if self._err in ready:
-            self._hear()
+            self._keep_stderr()
         if self._in in ready:
             self._take_in()
         return self._out in ready
@@ -210,12 +210,12 @@ class SftpSession:
         except BlockingIOError:
             return
         if not data:
-            self._broken()
+            self._raise_fault()
         self._came += data
         if len(self._came) > LARGEST_AHEAD:
             raise self.bad("it sends what nobody asked for")
 
-    def _hear(self) -> None:
+    def _keep_stderr(self) -> None:
         """Keep the end of ssh's stderr."""
         assert self._err is not None  # the caller checked
         try:
@@ -303,10 +303,10 @@ class SftpSession:
         return PlaceUnusable(
             f"{self.title}: what answers on {self._to.host} is no SFTP server: {what}; nothing of"
             " it is used",
-            next_step=f"try it by hand: {self._by_hand()}",
+            next_step=f"try it by hand: {self._make_sftp_command()}",
         )
 
-    def _broken(self) -> NoReturn:
+    def _raise_fault(self) -> NoReturn:
         """Report the end of the session with ssh's own message.
 
         Raises:
@@ -322,7 +322,7 @@ class SftpSession:
         before = b""
         while self._err is not None and before != self._stderr:
             before = self._stderr
-            self._hear()
+            self._keep_stderr()
         words = self._stderr.decode("utf-8", "replace").strip().splitlines()
         cause = (
             hide_secrets("; ".join(line.strip() for line in words[-5:] if line.strip()))
@@ -331,13 +331,14 @@ class SftpSession:
         ended = f"ssh ended with {code}" if code is not None else "what answers is no SFTP server"
         if self._greeted or code is None:
             raise PlaceUnusable(
-                f"{self.title}: {ended}: {cause}", next_step=f"try it by hand: {self._by_hand()}"
+                f"{self.title}: {ended}: {cause}",
+                next_step=f"try it by hand: {self._make_sftp_command()}",
             )
         raise make_fault(
-            self._to, f"{ended}: {cause}", next_step=f"try it by hand: {self._by_hand()}"
+            self._to, f"{ended}: {cause}", next_step=f"try it by hand: {self._make_sftp_command()}"
         )
 
-    def _by_hand(self) -> str:
+    def _make_sftp_command(self) -> str:
         at = f"-P {self._to.port} " if self._to.port else ""
         who = f"{self._to.user}@" if self._to.user else ""
         return f"sftp {at}{who}{self._to.host}"

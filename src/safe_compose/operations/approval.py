@@ -274,13 +274,13 @@ def _describe_settings(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield every setting, except those that may hold a secret; those are part of `hidden`."""
     for one in fields(settings):
         if one.name not in _MAY_HOLD_SECRETS:
-            yield one.name, hide_secrets(_plain(getattr(settings, one.name)))
+            yield one.name, hide_secrets(_format_setting(getattr(settings, one.name)))
 
 
-def _plain(value: object) -> str:
+def _format_setting(value: object) -> str:
     """Return a setting in full, as text for people."""
     if isinstance(value, tuple):
-        return ", ".join(_plain(part) for part in value) or "none"
+        return ", ".join(_format_setting(part) for part in value) or "none"
     if value is None or isinstance(value, bool):
         return "none" if value is None else _yes(value)
     return str(value)

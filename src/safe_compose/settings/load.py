@@ -213,7 +213,7 @@ def load(
     caller = Caller(environ, uid, find_invoker(environ) if uid == 0 else None)
     faults: list[str] = []
     remarks: list[str] = []
-    policy = _policy(faults)
+    policy = _load_policy(faults)
     user = _read(caller.user_file, caller, faults, remarks, own=False)
     folder = Path(os.path.abspath(project_dir)) if project_dir is not None else None  # noqa: PTH100
     project = (
@@ -377,7 +377,7 @@ def is_off_forbidden() -> bool:
         ConfigError: The policy is unreadable, so the answer is unknown.
     """
     faults: list[str] = []
-    policy = _policy(faults)
+    policy = _load_policy(faults)
     if faults:
         raise ConfigError(
             f"{POLICY_FILE} does not read:",
@@ -405,7 +405,7 @@ def _root_stores(caller: Caller, faults: list[str]) -> list[Path]:
     ]
 
 
-def _policy(faults: list[str]) -> "FileSettings | None":
+def _load_policy(faults: list[str]) -> "FileSettings | None":
     """Return root's floors, or None where there is no such file.
 
     A file that other users can have written is an error: no floor is left out.

@@ -82,7 +82,7 @@ class FolderSwap:
         Raises:
             OperationFailed: It cannot be created.
         """
-        self._act("make", "mkdir", MOUNT, self.staging_name, "0700")
+        self._run_helper("make", "mkdir", MOUNT, self.staging_name, "0700")
 
     def swap_in(self, *, existed: bool) -> None:
         """Rename the current folder, if there is one, and then the filled one into its place.
@@ -148,9 +148,9 @@ class FolderSwap:
         return answer != b"- \0"
 
     def _rename(self, name: str, new_name: str) -> None:
-        self._act("rename", "rename", MOUNT, name, new_name)
+        self._run_helper("rename", "rename", MOUNT, name, new_name)
 
-    def _act(self, stage: str, *words: str) -> None:
+    def _run_helper(self, stage: str, *words: str) -> None:
         with naming_fault(str(PurePosixPath(self.parent.name, self.name)), stage):
             self.parent.engine.helpers.run(self.parent.changing_helper(*words), timeout=_SECONDS)
 

@@ -43,7 +43,7 @@ class SinglePath:
             OperationFailed: The volume cannot be read.
         """
         parent = self.path.rpartition("/")[0]
-        return not parent or self._kind(parent) == "d"
+        return not parent or self._find_type(parent) == "d"
 
     def exists(self) -> bool:
         """Return whether the volume has the path; a dangling link counts.
@@ -51,7 +51,7 @@ class SinglePath:
         Raises:
             OperationFailed: The volume cannot be read.
         """
-        return self._kind(self.path) is not None
+        return self._find_type(self.path) is not None
 
     def place(
         self,
@@ -71,8 +71,8 @@ class SinglePath:
         artifact, _ = archive_and_list(artifacts)
         staged = f"{self.staging}/volume"
         with naming_fault(self.location.name, f"extract {self.path}"):
-            self._act("mkdir", MOUNT, self.staging, "0700")
-            self._act("mkdir", MOUNT, staged, "0700")
+            self._run_helper("mkdir", MOUNT, self.staging, "0700")
+            self._run_helper("mkdir", MOUNT, staged, "0700")
             names = [
                 f"volume/{path}"
                 for path in (self.path, *_list_other_names(folder, artifact, self.path))
@@ -82,8 +82,8 @@ class SinglePath:
             with self.location.engine.helpers.stream(helper, stdin=subprocess.PIPE) as filled:
                 feed(unpack(folder, artifact, progress=progress), filled.stdin)
             if self.exists():
-                self._act("rename", MOUNT, self.path, self.old_path)
-            self._act("rename", MOUNT, f"{staged}/{self.path}", self.path)
+                self._run_helper("rename", MOUNT, self.path, self.old_path)
+            self._run_helper("rename", MOUNT, f"{staged}/{self.path}", self.path)
         sync(self.location)
 
     def settle(self, *, existed: bool) -> bool:
@@ -95,19 +95,19 @@ class SinglePath:
         Raises:
             OperationFailed: The volume cannot be read or changed.
         """
-        new, old = self.exists(), self._kind(self.old_path) is not None
+        new, old = self.exists(), self._find_type(self.old_path) is not None
         with naming_fault(self.location.name, f"tidy up after {self.path}"):
             if old and not new:
-                self._act("rename", MOUNT, self.old_path, self.path)
+                self._run_helper("rename", MOUNT, self.old_path, self.path)
             self.location.engine.helpers.run(
                 self.location.changing_helper("remove", MOUNT, self.staging), timeout=600
             )
         return new and (old or not existed)
 
-    def _act(self, *words: str) -> None:
+    def _run_helper(self, *words: str) -> None:
         self.location.engine.helpers.run(self.location.changing_helper(*words), timeout=60)
 
-    def _kind(self, path: str) -> str | None:
+    def _find_type(self, path: str) -> str | None:
         """Return the type letter of a path (`f`, `d`, `l`, ...); None if missing or behind a link.
 
         Raises:

@@ -119,7 +119,7 @@ def dump(
     ):
         before = read_counter(asked)
         owned = pool.submit(_owners, server)
-        made_accounts = _accounts(server, asked, folder, into, volume)
+        made_accounts = _dump_accounts(server, asked, folder, into, volume)
         artifacts = [replace(made_accounts, detail={**made_accounts.detail, **owned.result()})]
         files = server_files.read_by_programs(server.at, server.data_directory, *_SETTINGS)
         others = server_files.keep(
@@ -133,7 +133,7 @@ def dump(
         )
         statistics: tuple[DatabaseStatistics, ...] = ()
         if contents.databases:
-            sums, statistics = _databases(
+            sums, statistics = _dump_databases(
                 server, asked, contents, pool, folder / DUMP_FILE, progress
             )
             artifacts.append(_artifact(server, folder / DUMP_FILE, sums, into, volume, "database"))
@@ -157,7 +157,7 @@ def _statistics_of(
     )
 
 
-def _databases(
+def _dump_databases(
     server: MysqlServer,
     asked: MysqlSession,
     contents: Contents,
@@ -250,7 +250,7 @@ def _artifact(
     return make_artifact(path, into, sums, volume, kind, detail=detail)
 
 
-def _accounts(
+def _dump_accounts(
     server: MysqlServer, asked: MysqlSession, folder: Path, into: Path, volume: str
 ) -> Artifact:
     path = folder / ACCOUNTS_FILE

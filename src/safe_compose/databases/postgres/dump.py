@@ -124,7 +124,7 @@ def dump(
             server.client.session(server.maintenance) as asked,
         ):
             before = read_counter(asked)
-            roles = pool.submit(_globals, target)
+            roles = pool.submit(_dump_globals, target)
             owned = pool.submit(find_owners, server)
             settings_read = pool.submit(_settings, server)
             dumping.dump(asked, several=count_cores() > 1)
@@ -197,7 +197,7 @@ class _Target:
     into: Path
 
 
-def _globals(target: _Target) -> Artifact:
+def _dump_globals(target: _Target) -> Artifact:
     """Dump roles with their password verifiers, memberships and settings.
 
     The program is `pg_dumpall --globals-only`.
@@ -267,7 +267,7 @@ class _Databases:
         except OperationFailed as failed:
             if not self._may_fit_alone(failed):
                 raise
-        return _globals(self._target)
+        return _dump_globals(self._target)
 
     def dumped(self) -> list[_Dumped]:
         """Return the dump of each database, in the server's order."""
@@ -307,7 +307,7 @@ class _Databases:
                 counting = Counting(asked)
                 yield counting.bytes
                 report = partial(self._report, name)
-                self._dumped[name] = _database(self._target, counting, name, report, queue)
+                self._dumped[name] = _dump_database(self._target, counting, name, report, queue)
 
     def _report(self, name: str, size: int) -> None:
         with self._telling:
@@ -315,7 +315,7 @@ class _Databases:
             self._progress(self._bytes.total())
 
 
-def _database(
+def _dump_database(
     target: _Target,
     counting: Counting,
     name: str,

@@ -363,7 +363,7 @@ def _copy_until_stable(source: _CopySource, path: bytes, copy: Path) -> bool:
         seen = []
         for end in (b"", *SIDE_FILES):
             target = copy.with_name(copy.name + end.decode())
-            digest = _cat(source, path + end, target)
+            digest = _copy_bytes(source, path + end, target)
             if digest is None:
                 target.unlink(missing_ok=True)
             seen.append(digest or "none")
@@ -373,7 +373,7 @@ def _copy_until_stable(source: _CopySource, path: bytes, copy: Path) -> bool:
     return False
 
 
-def _cat(source: _CopySource, path: bytes, target: Path) -> str | None:
+def _copy_bytes(source: _CopySource, path: bytes, target: Path) -> str | None:
     """Copy a file's bytes into `target` and return their SHA-256; None if there is no such file.
 
     Raises:

@@ -180,10 +180,10 @@ def _require_no_hidden_log(copy: LocationCopy, lively: Sequence[Container]) -> N
     Raises:
         OperationFailed: Commits may be in a log there, which no copy of the file has.
     """
-    volume = copy.on_engine
-    if not volume.is_file or copy.verdict.kind != "sqlite":
+    location = copy.on_engine
+    if not location.is_file or copy.verdict.kind != "sqlite":
         return
-    if lively and file_logs.has_write_ahead_log(volume):
+    if lively and file_logs.has_write_ahead_log(location):
         names = ", ".join(c.name for c in lively)
         raise OperationFailed(
             f"{copy.title}: {names} keeps the write-ahead log of this SQLite database in its own"

@@ -278,7 +278,7 @@ def make_jobs(engine: Engine, layer: Layer, taken: set[str], into: Path) -> Iter
     try:
         found = _look_again(engine, layer)
     except (OperationFailed, EngineUnavailable) as fault:
-        yield VolumeJob(layer.name, tier, partial(_fail, fault))
+        yield VolumeJob(layer.name, tier, partial(_raise, fault))
         return
     container, data = found.container, found.data
     for number, folder in enumerate(data.databases if container.lively else ()):
@@ -314,7 +314,7 @@ def _look_again(engine: Engine, layer: Layer) -> FoundLayer:
     return FoundLayer(engine, layer, container, loss.data, loss.changed)
 
 
-def _fail(fault: SafeComposeError) -> NoReturn:
+def _raise(fault: SafeComposeError) -> NoReturn:
     raise fault
 
 

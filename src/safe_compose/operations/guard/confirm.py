@@ -216,11 +216,11 @@ def _list_warnings(workspace: Workspace, made: Plan) -> tuple[str, ...]:
     ]
     if _is_copied(made):
         warnings.append(explain_over_budget(workspace.catalogue, workspace.settings))
-        warnings.append(_schedule_trouble(workspace, made))
+        warnings.append(_find_schedule_fault(workspace, made))
     return tuple(filter(None, warnings))
 
 
-def _schedule_trouble(workspace: Workspace, made: Plan) -> str | None:
+def _find_schedule_fault(workspace: Workspace, made: Plan) -> str | None:
     """Return what is wrong with the project's scheduled backups; None when nothing is.
 
     The confirmation screen is where somebody reads it.

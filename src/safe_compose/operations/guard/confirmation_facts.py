@@ -62,8 +62,8 @@ def _measure_volumes(
     doomed = [replace(d, bytes=choose_size(d, sizes.get(d.name))) for d in doomed]
     yield doomed
     for place, d in enumerate(doomed):
-        remedy = _remedy(workspace, d)
-        contents = _contents(workspace.engine, d, timeout=until - time.monotonic())
+        remedy = _suggest_remedy(workspace, d)
+        contents = _find_contents(workspace.engine, d, timeout=until - time.monotonic())
         if contents or remedy:
             doomed[place] = replace(d, contents=contents, remedy=remedy)
             yield doomed
@@ -106,7 +106,7 @@ def is_plausible(then: datetime, now: datetime) -> bool:
     return _FIRST_DOCKER <= then <= now + _CLOCKS_DIFFER
 
 
-def _contents(engine: Engine, doomed: Doomed, timeout: float) -> str | None:
+def _find_contents(engine: Engine, doomed: Doomed, timeout: float) -> str | None:
     """Return what is in a volume, determined within `timeout` seconds.
 
     Returns:
@@ -145,7 +145,7 @@ def choose_size(doomed: Doomed, size: int | None) -> int | None:
     return None if not size and (in_memory or points) else size
 
 
-def _remedy(workspace: Workspace, doomed: Doomed) -> tuple[str, str] | None:
+def _suggest_remedy(workspace: Workspace, doomed: Doomed) -> tuple[str, str] | None:
     """Return an explanation and a command if a log shows failed logins; None otherwise.
 
     The usual reason is a password that was changed in `.env` alone.
