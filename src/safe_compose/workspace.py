@@ -233,8 +233,8 @@ class Workspace:
             for name, folder in new:
                 records.note(self.engine.id, name, folder)
 
-    def settings_for(self, observed: "Observed", volumes: "Sequence[Location]") -> "Settings":
-        """Return the settings that apply to these volumes, approved by a person or not.
+    def settings_for(self, observed: "Observed", locations: "Sequence[Location]") -> "Settings":
+        """Return the settings that apply to these locations, approved by a person or not.
 
         The redirections, encryption and retention of a project's file apply only when every volume
         is the project's own. Otherwise the user's own settings apply, and this is reported.
@@ -242,8 +242,8 @@ class Workspace:
         settings = self._find_settings(observed)
         if (
             settings.personal is None
-            or not volumes
-            or not (others := self._list_not_own(observed, volumes))
+            or not locations
+            or not (others := self._list_not_own(observed, locations))
         ):
             return settings
         from safe_compose.store import settings_approval
@@ -256,8 +256,8 @@ class Workspace:
         )
         return settings.personal
 
-    def list_not_own(self, observed: "Observed", volumes: "Sequence[Location]") -> frozenset[str]:
-        """Return the volumes to which the user's own settings apply instead of the project's file.
+    def list_not_own(self, observed: "Observed", locations: "Sequence[Location]") -> frozenset[str]:
+        """Return the locations to which the user's own settings apply, not the project's file.
 
         Returns:
             The names; none when that file does not say where and how backups are kept.
@@ -265,16 +265,16 @@ class Workspace:
         settings = self._find_settings(observed)
         if settings.personal is None:
             return frozenset()
-        return frozenset(self._list_not_own(observed, volumes))
+        return frozenset(self._list_not_own(observed, locations))
 
-    def for_volumes(
-        self, observed: "Observed", volumes: "Sequence[Location]", doing: str
+    def for_locations(
+        self, observed: "Observed", locations: "Sequence[Location]", doing: str
     ) -> "Workspace":
-        """Return this workspace with the settings of these volumes and the store they name.
+        """Return this workspace with the settings of these locations and the store they name.
 
         Args:
             observed: The state of the engine.
-            volumes: The volumes in question.
+            locations: The locations in question.
             doing: What was not done, for the message of a refusal.
 
         Raises:
@@ -282,7 +282,7 @@ class Workspace:
         """
         from safe_compose.store import settings_approval
 
-        settings = self.settings_for(observed, volumes)
+        settings = self.settings_for(observed, locations)
         settings_approval.require(settings, doing)
         return self.with_settings(settings)
 
@@ -299,8 +299,8 @@ class Workspace:
             journal=Journal(settings.store, settings.access),
         )
 
-    def _list_not_own(self, observed: "Observed", volumes: "Sequence[Location]") -> list[str]:
-        """Return the volumes that are not the project's: without its label, or used by others.
+    def _list_not_own(self, observed: "Observed", locations: "Sequence[Location]") -> list[str]:
+        """Return the locations that are not the project's: without its label, or used by others.
 
         An anonymous volume has no label. It is the project's if only the project's containers use
         it.
@@ -310,7 +310,7 @@ class Workspace:
         name = self._find_name(observed)
         return [
             v.name
-            for v in volumes
+            for v in locations
             if name is None
             or not policy.is_own(policy.add_label_of_users(v, observed), observed, name)
         ]

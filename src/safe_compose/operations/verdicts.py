@@ -1,4 +1,4 @@
-"""The verdicts on volumes: what rules, images and their content say about each of them."""
+"""The verdicts on locations: what rules, images and their content say about each of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,30 +17,30 @@ MOUNT_SECONDS = 5.0
 
 def judge(
     workspace: Workspace,
-    volumes: Sequence[Location],
+    locations: Sequence[Location],
     observed: Observed,
     rules: Sequence[Rule],
     *,
     quick: bool = False,
 ) -> list[Verdict]:
-    """Return the verdicts on volumes.
+    """Return the verdicts on locations.
 
     Content is read only when no rule and no image rule decides, or when built-in knowledge
     makes a volume disposable that may hold a person's work (design, section 5).
 
     Args:
         workspace: The workspace, which remembers what was found.
-        volumes: The volumes to judge.
+        locations: The locations to judge.
         observed: The state of the engine.
         rules: The explicit rules.
-        quick: Postpone that search for a person's work when another of the volumes matters
+        quick: Postpone that search for a person's work when another of them matters
             anyway. `Workspace.searched` says which volumes were searched.
     """
-    if not volumes:
+    if not locations:
         return []
     observed = workspace.trusting(observed)
-    verdicts = [policy.judge(volume, observed, rules, None) for volume in volumes]
-    free = [v for v in volumes if not policy.is_protected(v, observed, rules)]
+    verdicts = [policy.judge(volume, observed, rules, None) for volume in locations]
+    free = [v for v in locations if not policy.is_protected(v, observed, rules)]
     nowhere = _find_pointing_nowhere(workspace, free, verdicts, observed)
     there = [v for v in verdicts if v.volume not in nowhere]
     unclear = [
@@ -55,7 +55,7 @@ def judge(
             return policy.judge(location, observed, rules, contents[location.name])
         return verdict
 
-    decided = [decide(v, verdict) for v, verdict in zip(volumes, verdicts, strict=True)]
+    decided = [decide(v, verdict) for v, verdict in zip(locations, verdicts, strict=True)]
     if quick and any(verdict.tier is not Tier.DISPOSABLE for verdict in decided):
         return decided
     found = _find_irreplaceable(workspace, there, contents)
@@ -63,7 +63,7 @@ def judge(
         policy.judge(v, observed, rules, contents.get(v.name), found[v.name])
         if v.name in found
         else verdict
-        for v, verdict in zip(volumes, decided, strict=True)
+        for v, verdict in zip(locations, decided, strict=True)
     ]
 
 
@@ -93,7 +93,7 @@ def _find_irreplaceable(
 
 def _find_pointing_nowhere(
     workspace: Workspace,
-    volumes: Sequence[Location],
+    locations: Sequence[Location],
     verdicts: Sequence[Verdict],
     observed: Observed,
 ) -> dict[str, Verdict]:
@@ -105,7 +105,7 @@ def _find_pointing_nowhere(
     """
     by_name = {verdict.volume: verdict for verdict in verdicts}
     found = {}
-    for volume in (v for v in volumes if isinstance(v, Volume)):
+    for volume in (v for v in locations if isinstance(v, Volume)):
         verdict = by_name[volume.name]
         settled = verdict.explicit or (verdict.tier is Tier.DISPOSABLE and not verdict.looks)
         if (

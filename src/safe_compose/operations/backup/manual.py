@@ -243,7 +243,7 @@ def _group_by_settings(
         tuple(j for j in chosen if j[0].name not in others),
     )
     return [
-        (workspace.for_volumes(observed, [v for v, _ in group], "no backup was made"), group)
+        (workspace.for_locations(observed, [v for v, _ in group], "no backup was made"), group)
         for group in groups
         if group
     ]
