@@ -405,6 +405,39 @@ def test_recover_takes_no_folder_that_docker_made_for_the_restored_one(
     assert describe(uploads) == before
 
 
+@pytest.mark.thorough
+def test_between_the_two_renames_the_folder_is_missing_and_recover_moves_it_back(
+    shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
+) -> None:
+    uploads = shop.folder / "uploads"
+    (uploads / "later").write_text("written since the backup")
+    now = describe(uploads)
+    docker("compose", "stop", cwd=shop.folder)
+    argv = ("--volume", "./uploads", "--confirm", shop.name)
+    cut = failing_syscalls("fsync", ".jsonl", "KILL GROUP", skip=2)
+    killed = restore(safe_compose, shop, *argv, env=cut)
+    assert killed.returncode == -9, killed.stderr
+    [old] = old_folders(shop)
+    [staging] = {s["staging"] for s in every_step(sealed_environment) if s.get("step") == "placing"}
+    uploads.rename(shop.folder / staging)
+    # nothing takes what is left for an old folder, while nobody knows how the restore ended
+    early = safe_compose("restore", "--finish", "--confirm", old.name, cwd=shop.folder)
+    assert describe(old if old.exists() else uploads) == now, early.stderr
+    require_success(safe_compose("recover", cwd=shop.folder))
+    assert describe(uploads) == now and old_folders(shop) == leftovers(shop) == []
+
+    require_success(restore(safe_compose, shop, *argv))
+    [old] = old_folders(shop)
+    finish = ("restore", "--finish", "--confirm", old.name)
+    for skip in (0, 1):
+        cut = failing_syscalls("fsync", ".jsonl", "KILL GROUP", skip=skip)
+        killed = safe_compose(*finish, cwd=shop.folder, env=cut)
+        assert killed.returncode == -9 and describe(old) == now, killed.stderr
+    (old / "later").unlink()  # as if it had been killed half way
+    require_success(safe_compose(*finish, cwd=shop.folder))
+    assert old_folders(shop) == [] and (uploads / "empty").is_dir()
+
+
 def test_a_path_restored_inside_of_a_folder_is_settled_though_its_staging_is_left(
     engine: Engine, tmp_path: Path
 ) -> None:
