@@ -378,6 +378,48 @@ services:
         docker("rm", "-f", other)
 
 
+def test_a_read_only_disk_is_left_alone_and_its_containers_start_again(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    made = compose_project(f'services: {{web: {{{BOX}, volumes: ["./disk/up:/data"]}}}}')
+    with small_disk(made.folder / "disk", "size=3m") as disk:
+        (disk / "up").mkdir()
+        (disk / "up" / "photo").write_text("a photo")
+        made.up()
+        require_success(safe_compose("backup", cwd=made.folder))
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        failed = restore(safe_compose, made, "--confirm", made.name)
+        assert failed.returncode == 73 and "Read-only file system" in failed.stderr, failed.stderr
+        assert f"{made.name}-web-1" in made.running(), failed.stderr
+        told = require_success(safe_compose("recover", cwd=made.folder))
+        assert "nothing to recover" in told.stdout + told.stderr
+        made.docker("compose", "down")
+
+
+def test_the_folder_above_may_be_a_link_now(
+    safe_compose: SafeCompose, compose_project: ProjectFactory, tmp_path: Path
+) -> None:
+    made = compose_project(f'services: {{web: {{{BOX}, volumes: ["./data/up:/data"]}}}}')
+    up = made.folder / "data" / "up"
+    up.mkdir(parents=True)
+    (up / "photo").write_text("a photo")
+    made.up()
+    require_success(safe_compose("backup", cwd=made.folder))
+    made.docker("compose", "down")
+    up.parent.rename(tmp_path / "larger disk")
+    up.parent.symlink_to(tmp_path / "larger disk")
+    made.up()
+    (up / "later").write_text("written since")
+    plan = require_success(restore(safe_compose, made, "--dry-run", "--json"))
+    shape = json.loads(plan.stdout)["restored"]
+    assert shape["stops"] == [f"{made.name}-web-1"], shape
+    assert shape["volumes"][0]["into"] == str(tmp_path / "larger disk" / "up"), shape
+    require_success(restore(safe_compose, made, "--confirm", made.name))
+    assert "later" not in made.exec("web", "ls", "/data")
+    [old] = (tmp_path / "larger disk").glob("up.before-*")
+    assert (old / "later").exists() and (up / "photo").read_text() == "a photo"
+
+
 def test_recover_takes_no_folder_that_docker_made_for_the_restored_one(
     shop: ComposeProject, safe_compose: SafeCompose, sealed_environment: Path
 ) -> None:

@@ -115,12 +115,15 @@ class FolderSwap:
         self.remove_staging()
 
     def remove_staging(self) -> None:
-        """Remove the folder that is filled.
+        """Remove the folder that is filled, if it is there.
+
+        A read-only file system refuses to remove even what is not there.
 
         Raises:
             OperationFailed: It could not be removed.
         """
-        remove(self.parent, self.staging_name)
+        if self._has(self.staging_name):
+            remove(self.parent, self.staging_name)
 
     def find_names(self) -> tuple[bool, bool, bool]:
         """Return whether something is at the path, and whether the new and old content are there.

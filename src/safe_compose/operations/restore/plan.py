@@ -6,7 +6,7 @@ The plan is made in one inspection, and a person confirms it.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from safe_compose.core.backup import Backup, VolumeRecord
@@ -28,6 +28,7 @@ from safe_compose.databases.registry import find_upgraded_record, may_hold_in_me
 from safe_compose.engine import Engine
 from safe_compose.errors import Refused, SafeComposeError
 from safe_compose.operations.restore.target import RestoreTarget, find_archive
+from safe_compose.system.files import find_real_path
 from safe_compose.volumes import survivors
 from safe_compose.volumes.engine_location import EngineLocation
 from safe_compose.volumes.folder_swap import FolderState, FolderSwap, inspect_folder
@@ -293,7 +294,7 @@ def _plan_target(plan: RestorePlan, record: VolumeRecord) -> RestoreTarget:
         else find_successor(record, observed, backup.project) or record.name
     )
     if into.startswith(FOLDER):
-        return _plan_folder(plan, record, into)
+        return _plan_folder(plan, record, into, _resolve_parent(engine, into))
     users = observed.users(into)
     current = engine.docker.volume(into)
     other = None
@@ -328,8 +329,26 @@ def _plan_target(plan: RestorePlan, record: VolumeRecord) -> RestoreTarget:
     )
 
 
-def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreTarget:
+def _resolve_parent(engine: Engine, path: str) -> str:
+    """Return a path of the host with the real path of the folder above, as far as known here.
+
+    A folder above may have become a link since the backup. The containers that use the folder are
+    found by its real path.
+    """
+    if not engine.docker.connection.shares_paths:
+        return path
+    place = PurePosixPath(path)
+    return str(PurePosixPath(find_real_path(str(place.parent)), place.name))
+
+
+def _plan_folder(plan: RestorePlan, record: VolumeRecord, named: str, into: str) -> RestoreTarget:
     """Inspect the place of a folder of the host and return what a restore makes of it.
+
+    Args:
+        plan: The plan, as far as it is made.
+        record: The record of the folder.
+        named: The path as the backup, or `--into`, names it.
+        into: Its real path.
 
     Raises:
         Refused: Something else than such a folder or file is there.
@@ -354,7 +373,7 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
     )
     # Whoever wrote an unsigned backup chose the path, and everything on the host is in reach.
     known = plan.backup.unsigned_from is None and plan.relocation is None
-    mounted = known and (bool(users) or any(m.volume == into for m in plan.declared))
+    mounted = known and (bool(users) or any(m.volume in (into, named) for m in plan.declared))
     owner = next((u.project for u in users if u.project), "")
     return RestoreTarget(
         other or record,
@@ -369,7 +388,9 @@ def _plan_folder(plan: RestorePlan, record: VolumeRecord, into: str) -> RestoreT
         else "",
         server=other.users[0]["image"] if other is not None else "",
         archived=any(
-            find_archive(whole) is not None for whole in plan.backup.volumes if whole.name == into
+            find_archive(whole) is not None
+            for whole in plan.backup.volumes
+            if whole.name == record.name
         ),
         swap=None if state is FolderState.MOUNT else FolderSwap.of(folder, token, is_file=is_file),
     )
