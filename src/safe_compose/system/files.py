@@ -35,9 +35,11 @@ _CAUSES = {
     errno.ESTALE: "the network file system has lost it",
 }
 
+MAKE_SPACE = "make room there, or set SAFE_COMPOSE_HOME to a folder with more room"
+"""The next step where the store's disk is full."""
 _NEXT_STEPS = {
-    errno.ENOSPC: "make room there, or set SAFE_COMPOSE_HOME to a folder with more room",
-    errno.EDQUOT: "make room there, or set SAFE_COMPOSE_HOME to a folder with more room",
+    errno.ENOSPC: MAKE_SPACE,
+    errno.EDQUOT: MAKE_SPACE,
 }
 
 

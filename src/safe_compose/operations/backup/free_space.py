@@ -11,13 +11,13 @@ from safe_compose.engine import Engine
 from safe_compose.errors import OperationFailed
 from safe_compose.operations.backup.request import BackupRequest
 from safe_compose.store.catalogue.catalogue import Catalogue
+from safe_compose.system.files import MAKE_SPACE
 
 if TYPE_CHECKING:
     from safe_compose.settings.load import Settings
 
 FILES_PER_VOLUME = 16
 """The files and folders that a backup of one volume creates, with a reserve."""
-_FREE_SPACE = "make room there, or set SAFE_COMPOSE_HOME to a folder with more room"
 
 
 def require_free_space(
@@ -31,7 +31,7 @@ def require_free_space(
     sizes = engine.docker.sizes([v.name for v, _ in request.volumes])
     if short := _explain_shortage(catalogue, sum(sizes.values()), len(request.volumes)):
         raise OperationFailed(
-            f"no space for the backup: {short}; nothing was deleted", next_step=_FREE_SPACE
+            f"no space for the backup: {short}; nothing was deleted", next_step=MAKE_SPACE
         )
     return sizes
 
@@ -62,7 +62,7 @@ def choose_fitting(
     """
     if not request.volumes and (short := _explain_shortage(catalogue, 0, 1)):
         raise OperationFailed(
-            f"no space for the backup: {short}; no backup was made", next_step=_FREE_SPACE
+            f"no space for the backup: {short}; no backup was made", next_step=MAKE_SPACE
         )
     sizes = {**request.sizes, **engine.docker.sizes([v.name for v, _ in request.volumes])}
     by_worth = sorted(
@@ -75,14 +75,14 @@ def choose_fitting(
         if short := _explain_shortage(catalogue, size, 1 + len(taken)):
             left.append(
                 backup_set.omit_failed(
-                    volume.name, verdict.tier.value, f"no space for it: {short}", _FREE_SPACE
+                    volume.name, verdict.tier.value, f"no space for it: {short}", MAKE_SPACE
                 )
             )
         else:
             taken.add(volume.name)
     if left and not taken:
         raise OperationFailed(
-            f"{left[0].name}: {left[0].reason}; no backup was made", next_step=_FREE_SPACE
+            f"{left[0].name}: {left[0].reason}; no backup was made", next_step=MAKE_SPACE
         )
     return (
         replace(

@@ -19,7 +19,7 @@ from safe_compose.operations.offsite.destinations import opening_place, showing_
 from safe_compose.operations.offsite.result import CopyOutcome
 from safe_compose.store.catalogue.catalogue import Catalogue
 from safe_compose.store.catalogue.restore_md import write_text
-from safe_compose.system.files import read_regular
+from safe_compose.system.files import MAKE_SPACE, read_regular
 from safe_compose.system.process import read_clock, stamp
 from safe_compose.ui import terminal
 
@@ -128,7 +128,7 @@ def _pull(
         raise OperationFailed(
             f"no space for backup {backup.id}: {format_size(need)} are needed in {catalogue.root},"
             f" {format_size(free)} are free",
-            next_step="make room there, or set SAFE_COMPOSE_HOME to a folder with more room",
+            next_step=MAKE_SPACE,
         )
     if dry_run:
         return backup, CopyOutcome(backup.id, backup.project, source, "would-fetch", bytes=need)
