@@ -1,4 +1,4 @@
-"""safe-compose: `docker compose down -v` with a seat belt and an undo.
+"""safe-compose: `docker compose down -v` with a verified backup first and an undo after.
 
 A command travels as data through small pure steps; effects stand at the edges. A package imports
 only those to the left of it (the contracts in pyproject.toml hold that):
