@@ -253,8 +253,8 @@ def _program(image: str, argv: Sequence[str]) -> list[str]:
 
 def _csv(fields: Sequence[str]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(fields)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n").writerow(fields)  # a name with a newline is quoted too
+    return text.getvalue().removesuffix("\n")
 
 
 def read_process(labels: Mapping[str, str]) -> Process | None:

@@ -15,7 +15,7 @@ from safe_compose.core import backup_set, folders, policy
 from safe_compose.core.backup import Omission
 from safe_compose.core.folders import FolderContent, MountedFolder
 from safe_compose.core.known_images import PLAIN_KINDS
-from safe_compose.core.observed import HostFolder, Observed, Project
+from safe_compose.core.observed import FOLDER, HostFolder, Observed, Project
 from safe_compose.core.policy import Verdict
 from safe_compose.core.quantities import format_size
 from safe_compose.core.tier import Tier
@@ -166,7 +166,11 @@ def resolve(engine: Engine, observed: Observed) -> Observed:
         project,
         working_dir=find_real_path(project.working_dir) if project.working_dir else "",
         config_files=tuple(map(find_real_path, project.config_files)),
-        folders=tuple(replace(f, path=find_real_path(f.path)) for f in project.folders),
+        folders=tuple(
+            # a path of another kind of host would be one below the current folder
+            replace(f, path=find_real_path(f.path)) if f.path.startswith(FOLDER) else f
+            for f in project.folders
+        ),
     )
     containers = tuple(map(resolve_folders, observed.containers))
     return replace(observed, project=project, containers=containers)
