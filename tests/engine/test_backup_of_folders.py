@@ -5,6 +5,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -417,3 +419,80 @@ services:
     project.docker("compose", "stop", "all")
     taken, _ = backup(safe_compose, project)
     assert taken["app"]["method"] == "cold", taken
+
+
+@pytest.mark.engine
+def test_a_folder_that_is_replaced_by_a_link_meanwhile_is_not_in_the_backup(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, tmp_path: Path
+) -> None:
+    project = compose_project(
+        f'services: {{web: {{{BOX}, volumes: ["./uploads:/data"]}}}}', files={"uploads/a": "1"}
+    )
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("of somebody else")
+    uploads = project.folder / "uploads"
+    project.up()
+    watch = ["docker", "events", "--filter", "event=create", "--format", "{{.ID}}"]
+    watch += ["--since", str(int(time.time()))]
+
+    def replace() -> None:
+        assert events.stdout is not None
+        for line in events.stdout:
+            seen = docker("inspect", "-f", "{{json .Mounts}}", line.strip(), check=False)
+            if str(uploads) in seen.stdout:
+                uploads.rename(tmp_path / "gone")
+                uploads.symlink_to(tmp_path / "outside")
+                return
+
+    with (
+        subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as events,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        replaced = pool.submit(replace)
+        done = safe_compose("backup", "--volume", "./uploads", cwd=project.folder)
+        events.terminate()
+        replaced.result()
+    assert uploads.is_symlink()
+    assert done.returncode == 73, done.stderr
+    assert "by a link" in done.stderr, done.stderr
+    assert json.loads(safe_compose("list", "--json").stdout)["backups"] == []
+
+
+@pytest.mark.engine
+def test_a_folder_with_a_newline_in_its_name_is_backed_up_and_restored(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    source = json.dumps("./new\nline, 'of \"me")
+    project = compose_project(
+        f"""
+services:
+  web: {{{BOX}, volumes: [{{type: bind, source: {source}, target: /data}}]}}
+""",
+        files={"new\nline, 'of \"me/a": "1"},
+    )
+    project.up()
+    taken, _ = backup(safe_compose, project)
+    [name] = taken
+    project.docker("compose", "down")
+    folder = project.folder / name
+    folder.rename(project.folder / "gone")
+    require_success(safe_compose("restore", "latest", "--volume", f"./{name}", cwd=project.folder))
+    assert (folder / "a").read_text() == "1"
+
+
+@pytest.mark.engine
+def test_the_path_of_another_kind_of_host_is_said_to_be_one(
+    compose_project: ProjectFactory, safe_compose: SafeCompose
+) -> None:
+    project = compose_project(
+        f"""
+services:
+  web:
+    {{{BOX}, volumes: ['C:\\data:/data', "/host_mnt/c/data:/data2", "./uploads:/uploads"]}}
+""",
+        files={"uploads/a": "1", "C:\\data/b": "2"},
+    )
+    taken, left = backup(safe_compose, project)
+    assert taken.keys() == {"uploads"}, (taken, left)
+    assert "a path of another kind of host" in left["C:\\data"], left
+    assert "Docker Desktop" in left["/host_mnt/c/data"], left

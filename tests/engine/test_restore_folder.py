@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from safe_compose.engine import Engine
+from safe_compose.errors import OperationFailed
 from safe_compose.operations.recover import run as recover_run
 from safe_compose.store.steps import Placing
+from safe_compose.volumes.engine_location import EngineLocation
+from safe_compose.volumes.folder_swap import FolderSwap
 from testing.disks import mounting, small_disk
 from testing.faults import failing_syscalls
 from testing.fixtures import ProjectFactory, SafeCompose
@@ -560,3 +563,79 @@ services:
     )
     assert again.returncode != 0 and (deep / "later").read_text() == "written since"
     assert not list(kept.glob("x")) and not (made.folder / "x").exists()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("skip", range(1, 3))
+def test_a_restore_of_one_path_in_a_folder_may_be_killed_at_any_step(
+    shop: ComposeProject, safe_compose: SafeCompose, skip: int
+) -> None:
+    uploads = shop.folder / "uploads"
+    before = describe(uploads)
+    (uploads / "empty" / "later").write_text("written since the backup")
+    now = describe(uploads)
+    argv = ("--volume", "./uploads", "--path", "empty", "--confirm", "empty")
+    cut = failing_syscalls("fsync", ".jsonl", "KILL GROUP", skip=skip)
+    killed = restore(safe_compose, shop, *argv, env=cut)
+    assert killed.returncode == -9, killed.stderr
+    require_success(safe_compose("recover", cwd=shop.folder))
+    assert list(uploads.glob(".safe-compose-*")) == []
+    if old := list(uploads.glob("empty.before-*")):
+        assert [path.name for path in old[0].iterdir()] == ["later"]
+        shutil.rmtree(old[0])
+        before["."] = describe(uploads)["."]
+        assert describe(uploads) == before
+    else:
+        assert describe(uploads) == now
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("skip", range(1, 4))
+def test_a_restore_into_another_folder_may_be_killed_at_any_step(
+    shop: ComposeProject, safe_compose: SafeCompose, tmp_path: Path, skip: int
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").write_text("of somebody else")
+    before, now = describe(shop.folder / "uploads"), describe(elsewhere)
+    argv = ("--volume", "./uploads", "--into", str(elsewhere), "--confirm", str(elsewhere))
+    cut = failing_syscalls("fsync", ".jsonl", "KILL GROUP", skip=skip)
+    killed = restore(safe_compose, shop, *argv, env=cut)
+    assert killed.returncode == -9, killed.stderr
+    require_success(safe_compose("recover", cwd=shop.folder))
+    assert list(tmp_path.glob(".elsewhere.safe-compose-*")) == []
+    if old := list(tmp_path.glob("elsewhere.before-*")):
+        assert describe(old[0]) == now and describe(elsewhere) == before
+    else:
+        assert describe(elsewhere) == now
+    assert describe(shop.folder / "uploads") == before
+
+
+def test_a_link_that_comes_into_the_path_meanwhile_is_not_followed(
+    engine: Engine, tmp_path: Path
+) -> None:
+    above, outside = tmp_path / "above", tmp_path / "outside"
+    (above / "uploads").mkdir(parents=True)
+    (outside / "uploads").mkdir(parents=True)
+    (outside / "uploads" / "photo").write_text("of somebody else")
+    before = describe(outside)
+    swap = FolderSwap.of(EngineLocation(engine, str(above / "uploads")), "0a1b2c")
+    swap.make_staging()
+    above.rename(tmp_path / "gone")
+    above.symlink_to(outside)
+    for change in (swap.make_staging, lambda: swap.swap_in(existed=True)):
+        with pytest.raises(OperationFailed, match="by a link, and its path leads to"):
+            change()
+    for existed in (False, True):
+        with pytest.raises(OperationFailed, match="by a link"):
+            swap.revert(existed=existed)
+    assert describe(outside) == before
+    above.unlink()
+    (tmp_path / "gone").rename(above)
+    staging = above / swap.staging_name
+    staging.rename(above / "gone")
+    staging.symlink_to(outside)
+    with pytest.raises(OperationFailed, match="by a link"):
+        swap.swap_in(existed=True)
+    swap.revert(existed=True)
+    assert describe(outside) == before and (above / "uploads").is_dir()

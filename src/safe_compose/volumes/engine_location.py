@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from safe_compose.core.observed import describe_location
+from safe_compose.core.observed import FOLDER, describe_location
 from safe_compose.engine import Engine
 from safe_compose.engine.client_stream import HelperFailed, Stream
 from safe_compose.engine.helper_args import Helper
 from safe_compose.engine.helper_image import CHANGES, READS, UNPACKS, NoOwnImage
 from safe_compose.errors import OperationFailed
+from safe_compose.system.files import find_real_path
 from safe_compose.volumes.gzip_stream import read_blocks
 from safe_compose.volumes.helper_program import MOUNT
 from safe_compose.volumes.tar import BadTar, Member, read_list
@@ -48,6 +49,24 @@ class EngineLocation:
     def only(self) -> tuple[str, ...]:
         """The option that makes our helper program see nothing but a single file."""
         return (f"--only={PurePosixPath(self.name).name}",) if self.is_file else ()
+
+    def require_in_place(self) -> None:
+        """Check that no link has come into the path of a folder or file, as far as seen from here.
+
+        Every helper mounts the path anew, and the engine follows links: after a folder on the way
+        was replaced by one, a helper would read or change another folder.
+
+        Raises:
+            OperationFailed: The path leads elsewhere now.
+        """
+        if not (self.name.startswith(FOLDER) and self.engine.docker.connection.shares_paths):
+            return
+        if (real := find_real_path(self.name)) != self.name:
+            raise OperationFailed(
+                f"{describe_location(self.name)} was replaced meanwhile by a link, and its path"
+                f" leads to {real} now",
+                next_step="put the folder back in its place, or run the command again",
+            )
 
     def read_only_helper(self, *argv: str) -> Helper:
         """Describe a helper container that sees the location and cannot change it."""

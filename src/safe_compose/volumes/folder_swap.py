@@ -90,6 +90,7 @@ class FolderSwap:
         Raises:
             OperationFailed: A rename failed; `revert` can be called next.
         """
+        EngineLocation(self.parent.engine, self.staging).require_in_place()
         if existed:
             self._rename(self.name, self.old_name)
         self._rename(self.filled_name, self.name)
@@ -144,6 +145,7 @@ class FolderSwap:
         remove(self.parent, self.old_name)
 
     def _has(self, name: str) -> bool:
+        self.parent.require_in_place()
         with naming_fault(self.parent.name, "look"):
             answer = self.parent.engine.helpers.run(
                 self.parent.read_only_helper("stat", MOUNT, name), timeout=_SECONDS
@@ -154,6 +156,7 @@ class FolderSwap:
         self._run_helper("rename", "rename", MOUNT, name, new_name)
 
     def _run_helper(self, stage: str, *words: str) -> None:
+        self.parent.require_in_place()
         with naming_fault(str(PurePosixPath(self.parent.name, self.name)), stage):
             self.parent.engine.helpers.run(self.parent.changing_helper(*words), timeout=_SECONDS)
 

@@ -43,6 +43,12 @@ def copy_as_used_now(copy: LocationCopy) -> VolumeRecord:
     Raises:
         OperationFailed: There is no faithful copy.
     """
+    record = _copy_once_or_twice(copy)
+    copy.on_engine.require_in_place()
+    return record
+
+
+def _copy_once_or_twice(copy: LocationCopy) -> VolumeRecord:
     before = _find_users(copy)
     try:
         return copy_running(_replace_users(copy, before))
