@@ -3,6 +3,7 @@ left running.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,23 @@ def test_a_killed_run_leaves_no_ssh_behind(
 
     wait_until("sizes and contents are known through ssh", measured)
     assert docker("volume", "ls", "-q", "-f", f"name={project.name}_").stdout != ""
+
+
+def test_links_of_this_machine_say_nothing_about_the_folders_of_that_one(
+    compose_project: ProjectFactory, safe_compose: SafeCompose, daemon: SshDaemon
+) -> None:
+    project = compose_project(
+        """
+services:
+  web: {image: "busybox:latest", init: true, command: [sleep, "100000"], volumes: ["./there:/d"]}
+""",
+        files={"there/a": "1"},
+    )
+    project.up()
+    run = partial(safe_compose, cwd=project.folder, env=daemon.environment)
+    require_success(run("backup"))
+    (project.folder / "there").rename(project.folder / "here")
+    (project.folder / "there").symlink_to("here")
+    words = ("restore", "latest", "--volume", "./there", "--into", "scratch", "--dry-run")
+    plan = require_success(run(*words))
+    assert f"{project.folder}/there" in plan.stdout, plan.stdout

@@ -14,9 +14,11 @@ from safe_compose.errors import Refused, UsageError
 from safe_compose.settings import load
 from safe_compose.store import settings_approval
 from safe_compose.store.catalogue.catalogue import Catalogue
+from safe_compose.system.files import find_real_path
 from safe_compose.ui import terminal as ui_terminal
 
 if TYPE_CHECKING:
+    from safe_compose.engine import Engine
     from safe_compose.grammar import parser
 
 app = typer.Typer(
@@ -243,11 +245,17 @@ def check_wait(seconds: float) -> None:
         raise UsageError(f"--wait takes seconds from 0 on, not {seconds}")
 
 
-def read_location(word: str) -> str:
-    """Return the name of the location that a word means: a path becomes absolute and real."""
-    return os.path.realpath(word) if _is_path(word) else word
+def read_location(engine: "Engine", word: str) -> str:
+    """Return the name of the location that a word means: a path becomes absolute.
+
+    It becomes real too, unless the folders are those of another machine.
+    """
+    if not _is_path(word):
+        return word
+    path = os.path.abspath(word)  # noqa: PTH100
+    return find_real_path(path) if engine.docker.connection.shares_paths else path
 
 
-def read_locations(words: Sequence[str] | None) -> tuple[str, ...]:
+def read_locations(engine: "Engine", words: Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the locations that the words of `--volume` mean."""
-    return tuple(map(read_location, words or ()))
+    return tuple(read_location(engine, word) for word in words or ())

@@ -139,14 +139,17 @@ def restore_backup(
         others = (id, project, files, database, path, into, source)
         if settings or any(word is not None for word in others):
             raise UsageError("--finish goes with --volume alone; nothing was removed")
-        finished = restore_finish.finish(workspace, read_locations(volume), answer)
+        finished = restore_finish.finish(
+            workspace, read_locations(workspace.engine, volume), answer
+        )
         if as_json:
             print_json({"finished": finished})
         return
     arguments = RestoreArguments(
-        id=id, project=project, volumes=read_locations(volume), database=database, path=path,
-        into=read_location(into) if into else into, settings=settings, answer=answer,
-        source=source, as_json=as_json,
+        id=id, project=project, volumes=read_locations(workspace.engine, volume),
+        database=database, path=path,
+        into=read_location(workspace.engine, into) if into else into, settings=settings,
+        answer=answer, source=source, as_json=as_json,
     )  # fmt: skip
     done = _restore(workspace, invocation, arguments)
     if done is not None:
