@@ -23,6 +23,7 @@ from safe_compose.core.folders import (
 from safe_compose.core.observed import FolderMount, Observed, Project
 from testing.disks import small_disk
 from testing.fixtures import ProjectFactory, SafeCompose
+from testing.private_engine import private_engine
 from testing.projects import ComposeProject, docker, require_success
 
 BOX = 'image: "busybox:latest", init: true, command: [sleep, "100000"]'
@@ -496,3 +497,29 @@ services:
     assert taken.keys() == {"uploads"}, (taken, left)
     assert "a path of another kind of host" in left["C:\\data"], left
     assert "Docker Desktop" in left["/host_mnt/c/data"], left
+
+
+@pytest.mark.thorough
+def test_owners_that_an_engine_with_user_namespaces_cannot_see_are_named(
+    lab: None, safe_compose: SafeCompose
+) -> None:
+    with private_engine(["busybox:latest"], options=["--userns-remap=default"]) as remapped:
+        shop = remapped.folder / "shop"
+        uploads = shop / "uploads"
+        uploads.mkdir(parents=True)
+        photo = uploads / "photo"
+        photo.write_bytes(b"a photo")
+        for path, mode in ((shop, 0o755), (uploads, 0o755), (photo, 0o644)):
+            path.chmod(mode)  # root of such an engine is another user here
+            os.chown(path, 1000, 1000)
+        (shop / "compose.yaml").write_text(
+            "name: shop\nservices:\n"
+            f"  app: {{{BOX}, network_mode: none, volumes: [./uploads:/uploads]}}\n"
+        )
+        remapped.docker("compose", "--project-directory", str(shop), "up", "-d")
+        there = {"DOCKER_HOST": remapped.host}
+        answer = require_success(safe_compose("backup", cwd=shop, env=there))
+    assert (
+        "lost in its archive: owners that this engine maps to nobody (2 entries of 65534)"
+        in " ".join(answer.stderr.split())
+    )

@@ -42,6 +42,10 @@ MISREAD = (
 """Exceptions of docker-py and this package when an answer has an unexpected shape (`KeyError:
 'message'`)."""
 
+_MAPPING = ("name=userns", "name=rootless")
+"""The `SecurityOptions` in `/info` of an engine whose containers have a user namespace of their
+own."""
+
 
 @dataclass(frozen=True)
 class Connection:
@@ -65,6 +69,8 @@ class Connection:
     architecture: str
     """The architecture of the server, in docker's terms: `amd64`, `arm64`; with another system than
     Linux `windows/amd64`."""
+    maps_users: bool = False
+    """Whether the users of containers are others on its host: `--userns-remap`, or rootless."""
 
     @property
     def shares_paths(self) -> bool:
@@ -178,8 +184,9 @@ class Opening:
             )
         remote = not endpoint.startswith(("unix://", "npipe://"))
         return Connection(
-            reader, address, endpoint, ours, remote, kernel, self._bridge, maker, architecture
-        )
+            reader, address, endpoint, ours, remote, kernel, self._bridge, maker, architecture,
+            maps_users=any(option in _MAPPING for option in info.get("SecurityOptions") or ()),
+        )  # fmt: skip
 
     def _identify(self) -> tuple[int, bytes, str]:
         """Return docker's answer to `docker info`: its exit code, stdout and stderr."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safe_compose.core.backup import Artifact, Evidence
-from safe_compose.core.observed import describe_location
+from safe_compose.core.observed import FOLDER, describe_location
 from safe_compose.core.slug import slug
 from safe_compose.engine.helper_image import PACKS
 from safe_compose.engine.named_pipe import AT as PIPE
@@ -54,6 +54,8 @@ _ENGINE_LOSES = (
     "extended attributes (capabilities of programs are kept), ACLs, fractions of a second in times,"
     " holes in sparse files, sockets"
 )
+_UNMAPPED = 65534
+"""The user or group that a user namespace shows for one outside of it (user_namespaces(7))."""
 _MOUNTED = ": something is mounted here, which is not packed"
 """Our helper program's words about a mount that it left out (native/pack.c)."""
 _INDEPENDENT = ("helper", "find")
@@ -109,7 +111,9 @@ def archive(
         source = "helper"
     if location.is_file:
         _require_file(location, into, listing)
-    return _describe(tar, listing, into, {"tar": by, "list": source, "live": live}, lost)
+    maps_users = location.name.startswith(FOLDER) and location.engine.docker.connection.maps_users
+    facts: Mapping[str, str | bool] = {"tar": by, "list": source, "live": live}
+    return _describe(tar, listing, into, facts, lost, maps_users=maps_users)
 
 
 def _require_file(location: EngineLocation, into: Path, listing: Artifact) -> None:
@@ -167,12 +171,16 @@ def _describe(
     into: Path,
     facts: Mapping[str, str | bool],
     lost: list[str],
+    *,
+    maps_users: bool = False,
 ) -> tuple[Artifact, ...]:
     """Flush the folder of an archive, and return archive and list with facts about them."""
     detail = {name: str(value).lower() for name, value in facts.items()}
-    count, sockets = _count(into, listing)
+    count, sockets, unmapped = _count(into, listing)
     detail["members"] = str(count)
     lost += [f"{sockets} sockets (they hold nothing)"] if sockets else []
+    if maps_users and unmapped:
+        lost += [f"owners that this engine maps to nobody ({unmapped} entries of {_UNMAPPED})"]
     if lost:
         detail["lost"] = "; ".join(lost)
     folder = (into / tar.file).parent
@@ -209,7 +217,7 @@ def archive_others(
         location, folder / OTHERS_FILE, into, progress, live=True, hidden=hidden
     )
     listing = _make_list(tar, folder / OTHERS_LIST_FILE, into, location.name)
-    count, _ = _count(into, listing)
+    count, _, _ = _count(into, listing)
     below = tuple(path.encode("utf-8", "surrogateescape") + b"/" for path in hidden)
     if any(entry.path.startswith(below) for entry in read_list(unpack(into, listing))):
         raise OperationFailed(
@@ -412,18 +420,19 @@ def _join(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(waiting)
 
 
-def _count(into: Path, listing: Artifact) -> tuple[int, int]:
-    """Count the entries of a list without its sockets, and the sockets."""
-    entries = sockets = 0
+def _count(into: Path, listing: Artifact) -> tuple[int, int, int]:
+    """Count the entries of a list without its sockets, the sockets, and those without an owner."""
+    entries = sockets = unmapped = 0
     try:
         for entry in read_list(unpack(into, listing)):
+            unmapped += _UNMAPPED in (entry.uid, entry.gid)
             if entry.type == "s":
                 sockets += 1
             else:
                 entries += 1
     except BadTar as error:
         raise OperationFailed(f"{describe_location(listing.volume)}: list: {error}") from error
-    return entries, sockets
+    return entries, sockets, unmapped
 
 
 def archive_and_list(artifacts: Sequence[Artifact]) -> tuple[Artifact, Artifact]:
