@@ -5,8 +5,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from safe_compose.core.observed import FolderMount, Observed, Project
 from testing.disks import small_disk
 from testing.fixtures import ProjectFactory, SafeCompose
 from testing.private_engine import private_engine
-from testing.projects import ComposeProject, docker, require_success
+from testing.projects import ComposeProject, docker, real_docker, require_success
 
 BOX = 'image: "busybox:latest", init: true, command: [sleep, "100000"]'
 
@@ -433,26 +431,19 @@ def test_a_folder_that_is_replaced_by_a_link_meanwhile_is_not_in_the_backup(
     (tmp_path / "outside" / "secret").write_text("of somebody else")
     uploads = project.folder / "uploads"
     project.up()
-    watch = ["docker", "events", "--filter", "event=create", "--format", "{{.ID}}"]
-    watch += ["--since", str(int(time.time()))]
-
-    def replace() -> None:
-        assert events.stdout is not None
-        for line in events.stdout:
-            seen = docker("inspect", "-f", "{{json .Mounts}}", line.strip(), check=False)
-            if str(uploads) in seen.stdout:
-                uploads.rename(tmp_path / "gone")
-                uploads.symlink_to(tmp_path / "outside")
-                return
-
-    with (
-        subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as events,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        replaced = pool.submit(replace)
-        done = safe_compose("backup", "--volume", "./uploads", cwd=project.folder)
-        events.terminate()
-        replaced.result()
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    wrapper = programs / "docker"
+    wrapper.write_text(
+        f'#!/bin/sh\ncase " $* " in *source={uploads},*" pack "*) [ -L {uploads} ] ||'
+        f" {{ mv {uploads} {tmp_path}/gone; ln -s {tmp_path}/outside {uploads}; }} ;; esac\n"
+        f'exec {real_docker()} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    done = safe_compose(
+        "backup", "--volume", "./uploads", cwd=project.folder,
+        env={"PATH": f"{programs}:{os.environ['PATH']}"},
+    )  # fmt: skip
     assert uploads.is_symlink()
     assert done.returncode == 73, done.stderr
     assert "by a link" in done.stderr, done.stderr
